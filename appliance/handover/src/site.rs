@@ -1,0 +1,131 @@
+//! The site configuration: what the owner of a machine may decide. A closed schema: never trust,
+//! serial, command line or images.
+
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Volume label of the FAT file system that carries it (file `site.toml`).
+pub const VOLUME_LABEL: &str = "GAPSITE";
+/// Name of the file on that volume.
+pub const FILE_NAME: &str = "site.toml";
+/// Name under which QEMU's firmware configuration device carries it.
+pub const FW_CFG_NAME: &str = "opt/gapimage/site";
+/// Longest configuration accepted, in bytes.
+pub const MAX_LEN: usize = 64 * 1024;
+
+/// The whole configuration. All parts are optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteConfig {
+    /// Name of the machine.
+    pub hostname: Option<String>,
+    /// How to reach it.
+    pub network: Network,
+    /// Certificate and key of the API; made at boot when absent.
+    pub tls: Option<Tls>,
+    /// Access to the API.
+    pub api: Api,
+}
+
+/// Network of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, tag = "mode", rename_all = "snake_case")]
+pub enum Network {
+    /// Loopback only.
+    #[default]
+    None,
+    /// Address by DHCP.
+    Dhcp {
+        /// Interface name; the first wired one when absent.
+        interface: Option<String>,
+    },
+    /// Fixed address.
+    Static {
+        /// Interface name; the first wired one when absent.
+        interface: Option<String>,
+        /// Address.
+        address: Ipv4Addr,
+        /// Prefix length, 0–32.
+        prefix: u8,
+        /// Default route.
+        gateway: Option<Ipv4Addr>,
+        /// Name servers.
+        #[serde(default)]
+        dns: Vec<IpAddr>,
+    },
+}
+
+/// Certificate of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM certificate chain.
+    pub certificate: String,
+    /// PEM PKCS#8 private key.
+    pub key: String,
+}
+
+/// Access to the API.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Port to listen on; 8443 when absent.
+    pub port: Option<u16>,
+    /// SHA-256 (64 hexadecimal digits) of the first token. When absent the agent makes a token at
+    /// boot and shows it on the console.
+    pub token_sha256: Option<String>,
+}
+
+/// Why a site configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// It is longer than [`MAX_LEN`].
+    #[error("the site configuration is longer than {MAX_LEN} bytes")]
+    TooLong,
+    /// It is not TOML of the schema.
+    #[error("the site configuration is not valid: {0}")]
+    Invalid(#[from] toml::de::Error),
+    /// A value is out of range.
+    #[error("the site configuration is not valid: {0}")]
+    Value(&'static str),
+}
+
+impl SiteConfig {
+    /// Parses and checks a configuration.
+    ///
+    /// # Errors
+    /// [`SiteError`] when it is too long, not of the schema, or a value is out of range.
+    pub fn parse(text: &str) -> Result<Self, SiteError> {
+        if text.len() > MAX_LEN {
+            return Err(SiteError::TooLong);
+        }
+        let config: Self = toml::from_str(text)?;
+        if let Network::Static { prefix, .. } = config.network
+            && prefix > 32
+        {
+            return Err(SiteError::Value("network.prefix is at most 32"));
+        }
+        if let Some(hash) = &config.api.token_sha256
+            && gap_format::Digest::from_hex(hash).is_err()
+        {
+            return Err(SiteError::Value("api.token_sha256 is 64 lower-case hexadecimal digits"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(matches!(SiteConfig::parse("trust = 'mine'"), Err(SiteError::Invalid(_))));
+        assert!(matches!(SiteConfig::parse("[network]\nmode='dhcp'\nx=1"), Err(SiteError::Invalid(_))));
+    }
+
+    #[test]
+    fn an_empty_configuration_means_no_network() {
+        assert_eq!(SiteConfig::parse("").unwrap().network, Network::None);
+    }
+}

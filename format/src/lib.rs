@@ -1,0 +1,11 @@
+//! The trusted core of gapimage: read, account for, sign and verify an artifact.
+//!
+//! No network, no clock of its own, no `unsafe`. `docs/format.md` specifies the file.
+
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod read_at;
+
+pub use digest::Digest;
+pub use read_at::{ReadAt, Slice};

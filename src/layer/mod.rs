@@ -1,0 +1,3 @@
+//! Layers: trees of files as deterministic tars.
+
+pub mod tree;

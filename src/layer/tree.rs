@@ -1,0 +1,362 @@
+//! A file tree in memory: what a layer holds, before it becomes a tar.
+//!
+//! Every source produces a [`Tree`]; the layer writer consumes it. The order is that of the path's
+//! bytes, so nothing depends on the order of a directory or a hash map.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    os::unix::{ffi::OsStrExt, fs::FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Longest path accepted, in bytes (Linux `PATH_MAX`).
+pub const PATH_MAX: usize = 4096;
+/// Longest single name accepted, in bytes (Linux `NAME_MAX`).
+pub const NAME_MAX: usize = 255;
+
+/// A path inside a tree: relative, `/`-separated, without empty, `.` or `..` components and without
+/// NUL. The empty path is the root. Bytes, because names need not be UTF-8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TreePath(Vec<u8>);
+
+/// Why some bytes are not a [`TreePath`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// The path climbs with `..`.
+    #[error("the path climbs out with `..`")]
+    Climbs,
+    /// The path holds a NUL byte.
+    #[error("the path holds a NUL byte")]
+    Nul,
+    /// The path or a component is longer than Linux allows.
+    #[error("the path or one of its names is too long")]
+    TooLong,
+}
+
+impl TreePath {
+    /// The root of the tree.
+    pub const fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Normalises `raw`: a leading `/` or `./`, doubled slashes and `.` components vanish.
+    ///
+    /// # Errors
+    /// [`PathError`] if it climbs, holds NUL or is too long.
+    pub fn new(raw: impl AsRef<[u8]>) -> Result<Self, PathError> {
+        let mut path = Vec::with_capacity(raw.as_ref().len());
+        for component in raw.as_ref().split(|&byte| byte == b'/') {
+            match component {
+                b"" | b"." => continue,
+                b".." => return Err(PathError::Climbs),
+                _ if component.contains(&0) => return Err(PathError::Nul),
+                _ if component.len() > NAME_MAX => return Err(PathError::TooLong),
+                _ => {}
+            }
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(component);
+        }
+        if path.len() >= PATH_MAX {
+            return Err(PathError::TooLong);
+        }
+        Ok(Self(path))
+    }
+
+    /// The bytes, without leading slash; empty for the root.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The containing directory; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let cut = self.0.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+        Some(Self(self.0.get(..cut).unwrap_or_default().to_vec()))
+    }
+
+    /// The last component; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
+    }
+
+    /// This path with `name` (one or more components) appended.
+    ///
+    /// # Errors
+    /// [`PathError`] as for [`TreePath::new`].
+    pub fn join(&self, name: impl AsRef<[u8]>) -> Result<Self, PathError> {
+        let mut raw = self.0.clone();
+        raw.push(b'/');
+        raw.extend_from_slice(name.as_ref());
+        Self::new(raw)
+    }
+
+    /// Whether `self` is `other` or lies below it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        other.is_root()
+            || self.0.strip_prefix(other.0.as_slice()).is_some_and(|rest| rest.first().is_none_or(|&byte| byte == b'/'))
+    }
+
+    /// The same path on a real file system, below `root`.
+    pub fn under(&self, root: &Path) -> PathBuf {
+        root.join(std::ffi::OsStr::from_bytes(&self.0))
+    }
+}
+
+impl fmt::Display for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Extended attributes by full name (`security.capability`, `user.…`).
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Owner, permissions and time of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Meta {
+    /// Permission bits, at most `0o7777`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time, whole seconds since 1970.
+    pub mtime: i64,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+}
+
+impl Meta {
+    /// Root-owned, with these permission bits and this time.
+    pub fn root_owned(mode: u32, mtime: i64) -> Self {
+        Self { mode, mtime, ..Self::default() }
+    }
+}
+
+/// Where the bytes of a regular file come from.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// Held in memory.
+    Bytes(Arc<[u8]>),
+    /// Part of an open file, such as a spool of unpacked packages.
+    Slice {
+        /// The file that holds the bytes.
+        file: Arc<File>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        len: u64,
+    },
+    /// A whole file by name, opened when it is read (weights: never copied beforehand).
+    Path {
+        /// The file.
+        path: Arc<Path>,
+        /// Its length when it was looked at; reading fails if it has another by then.
+        len: u64,
+    },
+}
+
+impl Content {
+    /// Content held in memory.
+    pub fn bytes(data: impl Into<Arc<[u8]>>) -> Self {
+        Self::Bytes(data.into())
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(data) => data.len() as u64,
+            Self::Slice { len, .. } | Self::Path { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads everything into memory; for files known to be small.
+    ///
+    /// # Errors
+    /// What the system said; `UnexpectedEof` if the file shrank.
+    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::Bytes(data) => Ok(data.to_vec()),
+            Self::Slice { file, offset, len } => read_range(file, *offset, *len),
+            Self::Path { path, len } => read_range(&File::open(path)?, 0, *len),
+        }
+    }
+}
+
+fn read_range(file: &File, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
+    let len = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+    let mut data = vec![0; len];
+    file.read_exact_at(&mut data, offset)?;
+    Ok(data)
+}
+
+/// Device numbers of a character or block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// One node of a tree.
+#[derive(Debug, Clone)]
+pub enum Node {
+    /// A directory. `opaque` hides what lower layers hold at this path (OCI `.wh..wh..opq`).
+    Directory {
+        /// Owner, mode, time.
+        meta: Meta,
+        /// Whether lower layers' entries below are hidden.
+        opaque: bool,
+    },
+    /// A regular file.
+    File {
+        /// Owner, mode, time.
+        meta: Meta,
+        /// Its bytes.
+        content: Content,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Owner and time; Linux ignores the mode.
+        meta: Meta,
+        /// Where it points, uninterpreted.
+        target: Vec<u8>,
+    },
+    /// Another name of a regular file in the same tree.
+    HardLink {
+        /// The first name; never itself a hard link.
+        target: TreePath,
+    },
+    /// A character device.
+    CharDevice {
+        /// Owner, mode, time.
+        meta: Meta,
+        /// Its number.
+        device: Device,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Owner, mode, time.
+        meta: Meta,
+        /// Its number.
+        device: Device,
+    },
+    /// A named pipe.
+    Fifo {
+        /// Owner, mode, time.
+        meta: Meta,
+    },
+    /// Removes what lower layers hold at this path (OCI `.wh.NAME`).
+    Whiteout,
+}
+
+/// A tree: nodes by path, parents implied by the path order.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    nodes: BTreeMap<TreePath, Node>,
+}
+
+impl Tree {
+    /// A tree with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `node` at `path`, replacing what was there.
+    pub fn insert(&mut self, path: TreePath, node: Node) -> Option<Node> {
+        self.nodes.insert(path, node)
+    }
+
+    /// Takes the node at `path` out (not those below it).
+    pub fn remove(&mut self, path: &TreePath) -> Option<Node> {
+        self.nodes.remove(path)
+    }
+
+    /// The node at `path`.
+    pub fn get(&self, path: &TreePath) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// The node at `path`, to change it.
+    pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Node> {
+        self.nodes.get_mut(path)
+    }
+
+    /// All nodes in the order of their paths' bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (&TreePath, &Node)> {
+        self.nodes.iter()
+    }
+
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there are no nodes.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+impl IntoIterator for Tree {
+    type Item = (TreePath, Node);
+    type IntoIter = std::collections::btree_map::IntoIter<TreePath, Node>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.nodes.into_iter()
+    }
+}
+
+impl FromIterator<(TreePath, Node)> for Tree {
+    fn from_iter<I: IntoIterator<Item = (TreePath, Node)>>(nodes: I) -> Self {
+        Self { nodes: nodes.into_iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_confined_and_have_one_spelling() {
+        for raw in ["./usr//bin/sh", "/usr/bin/sh", "usr/./bin/sh/"] {
+            assert_eq!(TreePath::new(raw).unwrap().as_bytes(), b"usr/bin/sh");
+        }
+        assert_eq!(TreePath::new("usr/../etc"), Err(PathError::Climbs));
+        assert_eq!(TreePath::new(b"a\0b"), Err(PathError::Nul));
+        assert_eq!(TreePath::new("x".repeat(256)), Err(PathError::TooLong));
+        assert!(TreePath::new("./").unwrap().is_root());
+    }
+
+    #[test]
+    fn within_means_below_a_whole_name() {
+        let usr = TreePath::new("usr").unwrap();
+        assert!(TreePath::new("usr/bin").unwrap().is_within(&usr));
+        assert!(!TreePath::new("usrlocal").unwrap().is_within(&usr));
+        assert_eq!(TreePath::new("usr").unwrap().parent(), Some(TreePath::root()));
+    }
+}

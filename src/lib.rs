@@ -1,0 +1,11 @@
+//! The connected side of gapimage: recipe → lock → plan → build → pack.
+
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod cmd;
+pub mod image;
+pub mod layer;
+pub mod recipe;
+pub mod report;
+pub mod source;
