@@ -1,1 +1,7 @@
-fn main() {}
+//! The `gapimage` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gapimage::cmd::main()
+}

@@ -1,1 +1,313 @@
-//! Placeholder room
+//! The command line: one file a subcommand, each thin.
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use std::{path::PathBuf, process::ExitCode};
+
+mod boot;
+mod build;
+mod completions;
+mod diff;
+mod failure;
+mod init;
+mod inspect;
+mod keygen;
+mod lock;
+mod plan;
+mod sign;
+mod store;
+mod terminal;
+mod verify;
+
+pub use failure::{Failure, Outcome};
+
+/// One recipe becomes one signed file that is an OCI archive, a bootable disk and a release in
+/// which every byte is accounted for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gapimage",
+    version,
+    after_help = "Exit codes: 0 good · 1 could not run · 2 usage · 3 not trusted\n\n\
+                  From nothing to a booted appliance:\n  \
+                  gapimage init demo && cd demo\n  \
+                  gapimage keygen keys\n  \
+                  gapimage build recipe.toml -o demo.gap --trust keys/trust.toml\n  \
+                  gapimage sign demo.gap --key keys/release.key\n  \
+                  gapimage verify demo.gap --trust keys/trust.toml\n  \
+                  gapimage boot demo.gap --trust keys/trust.toml --check"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a commented starter recipe
+    #[command(after_help = "Example:\n  gapimage init demo")]
+    Init {
+        /// Directory to put it in; made when missing
+        #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Resolve what a recipe names to pinned digests and write the lock beside it
+    #[command(after_help = "Examples:\n  gapimage lock recipe.toml\n  gapimage lock recipe.toml --update")]
+    Lock(LockArgs),
+    /// Show what a build would do: layers, why they are or are not cached, bytes, disk space
+    #[command(after_help = "Example:\n  gapimage plan recipe.toml --json | jq .layers")]
+    Plan(PlanArgs),
+    /// Build the artifact: does what is missing of lock and fetch first
+    #[command(after_help = "Examples:\n  gapimage build recipe.toml\n  \
+                            gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline")]
+    Build(BuildArgs),
+    /// Make a release key and a trust file that trusts it
+    #[command(after_help = "Example:\n  gapimage keygen keys\n\nThe private key never goes into an artifact: \
+                            keep release.key where releases are signed, hand trust.toml to whoever verifies.")]
+    Keygen(KeygenArgs),
+    /// Sign an artifact in place; again with another key adds a signature
+    #[command(after_help = "Example:\n  gapimage sign demo.gap --key keys/release.key")]
+    Sign(SignArgs),
+    /// Check every byte of an artifact against a trust file, as at the gate
+    #[command(after_help = "Examples:\n  gapimage verify demo.gap --trust trust.toml\n  \
+                            gapimage verify - --trust trust.toml < /dev/sdb\n  \
+                            gapimage verify /dev/sdb --trust trust.toml --full --min-serial 7")]
+    Verify(VerifyArgs),
+    /// Show what is in an artifact; nothing of it is verified
+    #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os")]
+    Inspect(InspectArgs),
+    /// Say which layers, packages and files differ between two artifacts
+    #[command(after_help = "Example:\n  gapimage diff old.gap new.gap")]
+    Diff {
+        /// The one
+        a: PathBuf,
+        /// The other
+        b: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Boot an artifact in a virtual machine
+    #[command(after_help = "Examples:\n  gapimage boot demo.gap\n  gapimage boot demo.gap --trust trust.toml --check")]
+    Boot(BootArgs),
+    /// Look after the store of fetched sources and built layers
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print shell completions
+    #[command(after_help = "Example:\n  gapimage completions bash > /etc/bash_completion.d/gapimage")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where fetched sources and built layers are kept.
+#[derive(Debug, Args)]
+struct StoreDir {
+    /// Store directory [default: $XDG_CACHE_HOME/gapimage or ~/.cache/gapimage]
+    #[arg(long, value_name = "DIR", env = "GAPIMAGE_STORE", value_hint = ValueHint::DirPath)]
+    store: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct LockArgs {
+    /// The recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    recipe: PathBuf,
+    /// Take the newest versions instead of keeping what the lock pins
+    #[arg(long)]
+    update: bool,
+    #[command(flatten)]
+    store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct PlanArgs {
+    /// The recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    recipe: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Where the artifact would be written [default: NAME-VERSION.gap in the current directory]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What the booted appliance will trust, instead of the recipe's
+    #[arg(long, value_name = "TRUST.TOML")]
+    trust: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct BuildArgs {
+    /// The recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    recipe: PathBuf,
+    /// Where to write the artifact [default: NAME-VERSION.gap in the current directory]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What the booted appliance will trust, instead of the recipe's
+    #[arg(long, value_name = "TRUST.TOML")]
+    trust: Option<PathBuf>,
+    /// Open no network connection: everything must be locked and fetched
+    #[arg(long)]
+    offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct KeygenArgs {
+    /// Directory for release.key and trust.toml; neither is ever overwritten
+    #[arg(value_hint = ValueHint::DirPath)]
+    dir: PathBuf,
+    /// Protect the key with a passphrase (asked for, or taken from GAPIMAGE_PASSPHRASE)
+    #[arg(long)]
+    passphrase: bool,
+}
+
+#[derive(Debug, Args)]
+struct SignArgs {
+    /// The artifact
+    #[arg(value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// PKCS#8 PEM file with the Ed25519 private key
+    #[arg(long, value_name = "KEY", value_hint = ValueHint::FilePath)]
+    key: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The artifact: a file, a block device, or - for standard input
+    #[arg(value_name = "FILE|-", value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// Who is trusted
+    #[arg(long, value_name = "TRUST.TOML", value_hint = ValueHint::FilePath)]
+    trust: PathBuf,
+    /// Also check the flat digest of each blob that is covered by a verity tree
+    #[arg(long)]
+    full: bool,
+    /// Refuse a release with a lower serial
+    #[arg(long, value_name = "N")]
+    min_serial: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The artifact
+    #[arg(value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// List the files of this image
+    #[arg(long, value_name = "IMAGE")]
+    files: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct BootArgs {
+    /// The artifact; it is not written to
+    #[arg(value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// Verify on this machine first, against this trust file
+    #[arg(long, value_name = "TRUST.TOML", value_hint = ValueHint::FilePath)]
+    trust: Option<PathBuf>,
+    /// Boot without display, wait until the API is healthy, print /v1/system as JSON, power off
+    #[arg(long)]
+    check: bool,
+    /// Port on this machine's loopback that leads to the appliance's API [default: a free one]
+    #[arg(long, value_name = "P")]
+    port: Option<u16>,
+    /// Memory of the machine in MiB
+    #[arg(long, value_name = "M", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
+    memory: u32,
+    /// Logical block size of the virtual disk in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
+    block_size: u32,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Remove what no recent build used
+    Gc {
+        /// Keep what was used in the last DAYS days
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        keep_days: u32,
+        /// Say what would be removed and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        store: StoreDir,
+    },
+    /// Say how much space is used
+    Du {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreDir,
+    },
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("a disk has blocks of 512 or 4096 bytes".to_owned()),
+    }
+}
+
+/// Runs the command line and gives the exit code.
+pub fn main() -> ExitCode {
+    if let Some(code) = crate::layer::sandbox::entry(std::env::args_os()) {
+        return code;
+    }
+    match Cli::try_parse() {
+        Ok(cli) => match run(cli.command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        },
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nothing can be done when even the usage text finds no reader.
+            let _ = error.print();
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Init { dir } => init::run(&dir),
+        Command::Lock(args) => lock::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Build(args) => build::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Diff { a, b, json } => diff::run(&a, &b, json),
+        Command::Boot(args) => boot::run(&args),
+        Command::Store(command) => store::run(&command),
+        Command::Completions { shell } => completions::run(shell, &mut Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

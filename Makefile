@@ -1,0 +1,51 @@
+# make demo       build, sign, verify and boot the quickstart appliance, and use its API
+# make test       everything that must hold before a change lands
+# make test-all   the same and what is slower: licences, fuzzing, the whole matrix of boots
+# make bench      measurements against other tools, as a table
+
+CARGO ?= cargo
+CACHE ?= $(CURDIR)/.cache
+DEMO  ?= $(CACHE)/demo
+GAPIMAGE = target/release/gapimage
+
+.PHONY: all demo test test-all bench tools tools-test lint fuzz clean
+
+all: $(GAPIMAGE)
+
+.PHONY: $(GAPIMAGE)
+$(GAPIMAGE):
+	$(CARGO) build --release --locked --bin gapimage
+
+tools:
+	tests/setup.sh demo
+
+tools-test:
+	tests/setup.sh test
+
+demo: tools $(GAPIMAGE)
+	@mkdir -p $(DEMO)
+	@test -e $(DEMO)/keys/release.key || $(GAPIMAGE) keygen $(DEMO)/keys
+	$(GAPIMAGE) build recipes/quickstart.toml -o $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml
+	$(GAPIMAGE) sign $(DEMO)/quickstart.gap --key $(DEMO)/keys/release.key
+	$(GAPIMAGE) verify $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml --full
+	$(GAPIMAGE) boot $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml --check
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test: tools-test lint
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --no-fail-fast
+
+test-all: test fuzz
+	$(CARGO) deny check
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --no-fail-fast -- --ignored
+
+fuzz:
+	tests/fuzz.sh 60
+
+bench: tools-test $(GAPIMAGE)
+	python3 tests/bench.py
+
+clean:
+	rm -rf target $(DEMO)

@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""Measures gapimage against other tools in the same run and prints one Markdown table.
+
+Every figure is the median of paired runs (ours, theirs, ours, theirs, …), because machines drift.
+    make bench                  all rows
+    python3 tests/bench.py verify build    only these
+"""
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GAPIMAGE = ROOT / "target/release/gapimage"
+CACHE = Path(os.environ.get("GAPIMAGE_TEST_CACHE", ROOT / ".cache"))
+GIB2 = 2_000_000_000
+RUNS = 5
+
+OCI_RECIPE = """
+[appliance]
+name = "bench"
+version = "1.0.0"
+serial = 1
+arch = "x86_64"
+trust = "keys/trust.toml"
+
+[image.weights]
+layers = ["weights"]
+
+[layer.weights]
+files = [{ path = "weights", to = "/weights" }]
+"""
+
+
+def run(*command, **options):
+    options.setdefault("stdout", subprocess.DEVNULL)
+    options.setdefault("stderr", subprocess.PIPE)
+    done = subprocess.run([str(word) for word in command], **options)
+    if done.returncode != 0:
+        text = (done.stderr or b"").decode(errors="replace")
+        raise SystemExit(f"{' '.join(map(str, command))}\nfailed with {done.returncode}:\n{text}")
+    return done
+
+
+def timed(*command, **options):
+    """Wall seconds and peak memory (bytes) of a command and its children."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=options.get("stdout", subprocess.DEVNULL), stderr=subprocess.PIPE, cwd=options.get("cwd"),
+    )
+    text = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}\nfailed with {process.returncode}:\n{text.decode(errors='replace')}")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def paired(ours, theirs, runs=RUNS):
+    """Median seconds of both and the median of theirs/ours, pair by pair, after one warm-up of each."""
+    ours(), theirs()
+    pairs = [(ours(), theirs()) for _ in range(runs)]
+    return (
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        statistics.median(b / a for a, b in pairs),
+    )
+
+
+def random_file(path, size):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as out:
+        left = size
+        while left:
+            chunk = os.urandom(min(left, 1 << 24))
+            out.write(chunk)
+            left -= len(chunk)
+
+
+def project(work, size):
+    """A recipe with `size` bytes of fresh weights, keys and an own store."""
+    (work / "weights").mkdir(parents=True, exist_ok=True)
+    random_file(work / "weights/model.safetensors", size)
+    (work / "recipe.toml").write_text(OCI_RECIPE)
+    if not (work / "keys").exists():
+        run(GAPIMAGE, "keygen", work / "keys")
+    return work / "recipe.toml"
+
+
+def build(work, *more):
+    return timed(GAPIMAGE, "build", work / "recipe.toml", "-o", work / "out.gap", "--store", work / "store", *more)
+
+
+def bench_verify(work):
+    project(work, GIB2)
+    build(work)
+    run(GAPIMAGE, "sign", work / "out.gap", "--key", work / "keys/release.key")
+    peak = 0
+
+    def ours():
+        nonlocal peak
+        seconds, memory = timed(GAPIMAGE, "verify", work / "out.gap", "--trust", work / "keys/trust.toml")
+        peak = max(peak, memory)
+        return seconds
+
+    ours_s, theirs_s, ratio = paired(ours, lambda: timed("openssl", "dgst", "-sha256", work / "out.gap")[0])
+    yield ("`verify` of a warm 2 GB artifact", f"{ours_s:.2f} s, {peak / 2**20:.0f} MiB",
+           f"`openssl dgst -sha256`: {theirs_s:.2f} s", f"{ratio:.2f}× its speed", "1.6× · 1.9×, < 64 MiB")
+
+
+def bench_build(work):
+    """New weights in every run: nothing of the layer can come from the store."""
+    shards = [work / f"shard{i}" for i in range(RUNS + 1)]
+    recipe = project(work, 4096)
+    build(work)
+    turn = iter(shards)
+
+    def ours():
+        shard = next(turn)
+        random_file(shard, GIB2)
+        os.replace(shard, work / "weights/model.safetensors")
+        os.sync()
+        return build(work)[0]
+
+    def copy():
+        (work / "copy").unlink(missing_ok=True)
+        os.sync()
+        return timed("cp", "--reflink=never", work / "weights/model.safetensors", work / "copy")[0]
+
+    ours_s, theirs_s, ratio = paired(ours, copy)
+    yield ("build with 2 GB of new weights, all else cached", f"{ours_s:.2f} s", f"`cp` of them: {theirs_s:.2f} s",
+           f"{1 / ratio:.2f}× its time", "2.0× · 1.2×")
+    (work / "copy").unlink(missing_ok=True)
+    again = [build(work)[0] for _ in range(RUNS)]
+    yield ("build again, nothing changed", f"{statistics.median(again):.3f} s", "–", "–", "0.3 s · 0.05 s")
+    yield from bench_buildah(work, ours_s)
+    assert recipe.exists()
+
+
+def bench_buildah(work, ours_s):
+    if not shutil.which("buildah"):
+        yield ("the same, ending in one archive", f"{ours_s:.2f} s", "buildah is not installed", "–", "6× · 15×")
+        return
+    storage = ["--root", work / "containers", "--runroot", work / "run", "--storage-driver", "vfs"]
+
+    def theirs():
+        shutil.rmtree(work / "containers", ignore_errors=True)
+        (work / "other.tar").unlink(missing_ok=True)
+        start = time.perf_counter()
+        name = run("buildah", *storage, "from", "scratch", stdout=subprocess.PIPE).stdout.decode().strip()
+        run("buildah", *storage, "copy", name, work / "weights", "/weights")
+        run("buildah", *storage, "commit", "--disable-compression", name, f"oci:{work}/layout:weights")
+        run("skopeo", "copy", f"oci:{work}/layout:weights", f"oci-archive:{work}/other.tar:weights")
+        seconds = time.perf_counter() - start
+        shutil.rmtree(work / "layout", ignore_errors=True)
+        return seconds
+
+    theirs_s = statistics.median(theirs() for _ in range(2))
+    yield ("the same, ending in one archive", f"{ours_s:.2f} s",
+           f"`buildah copy` + `commit` + `skopeo`: {theirs_s:.1f} s", f"{theirs_s / ours_s:.1f}× faster", "6× · 15×")
+
+
+def bench_memory(work):
+    peaks = []
+    for size in (200_000_000, 8_000_000_000):
+        project(work, size)
+        _, built = build(work)
+        run(GAPIMAGE, "sign", work / "out.gap", "--key", work / "keys/release.key")
+        _, verified = timed(GAPIMAGE, "verify", work / "out.gap", "--trust", work / "keys/trust.toml")
+        peaks.append((built, verified))
+    (b0, v0), (b1, v1) = peaks
+    mib = 2**20
+    yield ("memory of build and verify, 0.2 → 8 GB", f"build {b0 / mib:.0f} → {b1 / mib:.0f} MiB, "
+           f"verify {v0 / mib:.0f} → {v1 / mib:.0f} MiB", "itself", f"{b1 / b0:.2f}×, {v1 / v0:.2f}×", "flat")
+
+
+def bench_debian(work):
+    recipe = ROOT / "tests/recipes/hundred.toml"
+    listed = (ROOT / "tests/recipes/hundred.txt").read_text().split()
+    mirror = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN) $(SUITE)"], capture_output=True, text=True, check=True
+    ).stdout
+    site = next(line.split()[0] for line in mirror.splitlines() if " Debian " in line and "security" not in line)
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    aptcache = work / "archives"
+    aptcache.mkdir(parents=True, exist_ok=True)
+    run(GAPIMAGE, "keygen", work / "keys")
+    store = work / "store"
+    for name, configure, target in (("with scripts", True, "1.0× · 0.5×"), ("without scripts", False, "0.3× · 0.1×")):
+        text = recipe.read_text().replace("configure = true", f"configure = {str(configure).lower()}")
+        (work / "recipe.toml").write_text(text.replace("TRUST", str(work / "keys/trust.toml")))
+        run(GAPIMAGE, "lock", work / "recipe.toml", "--store", store)
+
+        def ours():
+            for cold in ("blobs", "records"):
+                shutil.rmtree(store / cold, ignore_errors=True)
+            (work / "out.gap").unlink(missing_ok=True)
+            return build(work)[0]
+
+        def theirs():
+            shutil.rmtree(work / "root", ignore_errors=True)
+            start = time.perf_counter()
+            run("mmdebstrap", "--quiet", "--variant=custom", f"--keyring={keyring}", "--include=" + ",".join(listed),
+                "--skip=download/empty,essential/unlink",
+                f'--setup-hook=mkdir -p "$1"/var/cache/apt/archives && cp {aptcache}/*.deb "$1"/var/cache/apt/archives/ || true',
+                f'--customize-hook=cp -n "$1"/var/cache/apt/archives/*.deb {aptcache}/ || true',
+                "trixie", work / "root", f"deb [signed-by={keyring}] {site} trixie main")
+            return time.perf_counter() - start
+
+        ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
+        yield (f"Debian root of ~100 packages, {name}", f"{ours_s:.1f} s", f"`mmdebstrap`: {theirs_s:.1f} s",
+               f"{1 / ratio:.2f}× its time", target)
+
+
+def bench_boot(work):
+    keys = work / "keys"
+    run(GAPIMAGE, "keygen", keys)
+    store = CACHE / "store"
+    run(GAPIMAGE, "build", ROOT / "recipes/quickstart.toml", "-o", work / "quick.gap", "--trust", keys / "trust.toml",
+        "--store", store)
+    run(GAPIMAGE, "sign", work / "quick.gap", "--key", keys / "release.key")
+    ratios, ours, kernels = [], [], []
+    for _ in range(3):
+        text = run(GAPIMAGE, "boot", work / "quick.gap", "--trust", keys / "trust.toml", "--check",
+                   stdout=subprocess.PIPE).stdout
+        stages = {stage["name"]: stage["ended_ms"] for stage in json.loads(text)["stages"]}
+        first, healthy = min(stages.values()), max(stages.values())
+        kernels.append(first), ours.append(healthy - first), ratios.append((healthy - first) / first)
+    yield ("kernel start to API healthy, minus kernel start to its first userspace",
+           f"{statistics.median(ours) / 1000:.2f} s", f"the kernel's own start: {statistics.median(kernels) / 1000:.2f} s",
+           f"{statistics.median(ratios):.2f}×", "1× · 0.3×")
+
+
+BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot}
+
+
+def main():
+    wanted = sys.argv[1:] or list(BENCHES)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("| what | gapimage | against | ratio | reach · aim |\n|---|---|---|---|---|", flush=True)
+    for name in wanted:
+        with tempfile.TemporaryDirectory(prefix="gapimage-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as work:
+            for row in BENCHES[name](Path(work)):
+                print("| " + " | ".join(row) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
