@@ -5,7 +5,7 @@
 
 use gap_format::{
     Digest, Slice,
-    verity::{TreeBuilder, can_cover},
+    verity::TreeBuilder,
 };
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -24,15 +24,17 @@ const CHUNK: usize = 2 << 20;
 /// Chunks that may be under way.
 const IN_FLIGHT: usize = 6;
 
-/// Where in the output a blob and, if it is block-mounted, its verity tree go.
+/// Where a blob and, if it is block-mounted, its verity tree go.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// First byte of the blob.
+pub struct Place<'a> {
+    /// The file that the blob is written to.
+    pub file: &'a File,
+    /// First byte of the blob in it.
     pub offset: u64,
     /// Length of the blob.
     pub len: u64,
-    /// First byte of its verity tree, when it has one.
-    pub tree: Option<u64>,
+    /// The file and the first byte of its verity tree, when it gets one.
+    pub tree: Option<(&'a File, u64)>,
 }
 
 /// What was found out while a blob passed.
@@ -109,13 +111,12 @@ impl Write for Feed<'_> {
     }
 }
 
-/// Lets `produce` write a blob of exactly `place.len` bytes to its place in `out`.
+/// Lets `produce` write a blob of exactly `place.len` bytes to its place.
 ///
 /// # Errors
 /// What the system said; [`io::ErrorKind::InvalidData`] when more or fewer bytes came than were announced.
 pub fn ingest(
-    out: &File,
-    place: Place,
+    place: Place<'_>,
     progress: &(dyn Fn(u64) + Sync),
     produce: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<Ingested> {
@@ -129,17 +130,17 @@ pub fn ingest(
         let flat = scope.spawn(move || hash_flat(&flat_out));
         let mut workers = vec![flat_in];
         let tree = match place.tree {
-            Some(offset) if can_cover(place.len) => {
+            Some((file, offset)) => {
                 let (tree_in, tree_out) = sync_channel(IN_FLIGHT);
                 workers.push(tree_in);
-                let window = Slice::new(out, offset, gap_format::verity::tree_len(place.len));
+                let window = Slice::new(file, offset, gap_format::verity::tree_len(place.len));
                 let builder = TreeBuilder::new(place.len, window)?;
                 Some(scope.spawn(move || hash_tree(builder, &tree_out)))
             }
-            _ => None,
+            None => None,
         };
         let mut feed = Feed {
-            out,
+            out: place.file,
             offset: place.offset,
             remaining: place.len,
             filling: Vec::with_capacity(CHUNK),
@@ -193,11 +194,11 @@ mod tests {
     fn one_pass_writes_hashes_and_trees() {
         let data = sample(CHUNK * 2 + 3 * 4096);
         let out = tempfile::tempfile().unwrap();
-        let place = Place { offset: 4096, len: data.len() as u64, tree: Some(4096 + data.len() as u64) };
-        let done = ingest(&out, place, &|_| (), |sink| sink.write_all(&data)).unwrap();
+        let place = Place { file: &out, offset: 4096, len: data.len() as u64, tree: Some((&out, 4096 + data.len() as u64)) };
+        let done = ingest(place, &|_| (), |sink| sink.write_all(&data)).unwrap();
         assert_eq!(done.digest, Digest::of(&data));
         let mut tree = vec![0; tree_len(data.len() as u64) as usize];
-        out.read_exact_at(&mut tree, place.tree.unwrap()).unwrap();
+        out.read_exact_at(&mut tree, place.tree.unwrap().1).unwrap();
         assert_eq!(done.root, Some(Digest::of(&tree[..4096])));
         let mut back = vec![0; data.len()];
         out.read_exact_at(&mut back, 4096).unwrap();
@@ -207,9 +208,9 @@ mod tests {
     #[test]
     fn a_blob_of_another_length_is_refused() {
         let out = tempfile::tempfile().unwrap();
-        let place = Place { offset: 0, len: 8192, tree: Some(8192) };
+        let place = Place { file: &out, offset: 0, len: 8192, tree: Some((&out, 8192)) };
         for len in [8191, 8193] {
-            let error = ingest(&out, place, &|_| (), |sink| sink.write_all(&sample(len))).unwrap_err();
+            let error = ingest(place, &|_| (), |sink| sink.write_all(&sample(len))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         }
     }
