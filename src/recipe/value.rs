@@ -66,7 +66,8 @@ impl Table {
 /// Parses a whole file. Its syntax errors are noted; `None` if there were any.
 pub(super) fn parse(file: &Arc<SourceFile>, problems: &Problems) -> Option<Value> {
     let (root, errors) = DeTable::parse_recoverable(file.text());
-    for error in &errors {
+    // The parser goes on after an error and then stumbles over its consequences.
+    if let Some(error) = errors.first() {
         let at = At { file: Arc::clone(file), span: error.span().unwrap_or(0..0) };
         problems.add(&at, format!("this is not TOML: {}", error.message().replace('\n', ", ")));
     }
@@ -107,7 +108,7 @@ impl Reader<'_> {
             DeValue::Integer(integer) => {
                 Kind::Integer(i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or_else(|_| {
                     self.problems.add(&at, "this number is too large");
-                    0
+                    i64::MAX
                 }))
             }
             DeValue::Float(_) => Kind::Float,
