@@ -176,7 +176,7 @@ pub(super) fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>)
 }
 
 /// "did you mean …", or the list of what is possible.
-pub(super) fn suggestion<'k>(found: &str, known: &[&'k str]) -> String {
+pub(super) fn suggestion(found: &str, known: &[&str]) -> String {
     match nearest(found, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => "there is none to choose from".to_owned(),
