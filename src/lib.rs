@@ -9,3 +9,4 @@ pub mod layer;
 pub mod recipe;
 pub mod report;
 pub mod source;
+pub mod store;

@@ -1,1 +1,155 @@
-//! Placeholder room
+//! Recipes: TOML → a typed, validated [`Recipe`].
+//!
+//! Every mistake is reported as a [`Problem`] that points at the line and column, says what is wrong
+//! there and how to mend it; several at once where they do not hang on each other.
+
+mod check;
+mod decode;
+mod definition;
+mod layer;
+mod name;
+mod problem;
+mod section;
+mod stack;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use problem::{Problem, RecipeErrors};
+pub use stack::PlacedLayer;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// A whole recipe: one appliance, its images and the layers that they are made of.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Name, version and serial of what it makes.
+    pub appliance: Appliance,
+    /// The images, in the order in which the recipe names them.
+    pub images: Vec<Image>,
+    /// How the bootable image is started; present exactly when an image boots.
+    pub boot: Option<Boot>,
+    /// All layers by name, those of images and those that are only tools.
+    pub layers: BTreeMap<String, Layer>,
+}
+
+/// What the release will be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appliance {
+    /// Name, safe as an OCI reference and as a file name.
+    pub name: String,
+    /// Version for people, safe as an OCI tag.
+    pub version: String,
+    /// Number that only rises from release to release; at least 1.
+    pub serial: u64,
+    /// The oldest serial that may still be booted once this release proved healthy; at most `serial`.
+    pub rollback_to: u64,
+    /// Processor architecture.
+    pub arch: Arch,
+    /// The trust file that the booted appliance will go by, unless the command line names another.
+    pub trust: Option<PathBuf>,
+    /// When the release stops being accepted, seconds since 1970.
+    pub expires: Option<i64>,
+}
+
+/// Processor architectures that an appliance can be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arch {
+    /// 64-bit x86.
+    X86_64,
+}
+
+impl Arch {
+    /// All of them, by the names that recipes use.
+    pub const ALL: [Self; 1] = [Self::X86_64];
+
+    /// The name in recipes and statements (that of the kernel and of Rust).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// The name that Debian and OCI use.
+    pub const fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+        }
+    }
+
+    /// The Rust target that links against GNU libc.
+    pub const fn rust_target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+        }
+    }
+}
+
+/// One OCI image: an ordered list of layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its reference name in the artifact.
+    pub name: String,
+    /// Whether the appliance boots from it; true for at most one.
+    pub boot: bool,
+    /// Names of its layers, bottom to top; at least one, each at most once.
+    pub layers: Vec<String>,
+    /// What a container made from it runs by default.
+    pub config: ImageConfig,
+}
+
+/// The part of an OCI image configuration that a recipe decides (OCI image-spec, `config`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// Program and first arguments.
+    pub entrypoint: Vec<String>,
+    /// Further arguments, replaced by those that the user gives.
+    pub cmd: Vec<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute.
+    pub workdir: Option<String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How the bootable image is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// Layer whose tree holds systemd's EFI stub.
+    pub stub: String,
+    /// Layer whose tree holds `/init`.
+    pub init: String,
+    /// Kernel modules for the initrd besides those that every appliance needs.
+    pub modules: Vec<String>,
+    /// Words added to the kernel's command line; never `gap.*`, `init=` and their like.
+    pub cmdline: String,
+}
+
+impl Recipe {
+    /// Reads and checks the recipe at `path`, with the definitions that it uses.
+    ///
+    /// # Errors
+    /// [`RecipeErrors`]: the file cannot be read, or all problems found in it.
+    pub fn load(path: &Path) -> Result<Self, RecipeErrors> {
+        decode::load(path)
+    }
+
+    /// The image that the appliance boots from.
+    pub fn boot_image(&self) -> Option<&Image> {
+        self.images.iter().find(|image| image.boot)
+    }
+
+    /// The layer of this name.
+    pub fn layer(&self, name: &str) -> Option<&Layer> {
+        self.layers.get(name)
+    }
+}

@@ -1,0 +1,114 @@
+//! What can only be checked when all parts of a recipe are known.
+
+use super::{
+    LayerKind,
+    decode::Draft,
+    problem::{Problems, suggestion},
+};
+use std::collections::BTreeSet;
+
+/// Checks the parts of a recipe against each other.
+pub(super) fn check(draft: &Draft, problems: &Problems) {
+    mentions_exist(draft, problems);
+    every_layer_is_used(draft, problems);
+    build_roots_end(draft, problems);
+    // A mistake elsewhere may be all that is wrong with these.
+    if problems.is_empty() {
+        one_image_boots(draft, problems);
+    }
+}
+
+fn mentions_exist(draft: &Draft, problems: &Problems) {
+    let known: Vec<&str> = draft.layers.keys().map(String::as_str).collect();
+    for mention in &draft.mentions {
+        if draft.layers.contains_key(&mention.layer) {
+            continue;
+        }
+        let help = match super::problem::nearest(&mention.layer, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add `[layer.{}]`", mention.layer),
+        };
+        problems.add_with_help(&mention.at, format!("there is no layer `{}`", mention.layer), help);
+    }
+}
+
+fn every_layer_is_used(draft: &Draft, problems: &Problems) {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    loop {
+        let before = used.len();
+        for mention in &draft.mentions {
+            if mention.by_layer.as_deref().is_none_or(|layer| used.contains(layer)) {
+                used.insert(&mention.layer);
+            }
+        }
+        if used.len() == before {
+            break;
+        }
+    }
+    for (layer, at) in draft.layers.iter().filter(|(layer, _)| !used.contains(layer.as_str())) {
+        let help = "name it in an image's `layers`, or take it out";
+        problems.add_with_help(at, format!("nothing uses the layer `{layer}`"), help);
+    }
+}
+
+fn build_roots_end(draft: &Draft, problems: &Problems) {
+    for mention in &draft.mentions {
+        let Some(start) = &mention.by_layer else { continue };
+        let mut chain = vec![start.as_str()];
+        let mut next = Some(mention.layer.as_str());
+        while let Some(name) = next {
+            if name == start {
+                chain.push(name);
+                let help = "a layer is built in the tree of a layer that stands before it";
+                problems.add_with_help(
+                    &mention.at,
+                    format!("the layer `{start}` is built in itself: {}", chain.join(" → ")),
+                    help,
+                );
+                break;
+            }
+            if chain.contains(&name) {
+                break;
+            }
+            chain.push(name);
+            next = match draft.recipe.layers.get(name).map(|layer| &layer.kind) {
+                Some(LayerKind::Cargo(cargo)) => Some(&cargo.build_root),
+                _ => None,
+            };
+        }
+        build_root_is_a_root(draft, mention, problems);
+    }
+}
+
+fn build_root_is_a_root(draft: &Draft, mention: &super::decode::Mention, problems: &Problems) {
+    let Some(layer) = draft.recipe.layers.get(&mention.layer) else { return };
+    if !matches!(layer.kind, LayerKind::Debian(_)) && mention.by_layer.as_deref() != Some(&mention.layer) {
+        let message = format!("`{}` is a {} layer and cannot be a build root", layer.name, layer.kind.name());
+        let help = "a build root is a `debian` layer that holds compiler, linker and C library: gcc and libc6-dev";
+        problems.add_with_help(&mention.at, message, help);
+    }
+}
+
+fn one_image_boots(draft: &Draft, problems: &Problems) {
+    if let [_, others @ ..] = draft.boots.as_slice() {
+        for at in others {
+            let help = "an appliance boots one image; jobs run in the others";
+            problems.add_with_help(at, "a second image with `boot = true`", help);
+        }
+    }
+    match (draft.boots.first(), &draft.boot) {
+        (Some(at), None) => {
+            let help = "add `[boot]` with `stub` and `init`, each naming a layer";
+            problems.add_with_help(at, "an image boots, but the recipe has no `[boot]`", help);
+        }
+        (None, Some(at)) => {
+            let names: Vec<&str> = draft.recipe.images.iter().map(|image| image.name.as_str()).collect();
+            let help = match names.as_slice() {
+                [only] => format!("add `boot = true` to `[image.{only}]`"),
+                several => format!("add `boot = true` to one image; {}", suggestion("", several)),
+            };
+            problems.add_with_help(at, "the recipe has `[boot]`, but no image boots", help);
+        }
+        _ => {}
+    }
+}

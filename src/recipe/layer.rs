@@ -1,0 +1,108 @@
+//! What a layer can be made of.
+
+use crate::layer::tree::TreePath;
+use std::path::PathBuf;
+
+/// A layer of a recipe, with shared definitions filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Its name in the recipe.
+    pub name: String,
+    /// What it is made of.
+    pub kind: LayerKind,
+    /// Line in the recipe at which it is defined, from 1.
+    pub line: usize,
+}
+
+/// The kinds of layers; a recipe chooses one by the key of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerKind {
+    /// Packages of a Debian archive.
+    Debian(DebianLayer),
+    /// A binary of a Cargo workspace.
+    Cargo(CargoLayer),
+    /// Files from beside the recipe.
+    Files(FilesLayer),
+}
+
+impl LayerKind {
+    /// The key that chooses this kind.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Debian(_) => "debian",
+            Self::Cargo(_) => "cargo",
+            Self::Files(_) => "files",
+        }
+    }
+}
+
+/// Packages of a Debian archive, resolved on top of the Debian layers below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianLayer {
+    /// Suite or codename (`trixie`, `trixie-backports`, `stable/updates`).
+    pub suite: String,
+    /// Components of the archive, in the order of the recipe.
+    pub components: Vec<String>,
+    /// Base address of the mirror; environment or host decide when absent.
+    pub mirror: Option<String>,
+    /// Keyring that the archive's signature is checked against; the host's when absent.
+    pub keyring: Option<PathBuf>,
+    /// What is asked for.
+    pub packages: Vec<PackageRequest>,
+    /// Whether maintainer scripts run (`dpkg --configure` in the sandbox).
+    pub configure: bool,
+    /// Whether all packages marked essential are added.
+    pub essential: bool,
+    /// Whether recommended packages are added.
+    pub recommends: bool,
+    /// Whether dependencies are added; without, the list is taken as it is.
+    pub dependencies: bool,
+}
+
+/// One package asked for: `NAME` or `NAME=VERSION`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PackageRequest {
+    /// Name of the package.
+    pub name: String,
+    /// The exact version wanted, if the recipe pins one.
+    pub version: Option<String>,
+}
+
+/// A binary of a Cargo workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CargoLayer {
+    /// Directory of the workspace.
+    pub workspace: PathBuf,
+    /// Package of the workspace.
+    pub package: String,
+    /// Binary of the package.
+    pub bin: String,
+    /// Where the binary lies in the layer.
+    pub to: TreePath,
+    /// Whether it is linked statically (`+crt-static`).
+    pub static_link: bool,
+    /// Features of the package to enable besides the default ones, sorted.
+    pub features: Vec<String>,
+    /// The layer in whose tree compiler, linker and C library are found.
+    pub build_root: String,
+}
+
+/// Files from beside the recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesLayer {
+    /// The files and directories, in the order of the recipe; a later one wins.
+    pub items: Vec<FileItem>,
+}
+
+/// One file, or one directory taken whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileItem {
+    /// The path as the recipe has it, relative to the file that names it, without `..`.
+    pub written: String,
+    /// Where that is on this machine.
+    pub path: PathBuf,
+    /// Where it goes.
+    pub to: TreePath,
+    /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when absent.
+    pub mode: Option<u32>,
+}

@@ -1,0 +1,305 @@
+use super::*;
+use std::{
+    collections::BTreeSet,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+fn open(dir: &tempfile::TempDir) -> Store {
+    Store::open(dir.path()).unwrap()
+}
+
+/// Every file below `dir` but locks.
+fn files_below(dir: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(current) = open.pop() {
+        for entry in fs::read_dir(current).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                open.push(path);
+            } else if !name.ends_with("lock") && !name.starts_with("locks/") {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+fn age(path: &Path, days: u64) {
+    let then = SystemTime::now() - Duration::from_secs(days * 86400);
+    File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[test]
+fn content_is_found_by_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let digest = Digest::of(b"hello");
+    assert!(store.open_source(&digest, None).unwrap().is_none());
+    let stored = store.insert_source(Some(&digest), 5, &b"hello"[..]).unwrap();
+    assert_eq!(stored, Stored { digest, size: 5 });
+    let mut text = String::new();
+    store.open_source(&digest, Some(5)).unwrap().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    assert!(store.open_blob(&digest, None).unwrap().is_none(), "sources and blobs are apart");
+}
+
+#[test]
+fn lying_long_and_broken_content_leaves_nothing() {
+    struct Breaks;
+    impl Read for Breaks {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let digest = Digest::of(b"hello");
+    let wrong = store.insert_source(Some(&digest), 9, &b"hallo"[..]).unwrap_err();
+    assert!(matches!(wrong, StoreError::WrongDigest { .. }), "{wrong}");
+    let long = store.insert_source(Some(&digest), 4, &b"hello"[..]).unwrap_err();
+    assert!(matches!(long, StoreError::TooLong { limit: 4 }), "{long}");
+    let broken = store.insert_source(Some(&digest), 9, b"he".chain(Breaks)).unwrap_err();
+    assert!(matches!(broken, StoreError::Input(_)), "{broken}");
+    drop(store.temp_blob().unwrap());
+    drop(store);
+    assert_eq!(files_below(dir.path()), BTreeSet::new());
+}
+
+#[test]
+fn truncated_content_counts_as_absent_and_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let Stored { digest, size } = store.insert_source(None, 5, &b"hello"[..]).unwrap();
+    let path = store.source_path(&digest);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "hell").unwrap();
+    assert!(store.open_source(&digest, Some(size)).unwrap().is_none());
+    store.insert_source(Some(&digest), 5, &b"hello"[..]).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"hello");
+}
+
+#[test]
+fn many_writers_at_once_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let contents: Vec<Vec<u8>> = (0_u8..20).map(|seed| vec![seed; 100_000]).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let store = open(&dir);
+                for content in &contents {
+                    store.insert_source(None, 100_000, content.as_slice()).unwrap();
+                }
+            });
+        }
+    });
+    let store = open(&dir);
+    for content in &contents {
+        assert_eq!(fs::read(store.source_path(&Digest::of(content))).unwrap(), *content);
+    }
+    drop(store);
+    assert_eq!(files_below(dir.path()).len(), contents.len());
+}
+
+#[test]
+fn one_key_is_built_by_one_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (open(&dir), open(&dir));
+    let key = Digest::of(b"key");
+    let lock = store.build_lock(&key, || panic!("nobody else builds")).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let sent = sender.clone();
+        scope.spawn(move || {
+            let _lock = other.build_lock(&key, || sent.send("waiting").unwrap()).unwrap();
+            sent.send("building").unwrap();
+        });
+        assert_eq!(receiver.recv().unwrap(), "waiting");
+        assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(lock);
+        assert_eq!(receiver.recv().unwrap(), "building");
+    });
+}
+
+fn record(store: &Store, content: &[u8]) -> Record {
+    let mut blob = store.temp_blob().unwrap();
+    blob.write_all(content).unwrap();
+    let Stored { digest, size } = blob.commit().unwrap();
+    Record { digest, size, verity_root: Digest::of(b"root"), location: None }
+}
+
+#[test]
+fn a_layer_is_found_in_the_store_and_in_an_artifact() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = LayerKey::from(Digest::of(b"key"));
+    assert!(store.layer(&key).unwrap().is_none());
+    let mut record = record(&store, b"layer");
+    store.put_record(&key, &record).unwrap();
+    assert_eq!(store.layer(&key).unwrap().unwrap().offset, 0);
+
+    let artifact = dir.path().join("a.gap");
+    fs::write(&artifact, b"head layer tail").unwrap();
+    record.location = Location::new(&artifact, 5).unwrap();
+    store.put_record(&key, &record).unwrap();
+    fs::remove_file(store.blob_path(&record.digest)).unwrap();
+    let found = store.layer(&key).unwrap().unwrap();
+    assert_eq!((found.path.as_path(), found.offset), (artifact.canonicalize().unwrap().as_path(), 5));
+
+    // Signing changes the head and the time, not the layer.
+    fs::write(&artifact, b"HEAD layer tail").unwrap();
+    age(&artifact, 1);
+    assert!(store.layer(&key).unwrap().is_some());
+    let seen = store.record(&key).unwrap().unwrap().location.unwrap().identity;
+    assert_eq!(seen, Identity::of(&File::open(&artifact).unwrap()).unwrap());
+
+    fs::write(&artifact, b"HEAD lawyr tail").unwrap();
+    age(&artifact, 2);
+    assert!(store.layer(&key).unwrap().is_none());
+    fs::write(&artifact, b"HEAD lay").unwrap();
+    assert!(store.layer(&key).unwrap().is_none());
+}
+
+#[test]
+fn a_damaged_record_counts_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = LayerKey::from(Digest::of(b"key"));
+    let record = record(&store, b"layer");
+    store.put_record(&key, &record).unwrap();
+    assert_eq!(store.record(&key).unwrap(), Some(record));
+    for damage in ["", "{", "{\"digest\":1}", "null"] {
+        fs::write(store.record_path(&key), damage).unwrap();
+        assert_eq!(store.record(&key).unwrap(), None, "{damage}");
+    }
+}
+
+#[test]
+fn garbage_is_what_is_neither_referred_to_nor_recent() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = |name: &str| LayerKey::from(Digest::of(name.as_bytes()));
+    let old = |text: &str| {
+        let stored = store.insert_source(None, 100, text.as_bytes()).unwrap();
+        age(&store.source_path(&stored.digest), 30);
+        stored.digest
+    };
+    let (rooted, oldest, older) = (old("rooted"), old("oldest"), old("older"));
+    age(&store.source_path(&oldest), 40);
+    let recent = store.insert_source(None, 100, &b"recent"[..]).unwrap().digest;
+    let mut layers = Vec::new();
+    for name in ["kept", "lost"] {
+        let record = record(&store, name.as_bytes());
+        store.put_record(&key(name), &record).unwrap();
+        age(&store.record_path(&key(name)), 30);
+        age(&store.blob_path(&record.digest), 30);
+        layers.push(record.digest);
+    }
+    let cache = store.cache_dir("cargo", &Digest::of(b"cache")).unwrap();
+    fs::write(cache.join("object"), [0; 100]).unwrap();
+    age(&cache, 30);
+    drop(store);
+
+    let roots = Roots { digests: [rooted].into(), layers: [key("kept")].into() };
+    let used_since = SystemTime::now() - Duration::from_secs(7 * 86400);
+    let policy = Policy { used_since, down_to: None, dry_run: true };
+    let before = files_below(dir.path());
+    let planned = collect(dir.path(), &roots, &policy).unwrap();
+    assert_eq!(files_below(dir.path()), before, "a dry run removes nothing");
+    assert!(planned.removed[0].path.ends_with(oldest.to_hex()), "least recently used first");
+
+    let size = usage(dir.path()).unwrap();
+    assert_eq!((size.sources, size.blobs.0, size.records.0, size.caches), ((4, 23), 2, 2, (1, 100)));
+    let limit = planned.freed + planned.kept - 1;
+    let some = collect(dir.path(), &roots, &Policy { down_to: Some(limit), dry_run: false, ..policy }).unwrap();
+    assert_eq!(some.removed.len(), 1, "stops when the store is small enough");
+
+    let done = collect(dir.path(), &roots, &Policy { dry_run: false, ..policy }).unwrap();
+    assert_eq!(done.freed + some.freed, planned.freed);
+    let store = open(&dir);
+    assert!(store.has_source(&rooted, None) && store.has_source(&recent, None));
+    assert!(!store.has_source(&older, None) && !store.has_source(&oldest, None));
+    assert!(store.layer(&key("kept")).unwrap().is_some() && store.layer(&key("lost")).unwrap().is_none());
+    assert!(!store.blob_path(&layers[1]).exists() && !cache.exists());
+}
+
+#[test]
+fn garbage_is_not_collected_while_somebody_builds() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Policy { used_since: SystemTime::now(), down_to: None, dry_run: false };
+    assert_eq!(collect(dir.path(), &Roots::default(), &policy).unwrap().freed, 0, "there is no store yet");
+    let store = open(&dir);
+    let refused = collect(dir.path(), &Roots::default(), &policy).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    drop(store);
+    collect(dir.path(), &Roots::default(), &policy).unwrap();
+}
+
+/// Runs the ignored test `name` of this binary in a process of its own, after the shell commands `before`.
+fn child(name: &str, before: &str, dir: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg(format!("{before} exec \"$0\" --ignored --exact store::tests::{name} --nocapture"));
+    command.arg(env::current_exe().unwrap()).env("STORE_UNDER_TEST", dir).stdout(Stdio::piped());
+    command
+}
+
+fn store_under_test() -> Store {
+    Store::open(Path::new(&env::var_os("STORE_UNDER_TEST").unwrap())).unwrap()
+}
+
+#[test]
+#[ignore = "the process that is killed by the next test"]
+fn write_until_killed() {
+    let store = store_under_test();
+    let mut blob = store.temp_blob().unwrap();
+    blob.write_all(&[7; 100_000]).unwrap();
+    let _lock = store.build_lock(&Digest::of(b"key"), || ()).unwrap();
+    println!("\nready");
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_killed_build_leaves_nothing_and_blocks_nobody() {
+    use std::io::BufRead;
+    let dir = tempfile::tempdir().unwrap();
+    let mut victim = child("write_until_killed", "", dir.path()).spawn().unwrap();
+    let mut lines = io::BufReader::new(victim.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"));
+    assert_eq!(files_below(dir.path()).len(), 1, "the unfinished file");
+    let store = open(&dir);
+    assert_eq!(files_below(dir.path()).len(), 1, "the living process keeps its file");
+    drop(store);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let store = open(&dir);
+    assert_eq!(files_below(dir.path()).len(), 0);
+    store.build_lock(&Digest::of(b"key"), || panic!("the dead hold no lock")).unwrap();
+}
+
+#[test]
+#[ignore = "run by the next test on a small file system"]
+fn write_until_full() {
+    let store = store_under_test();
+    let dir = store.dir().to_owned();
+    store.insert_source(None, 1000, &b"first"[..]).unwrap();
+    let full = store.insert_source(None, u64::MAX, io::repeat(0)).unwrap_err();
+    assert!(matches!(full, StoreError::Full { .. }), "{full}");
+    assert_eq!(files_below(&dir).len(), 1, "what was there stays, what was half-written is gone");
+    let mut blob = store.temp_blob().unwrap();
+    io::copy(&mut io::repeat(0), &mut blob).unwrap_err();
+    drop(blob);
+    store.insert_source(None, 1000, &b"second"[..]).unwrap();
+    assert_eq!(files_below(&dir).len(), 2);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = "mount -t tmpfs -o size=2m small \"$STORE_UNDER_TEST\" &&";
+    let output = child("write_until_full", mount, dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
