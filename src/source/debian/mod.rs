@@ -5,8 +5,18 @@ pub mod compression;
 pub mod data_tar;
 pub mod deb;
 pub mod deb822;
+mod explain;
+pub mod index;
+pub mod openpgp;
+mod order;
 pub mod packages;
 pub mod relation;
+pub mod release;
+pub mod request;
+pub mod resolve;
+#[cfg(test)]
+mod resolve_tests;
+mod solver;
 pub mod spool;
 pub mod version;
 
