@@ -1,1 +1,10 @@
-//! Placeholder room
+//! What firmware and kernel start from: initramfs, kernel modules, unified kernel image and EFI
+//! system partition, all built in-process and reproducible; and the virtual machine that tries them.
+
+pub mod depmod;
+pub mod esp;
+pub mod initramfs;
+pub mod modinfo;
+pub mod modules;
+
+pub mod uki;
