@@ -6,6 +6,9 @@
 
 pub mod digest;
 pub mod read_at;
+pub mod verity;
+pub mod write_at;
 
 pub use digest::Digest;
 pub use read_at::{ReadAt, Slice};
+pub use write_at::WriteAt;
