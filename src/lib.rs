@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod build;
 pub mod cmd;
 pub mod image;
 pub mod layer;
+pub mod pack;
 pub mod recipe;
 pub mod report;
 pub mod source;

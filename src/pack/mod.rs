@@ -1,0 +1,359 @@
+//! Assembling the artifact: every blob goes to its place in one pass, everything else follows from the digests.
+
+mod documents;
+pub mod ingest;
+mod slots;
+
+pub use documents::Image;
+
+use crate::image::{
+    erofs::{ErofsError, ErofsPlan},
+    merge::Merged,
+    oci::{CoveredBlob, LayerBlob, OciError},
+};
+use documents::{Covered, Documents};
+use gap_format::{
+    Digest, ReadAt, Slice, WriteAt,
+    statement::{Release, Statement},
+    writer::{ArtifactPlan, BlobDigests, Contents, WriteError},
+};
+use ingest::{Ingested, Place, ingest};
+use sha2::{Digest as _, Sha256};
+use slots::Slots;
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Bytes read at once when a hash tree is hashed as a blob.
+const CHUNK: usize = 1 << 20;
+
+/// What an artifact is made of.
+pub struct Inputs<'a> {
+    /// What the release statement says.
+    pub release: Release,
+    /// The layers, each once.
+    pub layers: Vec<Layer<'a>>,
+    /// The images, in the order of the recipe.
+    pub images: Vec<Image>,
+    /// The merged tree of each image.
+    pub merged: &'a [Merged],
+    /// The boot partition, if an image boots.
+    pub boot: Option<Boot<'a>>,
+}
+
+/// A layer to be laid down.
+pub struct Layer<'a> {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Length of its tar in bytes.
+    pub size: u64,
+    /// Its digest, if it was made before.
+    pub digest: Option<Digest>,
+    /// Writes its bytes.
+    pub write: Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>,
+}
+
+/// The boot partition.
+pub struct Boot<'a> {
+    /// Number of the image that is started.
+    pub image: usize,
+    /// Length of the partition in bytes.
+    pub size: u64,
+    /// Makes the partition that starts the image with this mount manifest.
+    pub make: Box<dyn Fn(&Digest) -> Result<Vec<u8>, String> + 'a>,
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Packed {
+    /// The release statement.
+    pub statement: Statement,
+    /// What each layer turned out to be, in the order of [`Inputs::layers`].
+    pub layers: Vec<PackedLayer>,
+}
+
+/// A layer in the artifact.
+#[derive(Debug, Clone, Copy)]
+pub struct PackedLayer {
+    /// Its digest.
+    pub digest: Digest,
+    /// Root of its verity tree.
+    pub root: Digest,
+    /// Where it begins in the artifact, in bytes.
+    pub offset: u64,
+}
+
+/// Why an artifact cannot be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// See [`WriteError`].
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// See [`OciError`].
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// See [`ErofsError`].
+    #[error("image `{image}` cannot be laid out as a file system: {source}")]
+    Erofs {
+        /// The image.
+        image: String,
+        /// Why not.
+        source: ErofsError,
+    },
+    /// The output cannot be written.
+    #[error("{doing} `{}`: {source}", path.display())]
+    Output {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no room for the output.
+    #[error("no space left for `{}`, which needs {needed} bytes; free some, or choose another place with -o", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        needed: u64,
+    },
+    /// A blob cannot be written, or not read at its source.
+    #[error("laying down {what}: {source}")]
+    Blob {
+        /// Which one.
+        what: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A layer from the store is not what its record says.
+    #[error("layer `{0}` is damaged in the store; run `gapimage store gc --keep-days 0` and build again")]
+    Damaged(String),
+    /// Two layers turned out to hold the same bytes; lay them again with these digests known.
+    #[error("two layers turned out to be the same")]
+    SameLayers(Vec<PackedLayer>),
+    /// The boot partition cannot be made.
+    #[error("the boot partition cannot be made: {0}")]
+    Boot(String),
+}
+
+/// Assembles the artifact at `output`: temporary file beside it → fsync → rename. `progress` is told of bytes laid down.
+///
+/// # Errors
+/// [`PackError`]; nothing is left behind then, and what was at `output` before is untouched.
+pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Packed, PackError> {
+    let plans = inputs.merged.iter().zip(&inputs.images).map(|(merged, image)| {
+        ErofsPlan::new(merged).map_err(|source| PackError::Erofs { image: image.info.name.clone(), source })
+    });
+    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    let slots = Slots::new(inputs, &plans)?;
+    let plan = ArtifactPlan::new(inputs.boot.is_some(), slots.index_len, slots.manifest_len, &slots.plans())?;
+    let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |doing| move |source| PackError::Output { doing, path: output.to_owned(), source };
+    let file = tempfile::Builder::new().prefix(".gapimage-").suffix(".partial").permissions(mode()).tempfile_in(dir);
+    let file = file.map_err(failed("making a file for"))?;
+    reserve(file.as_file(), plan.total(), output)?;
+    let mut laying = Laying { inputs, slots, plan, out: file.as_file(), progress, done: Vec::new() };
+    let packed = laying.run(&plans)?;
+    file.as_file().sync_all().map_err(failed("writing"))?;
+    file.persist(output).map_err(|error| failed("naming")(error.error))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
+    Ok(packed)
+}
+
+fn mode() -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(0o644)
+}
+
+/// Takes the whole length at once, so that a full disk shows before the work is done.
+fn reserve(file: &File, len: u64, output: &Path) -> Result<(), PackError> {
+    use rustix::{fs::FallocateFlags, io::Errno};
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        Ok(()) => Ok(()),
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
+            Err(PackError::Full { path: output.to_owned(), needed: len })
+        }
+        // Not every file system can; then a full disk shows while writing.
+        Err(_) => file.set_len(len).map_err(|source| PackError::Output {
+            doing: "reserving space for",
+            path: output.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The artifact while its blobs are laid down.
+struct Laying<'a> {
+    inputs: &'a Inputs<'a>,
+    slots: Slots,
+    plan: ArtifactPlan,
+    out: &'a File,
+    progress: &'a (dyn Fn(u64) + Sync),
+    /// Digests by slot, as far as they are known.
+    done: Vec<Option<BlobDigests>>,
+}
+
+impl Laying<'_> {
+    fn run(&mut self, plans: &[ErofsPlan<'_>]) -> Result<Packed, PackError> {
+        self.done = vec![None; self.slots.len()];
+        for number in 0..self.inputs.layers.len() {
+            self.lay_layer(number)?;
+        }
+        self.check_distinct()?;
+        for (number, plan) in plans.iter().enumerate() {
+            self.lay_metadata(number, plan)?;
+        }
+        let documents = Documents::new(self.inputs, &self.covered()?)?;
+        for (slot, bytes) in self.slots.documents(&documents) {
+            self.lay_bytes(slot, &bytes)?;
+        }
+        if let Some(boot) = &self.inputs.boot {
+            let partition = (boot.make)(&documents.mount_of(boot.image)).map_err(PackError::Boot)?;
+            self.lay_bytes(slots::ESP, &partition)?;
+        }
+        let esp = self.done.first().copied().flatten().map(|blob| blob.digest);
+        let documents = documents.with_esp(self.inputs, esp);
+        if let Some((slot, bytes)) = self.slots.boot_manifest(&documents) {
+            self.lay_bytes(slot, &bytes)?;
+        }
+        let index = documents.index();
+        let manifest = documents.docker()?;
+        let blobs = self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
+        let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
+        let contents = Contents { index: &index, manifest: &manifest, blobs: &blobs, release: &self.inputs.release };
+        let statement = self.plan.finish(self.out, &contents)?;
+        Ok(Packed { statement, layers: self.packed_layers()? })
+    }
+
+    fn offset(&self, slot: usize) -> u64 {
+        self.plan.blob_offsets().get(slot).copied().unwrap_or_default()
+    }
+
+    fn lay_layer(&mut self, number: usize) -> Result<(), PackError> {
+        let Some(layer) = self.inputs.layers.get(number) else { return Ok(()) };
+        let (slot, tree) = self.slots.layer(number);
+        if self.done.get(slot).is_some_and(Option::is_some) {
+            return Ok(());
+        }
+        let what = format!("layer `{}`", layer.name);
+        let made = self.lay_covered(slot, tree, layer.size, &what, |out| (layer.write)(out))?;
+        match layer.digest {
+            Some(digest) if digest != made.digest => Err(PackError::Damaged(layer.name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Layers whose digests were not known before may be the same; an artifact holds every blob once.
+    fn check_distinct(&self) -> Result<(), PackError> {
+        let mut seen = std::collections::BTreeMap::new();
+        for number in 0..self.inputs.layers.len() {
+            let (slot, _) = self.slots.layer(number);
+            let Some(blob) = self.done.get(slot).copied().flatten() else { continue };
+            if *seen.entry(blob.digest).or_insert(slot) != slot {
+                return Err(PackError::SameLayers(self.packed_layers()?));
+            }
+        }
+        Ok(())
+    }
+
+    fn lay_metadata(&mut self, image: usize, plan: &ErofsPlan<'_>) -> Result<(), PackError> {
+        let (slot, tree) = self.slots.metadata(image);
+        if self.done.get(slot).is_some_and(Option::is_some) {
+            return Ok(());
+        }
+        let Some(input) = self.inputs.images.get(image) else { return Ok(()) };
+        let windows: Vec<_> = input.layers.iter().map(|&layer| self.window(layer)).collect();
+        let readers: Vec<&dyn ReadAt> = windows.iter().map(|window| window as &dyn ReadAt).collect();
+        let what = format!("the file system of image `{}`", input.info.name);
+        self.lay_covered(slot, tree, plan.size(), &what, |out| plan.write(out, &readers)).map(drop)
+    }
+
+    /// A layer where it lies in the artifact.
+    fn window(&self, layer: usize) -> Slice<&File> {
+        let size = self.inputs.layers.get(layer).map_or(0, |layer| layer.size);
+        Slice::new(self.out, self.offset(self.slots.layer(layer).0), size)
+    }
+
+    fn lay_covered(
+        &mut self,
+        slot: usize,
+        tree: usize,
+        len: u64,
+        what: &str,
+        produce: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Ingested, PackError> {
+        let failed = |source| PackError::Blob { what: what.to_owned(), source };
+        let tree_offset = self.offset(tree);
+        let place = Place { file: self.out, offset: self.offset(slot), len, tree: Some((self.out, tree_offset)) };
+        let made = ingest(place, self.progress, produce).map_err(failed)?;
+        let tree_digest = hash_range(self.out, tree_offset, gap_format::verity::tree_len(len)).map_err(failed)?;
+        self.set(slot, BlobDigests { digest: made.digest, root: made.root });
+        self.set(tree, BlobDigests { digest: tree_digest, root: None });
+        Ok(made)
+    }
+
+    fn lay_bytes(&mut self, slot: usize, bytes: &[u8]) -> Result<(), PackError> {
+        let failed = |source| PackError::Blob { what: "a document".to_owned(), source };
+        self.out.write_all_at(bytes, self.offset(slot)).map_err(failed)?;
+        self.set(slot, BlobDigests { digest: Digest::of(bytes), root: None });
+        Ok(())
+    }
+
+    fn set(&mut self, slot: usize, digests: BlobDigests) {
+        if let Some(done) = self.done.get_mut(slot) {
+            *done = Some(digests);
+        }
+    }
+
+    /// What is mounted, with its digests.
+    fn covered(&self) -> Result<Covered, PackError> {
+        let images = 0..self.inputs.images.len();
+        let layers = 0..self.inputs.layers.len();
+        Ok(Covered {
+            metadata: images.map(|image| self.covered_blob(self.slots.metadata(image))).collect::<Result<_, _>>()?,
+            layers: layers.map(|layer| self.covered_blob(self.slots.layer(layer))).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn covered_blob(&self, (slot, tree): (usize, usize)) -> Result<CoveredBlob, PackError> {
+        let blob = |slot: usize| self.done.get(slot).copied().flatten();
+        let made = blob(slot).zip(blob(tree)).and_then(|(data, tree)| Some((data.digest, data.root?, tree.digest)));
+        let (digest, root, tree_digest) = made.ok_or(WriteError::NotAsPlanned { what: "a mounted blob" })?;
+        let (size, tree_size) = (self.slots.size(slot), self.slots.size(tree));
+        Ok(CoveredBlob { digest, size, root, tree: tree_digest, tree_size })
+    }
+
+    fn packed_layers(&self) -> Result<Vec<PackedLayer>, PackError> {
+        let layers = (0..self.inputs.layers.len()).map(|number| {
+            let slots = self.slots.layer(number);
+            let blob = self.covered_blob(slots)?;
+            Ok(PackedLayer { digest: blob.digest, root: blob.root, offset: self.offset(slots.0) })
+        });
+        layers.collect()
+    }
+}
+
+fn hash_range(file: &File, offset: u64, len: u64) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    while at < len {
+        let count = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
+        let part = chunk.get_mut(..count).unwrap_or_default();
+        file.read_exact_at(part, offset + at)?;
+        hasher.update(&*part);
+        at += count as u64;
+    }
+    Ok(hasher.into())
+}
+
+/// The layers of an image as its documents name them.
+fn layer_blobs(inputs: &Inputs<'_>, image: &Image, covered: &Covered) -> Vec<LayerBlob> {
+    let blobs = image.layers.iter().filter_map(|&number| {
+        let (layer, blob) = inputs.layers.get(number).zip(covered.layers.get(number))?;
+        Some(LayerBlob { name: layer.name.clone(), digest: blob.digest, size: blob.size })
+    });
+    blobs.collect()
+}

@@ -1,0 +1,147 @@
+//! The plan: what will be built from what, why each layer is or is not cached, how large, whether it fits.
+
+mod ingredients;
+mod layers;
+pub mod space;
+
+pub use ingredients::Ingredients;
+pub use layers::{FILES_DATE, State, files_tree};
+
+use crate::{
+    lock::{Lock, LockedLayer},
+    recipe::{PlacedLayer, Recipe},
+    source::debian::LockedPackage,
+    store::{LayerKey, Store, StoreError},
+};
+use gap_format::Digest;
+use std::path::Path;
+
+/// Bytes of an artifact beyond its layers and trees: kernel and initramfs, documents, padding, tables.
+const BOOT_OVERHEAD: u64 = 96 << 20;
+const OVERHEAD: u64 = 4 << 20;
+
+/// Why a plan cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The lock lacks a layer.
+    #[error("the lock has no rows for layer `{0}`; run `gapimage lock`")]
+    NotLocked(String),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Files beside the recipe cannot be taken.
+    #[error("layer `{layer}`: {source}")]
+    Files {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: crate::source::files::FilesError,
+    },
+    /// A file system cannot be asked for its free space.
+    #[error("cannot find out how much space is free: {0}")]
+    Space(std::io::Error),
+}
+
+/// A plan for one recipe, its lock and a store.
+#[derive(Debug)]
+pub struct Plan<'r> {
+    /// The recipe.
+    pub recipe: &'r Recipe,
+    /// Its lock.
+    pub lock: &'r Lock,
+    /// All layers, each after those that it needs.
+    pub layers: Vec<PlannedLayer<'r>>,
+    /// Each image's layers by their number in `layers`, bottom to top, in the order of the recipe.
+    pub images: Vec<Vec<usize>>,
+}
+
+/// One layer in one place.
+#[derive(Debug)]
+pub struct PlannedLayer<'r> {
+    /// The layer and what it stands on.
+    pub place: PlacedLayer<'r>,
+    /// Its rows of the lock.
+    pub locked: &'r LockedLayer,
+    /// The layers below that bear on it, by number.
+    pub below: Vec<usize>,
+    /// The layer that it is built with, by number.
+    pub build_root: Option<usize>,
+    /// What it is made of.
+    pub ingredients: Ingredients,
+    /// Its key.
+    pub key: LayerKey,
+    /// Whether it is there.
+    pub state: State,
+    /// Packages that are still to be fetched.
+    pub fetch: Vec<&'r LockedPackage>,
+    /// Its size in bytes: exact where it is known, else an estimate that is not too low.
+    pub size: u64,
+}
+
+impl PlannedLayer<'_> {
+    /// Identifies the layer in its place across builds, for remembering what it was made of.
+    pub fn identity(&self) -> Digest {
+        let mut key = crate::store::KeyBuilder::new("place", 1);
+        key.text("name", &self.place.layer.name).list("below", &self.place.below);
+        key.finish()
+    }
+}
+
+impl<'r> Plan<'r> {
+    /// Plans the build of `recipe` as locked.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(recipe: &'r Recipe, lock: &'r Lock, store: &Store) -> Result<Self, PlanError> {
+        let mut plan = Self { recipe, lock, layers: Vec::new(), images: Vec::new() };
+        for place in recipe.placed_layers() {
+            let planned = layers::plan(&plan, place, store)?;
+            plan.layers.push(planned);
+        }
+        for image in &recipe.images {
+            let numbers = image.layers.iter().map(|name| {
+                let place = recipe.place_of(Some(image), name);
+                let found = place.and_then(|place| plan.number_of(&place.layer.name, &place.below));
+                found.ok_or_else(|| PlanError::NotLocked(name.clone()))
+            });
+            let numbers = numbers.collect::<Result<_, _>>()?;
+            plan.images.push(numbers);
+        }
+        Ok(plan)
+    }
+
+    /// The number of the layer `name` that stands on `below`.
+    pub fn number_of(&self, name: &str, below: &[&str]) -> Option<usize> {
+        self.layers.iter().position(|layer| layer.place.layer.name == name && layer.place.below == below)
+    }
+
+    /// Bytes to fetch.
+    pub fn to_fetch(&self) -> u64 {
+        self.layers.iter().flat_map(|layer| &layer.fetch).map(|package| package.size).sum()
+    }
+
+    /// Bytes that the artifact will have at most.
+    pub fn artifact_size(&self) -> u64 {
+        let mut in_images: Vec<usize> = self.images.iter().flatten().copied().collect();
+        in_images.sort_unstable();
+        in_images.dedup();
+        let layers: u64 = in_images.iter().filter_map(|&number| self.layers.get(number)).map(|layer| layer.size).sum();
+        let overhead = if self.recipe.boot.is_some() { BOOT_OVERHEAD } else { OVERHEAD };
+        layers + layers / 100 + overhead
+    }
+
+    /// Bytes that will be written to the store at most: what is fetched, and layers that are built there.
+    pub fn store_size(&self) -> u64 {
+        let built = self.layers.iter().filter(|layer| matches!(layer.state, State::Missing { .. }));
+        // A layer is unpacked, then written as a tar.
+        self.to_fetch() + built.map(|layer| layer.size.saturating_mul(2)).sum::<u64>()
+    }
+
+    /// Needed and free space of the file systems that are written to.
+    ///
+    /// # Errors
+    /// [`PlanError::Space`].
+    pub fn space(&self, store: &Store, output: &Path) -> Result<Vec<space::Space>, PlanError> {
+        space::measure(&[(store.dir(), self.store_size()), (output, self.artifact_size())]).map_err(PlanError::Space)
+    }
+}
