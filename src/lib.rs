@@ -6,6 +6,7 @@ pub mod boot;
 pub mod cmd;
 pub mod image;
 pub mod layer;
+pub mod lock;
 pub mod recipe;
 pub mod report;
 pub mod source;
