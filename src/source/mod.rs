@@ -1,3 +1,4 @@
 //! Sources: where the contents of layers come from, resolved online to pinned digests.
 
+pub mod cargo;
 pub mod debian;
