@@ -1,5 +1,6 @@
 //! Sources: where the contents of layers come from, resolved online to pinned digests.
 
+pub mod cargo;
 pub mod debian;
 pub mod files;
 pub mod http;

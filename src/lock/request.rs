@@ -1,0 +1,47 @@
+//! What of a recipe bears on the lock: the requests, each as a hash. Names, versions and serials of the appliance, and
+//! which mirror serves the packages, do not.
+
+use crate::{
+    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PlacedLayer},
+    store::KeyBuilder,
+};
+use gap_format::Digest;
+
+/// Raised when other fields of a layer begin to bear on what it resolves to.
+const FORMAT: u64 = 1;
+
+/// The hash of what the recipe asks for in this place.
+pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
+    let mut key = KeyBuilder::new(place.layer.kind.name(), FORMAT);
+    key.text("arch", arch.name()).list("below", &place.below);
+    match &place.layer.kind {
+        LayerKind::Debian(layer) => debian(layer, &mut key),
+        LayerKind::Cargo(layer) => cargo(layer, &mut key),
+        LayerKind::Files(layer) => files(layer, &mut key),
+    }
+    key.finish()
+}
+
+fn debian(layer: &DebianLayer, key: &mut KeyBuilder) {
+    let packages = layer.packages.iter().map(|package| match &package.version {
+        Some(version) => format!("{}={version}", package.name),
+        None => package.name.clone(),
+    });
+    key.text("suite", &layer.suite)
+        .list("components", &layer.components)
+        .list("packages", packages)
+        .flag("essential", layer.essential)
+        .flag("recommends", layer.recommends)
+        .flag("dependencies", layer.dependencies);
+}
+
+fn cargo(layer: &CargoLayer, key: &mut KeyBuilder) {
+    key.text("package", &layer.package).text("bin", &layer.bin).list("features", &layer.features);
+}
+
+fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
+    for item in &layer.items {
+        key.text("path", &item.written).list("to", [item.to.as_bytes()]);
+        key.list("mode", item.mode.map(u32::to_le_bytes));
+    }
+}

@@ -1,0 +1,61 @@
+//! Manifests, reduced to what a release build uses.
+
+use super::error::CargoError;
+use std::path::Path;
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, value};
+
+/// Tables that only tests, benchmarks and examples need.
+const NOT_BUILT: [&str; 4] = ["dev-dependencies", "test", "bench", "example"];
+/// Tables of a root manifest that concern the whole workspace.
+const OF_WORKSPACE: [&str; 4] = ["workspace", "profile", "patch", "replace"];
+
+/// A member's manifest without what only tests need.
+pub(super) fn reduce_member(text: &str, path: &Path) -> Result<String, CargoError> {
+    let mut document = parse(text, path)?;
+    drop_tests(document.as_table_mut());
+    Ok(document.to_string())
+}
+
+/// The workspace's root manifest with only these members (directories relative to it, sorted), and without the root
+/// package unless `with_package`.
+pub(super) fn reduce_root(
+    text: &str,
+    path: &Path,
+    members: &[String],
+    with_package: bool,
+) -> Result<String, CargoError> {
+    let mut document = parse(text, path)?;
+    let root = document.as_table_mut();
+    match with_package {
+        true => drop_tests(root),
+        false => root.retain(|key, _| OF_WORKSPACE.contains(&key)),
+    }
+    if let Some(workspace) = root.get_mut("workspace").and_then(Item::as_table_like_mut) {
+        workspace.remove("default-members");
+        workspace.remove("exclude");
+        workspace.insert("members", value(members.iter().collect::<Array>()));
+    } else if !with_package || !members.is_empty() {
+        let mut workspace = Table::new();
+        workspace.insert("members", value(members.iter().collect::<Array>()));
+        root.insert("workspace", Item::Table(workspace));
+    }
+    Ok(document.to_string())
+}
+
+fn drop_tests(table: &mut Table) {
+    for key in NOT_BUILT {
+        table.remove(key);
+    }
+    if let Some(platforms) = table.get_mut("target").and_then(Item::as_table_like_mut) {
+        for (_, platform) in platforms.iter_mut() {
+            if let Some(platform) = platform.as_table_like_mut() {
+                TableLike::remove(platform, "dev-dependencies");
+            }
+        }
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<DocumentMut, CargoError> {
+    text.parse()
+        .map_err(|error: toml_edit::TomlError| CargoError::Manifest { path: path.to_owned(), what: error.to_string() })
+}

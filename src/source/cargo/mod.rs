@@ -1,0 +1,110 @@
+//! Binaries of a Cargo workspace: which sources, crates and toolchain they are made from.
+//!
+//! Only the packages that the binary needs count: they are *staged*, that is copied out of the workspace with their
+//! manifests reduced to what a release build uses. Editing another package, a test or a benchmark changes nothing.
+
+mod crates;
+mod error;
+mod manifest;
+mod metadata;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod toolchain;
+
+pub use crates::{fetch, unpack_crates};
+pub use error::CargoError;
+pub use stage::Staged;
+pub use toolchain::{Toolchain, sysroot};
+
+use crate::{recipe::CargoLayer, store::Store};
+use gap_format::Digest;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+/// What a lock says of a Cargo layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedCargo {
+    /// Digest over the staged packages of the workspace ([`Staged::digest`]).
+    pub sources: Digest,
+    /// The compiler.
+    pub toolchain: Toolchain,
+    /// The crates from the registry that Cargo resolves for them.
+    #[serde(default, rename = "crate", skip_serializing_if = "Vec::is_empty")]
+    pub crates: Vec<LockedCrate>,
+}
+
+/// A crate from the registry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedCrate {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// SHA-256 of the `.crate` file.
+    pub sha256: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// SPDX expression from its manifest, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+    /// Whether it takes part in the build. The others are there only because Cargo resolves for all platforms.
+    pub used: bool,
+}
+
+impl LockedCargo {
+    /// The first thing in the rows that cannot be.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let mut seen = BTreeSet::new();
+        for row in &self.crates {
+            let shown = row.name.escape_debug();
+            if !crates::is_file_name(&row.name) || !crates::is_file_name(&row.version) {
+                return Some(format!("the crate `{shown}` has a name or version that no crate can have"));
+            }
+            if !seen.insert((&row.name, &row.version)) {
+                return Some(format!("the crate `{shown}` is there twice in one version"));
+            }
+        }
+        None
+    }
+}
+
+/// Resolves a Cargo layer for `target`: stages its packages, asks the host's Cargo which crates they need, and puts
+/// those into the store. With `offline`, only what Cargo has already is used.
+///
+/// # Errors
+/// [`CargoError`].
+pub fn resolve(layer: &CargoLayer, target: &str, store: &Store, offline: bool) -> Result<LockedCargo, CargoError> {
+    let toolchain = Toolchain::of_host(&layer.workspace)?;
+    let dir = tempfile::tempdir_in(store.session_dir()).map_err(CargoError::io("making", store.session_dir()))?;
+    let staged = Staged::stage(layer, dir.path())?;
+    let graph = metadata::resolved_graph(layer, &staged, target, offline)?;
+    let pinned = crates::pinned(&staged.root().join("Cargo.lock"))?;
+    crates::all_were_locked(&pinned, &staged)?;
+    let found = crates::take_in(&pinned, layer, &staged, store, offline)?;
+    let mut rows: Vec<LockedCrate> = found
+        .into_iter()
+        .map(|(krate, size)| {
+            let known = graph.get(&(krate.name.clone(), krate.version.clone()));
+            LockedCrate {
+                size,
+                license: known.and_then(|package| package.license.clone()),
+                used: known.is_some_and(|package| package.used),
+                sha256: krate.checksum,
+                name: krate.name,
+                version: krate.version,
+            }
+        })
+        .collect();
+    rows.sort();
+    Ok(LockedCargo { sources: *staged.digest(), toolchain, crates: rows })
+}
+
+/// The host's Cargo, in the workspace: toolchain and configuration are those that hold there.
+fn cargo(workspace: &Path) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    command
+}

@@ -1,0 +1,75 @@
+//! The host's Rust toolchain: what it is, and where.
+
+use super::error::CargoError;
+use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Which compiler makes the binary. The same version, commit and host give the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Toolchain {
+    /// Version (`1.95.0`).
+    pub rustc: String,
+    /// Hash of the commit that it was built from.
+    pub commit: String,
+    /// The platform that it runs on (`x86_64-unknown-linux-gnu`).
+    pub host: String,
+}
+
+impl Toolchain {
+    /// The toolchain that the host uses in `workspace`.
+    ///
+    /// # Errors
+    /// [`CargoError`] if there is none, or it does not say what it is.
+    pub fn of_host(workspace: &Path) -> Result<Self, CargoError> {
+        let text = rustc(workspace, &["-vV"])?;
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            value.filter(|value| *value != "unknown").map(str::to_owned).ok_or_else(|| CargoError::Answer {
+                command: "rustc -vV",
+                what: format!("it does not say its `{name}`; use a toolchain installed by rustup"),
+            })
+        };
+        Ok(Self { rustc: field("release")?, commit: field("commit-hash")?, host: field("host")? })
+    }
+}
+
+/// The directory of the toolchain that the host uses in `workspace`: `bin/cargo`, `bin/rustc`, `lib/`.
+///
+/// # Errors
+/// [`CargoError`] if there is none, or if it is mixed with the rest of the system and cannot be used apart from it.
+pub fn sysroot(workspace: &Path) -> Result<PathBuf, CargoError> {
+    let path = PathBuf::from(rustc(workspace, &["--print", "sysroot"])?.trim_end());
+    let apart = path.is_absolute() && path != Path::new("/usr") && path.join("lib/rustlib").is_dir();
+    match apart && ["bin/cargo", "bin/rustc"].iter().all(|program| path.join(program).is_file()) {
+        true => Ok(path),
+        false => Err(CargoError::Answer {
+            command: "rustc --print sysroot",
+            what: format!("`{}` is no toolchain of its own; use one installed by rustup", path.display()),
+        }),
+    }
+}
+
+fn rustc(workspace: &Path, arguments: &[&str]) -> Result<String, CargoError> {
+    let output = Command::new("rustc")
+        .args(arguments)
+        .current_dir(workspace)
+        .output()
+        .map_err(|source| CargoError::NotInstalled { program: "rustc", source })?;
+    if !output.status.success() {
+        return Err(failed(format!("rustc {}", arguments.join(" ")), workspace, &output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The error for a program that failed, with the last lines that it said.
+pub(super) fn failed(command: String, workspace: &Path, stderr: &[u8]) -> CargoError {
+    const LINES: usize = 12;
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
+    CargoError::Failed { command, workspace: workspace.to_owned(), stderr: last.join("\n") }
+}
