@@ -1,0 +1,264 @@
+//! Where everything in the blob goes, decided without reading any data.
+
+use super::{
+    directory::Listing,
+    format::{
+        BLOCK, CHUNK_BITS_MAX, CHUNK_INDEX_LEN, DEVICE_SLOT_LEN, INODE_LEN, INODE_SLOT, Layout, SUPERBLOCK_LEN,
+        SUPERBLOCK_OFFSET, device_number,
+    },
+    pack::Packer,
+    xattr::{self, XattrError},
+};
+use crate::image::merge::{Extent, Inode, InodeId, InodeKind, Merged};
+
+/// Why a tree cannot become an EROFS image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ErofsError {
+    /// An extended attribute cannot be stored.
+    #[error("/{}: {source}", path.escape_ascii())]
+    Xattr {
+        /// The file.
+        path: Vec<u8>,
+        /// What is wrong with it.
+        source: XattrError,
+    },
+    /// A device number cannot be stored.
+    #[error("/{}: the device number {major}:{minor} is beyond 4095:1048575", path.escape_ascii())]
+    Device {
+        /// The device node.
+        path: Vec<u8>,
+        /// Its major number.
+        major: u32,
+        /// Its minor number.
+        minor: u32,
+    },
+    /// A layer cannot be a device.
+    #[error("layer {}: its length of {size} bytes is not a multiple of {BLOCK}, so it cannot be mounted", .layer + 1)]
+    LayerSize {
+        /// The layer, counted from 0.
+        layer: usize,
+        /// Its length.
+        size: u64,
+    },
+    /// More layers than there can be devices.
+    #[error("{0} layers are more than the 4096 devices that one file system can span; merge some")]
+    TooManyLayers(usize),
+    /// Metadata and layers together exceed 32-bit block addresses.
+    #[error("metadata and layers together have {0} blocks of 4 KiB; EROFS reaches 4294967295 (16 TiB)")]
+    TooLarge(u64),
+}
+
+/// Most layers of one image; with it the root's number still fits into its 16 bits.
+const LAYERS_MAX: usize = 4096;
+
+/// The plan of a metadata blob: exact size and the place of everything.
+#[derive(Debug)]
+pub struct ErofsPlan<'a> {
+    pub(super) tree: &'a Merged,
+    /// One for each inode of the tree.
+    pub(super) places: Vec<Place>,
+    /// The directory that holds each directory; the root holds itself. Unused for others.
+    pub(super) parents: Vec<InodeId>,
+    /// Blocks of superblock, device table and inodes; data blocks follow.
+    pub(super) inode_blocks: u64,
+    /// Blocks of the whole blob.
+    pub(super) blocks: u64,
+    /// For each layer its length and its first block in the unified address space, in blocks.
+    pub(super) devices: Vec<(u32, u32)>,
+}
+
+/// Where one inode goes.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Offset of the inode in the blob.
+    pub offset: u64,
+    /// Layout of its data.
+    pub layout: Layout,
+    /// Length of its data.
+    pub size: u64,
+    /// Its xattr area, encoded.
+    pub xattrs: Vec<u8>,
+    /// Where the whole blocks of its data are.
+    pub body: Body,
+}
+
+/// Where the blocks of an inode's data are that are not inline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// There are none.
+    None,
+    /// In the blob: `count` blocks from block `first` of the data area. The last may be partial.
+    Own { first: u64, count: u64 },
+    /// In a layer, from this block of it.
+    Layer { layer: usize, block: u64 },
+    /// `count` whole blocks in a layer, then one partial block in the blob, at block `tail` of the data area.
+    Chunks { layer: usize, block: u64, count: u64, tail: u64 },
+}
+
+impl Place {
+    /// The inode's number.
+    pub fn nid(&self) -> u64 {
+        self.offset / INODE_SLOT
+    }
+
+    /// How many bytes of the data lie behind the inode.
+    pub fn inline_len(&self) -> u64 {
+        if self.layout == Layout::FlatInline { self.size % BLOCK } else { 0 }
+    }
+}
+
+impl Body {
+    /// How many blocks of the data area it takes.
+    fn own_blocks(self) -> u64 {
+        match self {
+            Self::Own { count, .. } => count,
+            Self::Chunks { .. } => 1,
+            Self::None | Self::Layer { .. } => 0,
+        }
+    }
+}
+
+impl<'a> ErofsPlan<'a> {
+    /// Plans the blob for `tree`.
+    ///
+    /// # Errors
+    /// [`ErofsError`] where EROFS cannot express the tree.
+    pub fn new(tree: &'a Merged) -> Result<Self, ErofsError> {
+        let layers = tree.layer_sizes();
+        if layers.len() > LAYERS_MAX {
+            return Err(ErofsError::TooManyLayers(layers.len()));
+        }
+        let parents = parents(tree);
+        let reserved = SUPERBLOCK_OFFSET + SUPERBLOCK_LEN + layers.len() as u64 * DEVICE_SLOT_LEN;
+        let mut packer = Packer::new(reserved);
+        let mut data_blocks = 0;
+        let mut places = Vec::with_capacity(tree.inodes().len());
+        for (id, inode) in tree.inodes().iter().enumerate() {
+            let place = place(tree, id, inode, &parents, data_blocks, &mut packer)?;
+            data_blocks += place.body.own_blocks();
+            places.push(place);
+        }
+        let inode_blocks = packer.blocks();
+        // dm-verity wants two blocks at least.
+        let blocks = (inode_blocks + data_blocks).max(2);
+        let devices = devices(layers, blocks)?;
+        Ok(Self { tree, places, parents, inode_blocks, blocks, devices })
+    }
+
+    /// Length of the blob in bytes: a multiple of 4096, at least 8192.
+    pub fn size(&self) -> u64 {
+        self.blocks * BLOCK
+    }
+}
+
+/// The directory that holds each directory.
+fn parents(tree: &Merged) -> Vec<InodeId> {
+    let mut parents = vec![0; tree.inodes().len()];
+    for (id, inode) in tree.inodes().iter().enumerate() {
+        if let InodeKind::Directory(children) = &inode.kind {
+            for &child in children.values() {
+                if let Some(parent) = parents.get_mut(child) {
+                    *parent = id;
+                }
+            }
+        }
+    }
+    parents
+}
+
+/// Length and place of each layer in the unified address space, in blocks.
+fn devices(layers: &[u64], blob_blocks: u64) -> Result<Vec<(u32, u32)>, ErofsError> {
+    let total = blob_blocks + layers.iter().map(|size| size.div_ceil(BLOCK)).sum::<u64>();
+    let narrow = |blocks: u64| u32::try_from(blocks).map_err(|_| ErofsError::TooLarge(total));
+    narrow(total)?;
+    let mut next = blob_blocks;
+    let mut devices = Vec::with_capacity(layers.len());
+    for (layer, &size) in layers.iter().enumerate() {
+        if !size.is_multiple_of(BLOCK) {
+            return Err(ErofsError::LayerSize { layer, size });
+        }
+        devices.push((narrow(size / BLOCK)?, narrow(next)?));
+        next += size / BLOCK;
+    }
+    Ok(devices)
+}
+
+/// Decides the layout of one inode and packs it. `next_data` is the first free block of the data area.
+fn place(
+    tree: &Merged,
+    id: InodeId,
+    inode: &Inode,
+    parents: &[InodeId],
+    next_data: u64,
+    packer: &mut Packer,
+) -> Result<Place, ErofsError> {
+    let path = || tree.walk().find(|(_, other)| std::ptr::eq(*other, inode)).map(|(path, _)| path).unwrap_or_default();
+    let xattrs = xattr::encode(&inode.meta.xattrs).map_err(|source| ErofsError::Xattr { path: path(), source })?;
+    let head = INODE_LEN + xattrs.len() as u64;
+    let (size, layout, body) = match &inode.kind {
+        InodeKind::Directory(children) => {
+            let size = Listing::new(children, id, parents.get(id).copied().unwrap_or_default()).size();
+            let (layout, body) = flat(head, size, next_data);
+            (size, layout, body)
+        }
+        InodeKind::Symlink(target) => {
+            let size = target.len() as u64;
+            let (layout, body) = flat(head, size, next_data);
+            (size, layout, body)
+        }
+        InodeKind::File(extent) => {
+            let (layout, body) = file(head, extent, tree.layer_sizes(), next_data);
+            (extent.len, layout, body)
+        }
+        InodeKind::CharDevice(device) | InodeKind::BlockDevice(device) => {
+            if device_number(device.major, device.minor).is_none() {
+                return Err(ErofsError::Device { path: path(), major: device.major, minor: device.minor });
+            }
+            (0, Layout::FlatPlain, Body::None)
+        }
+        InodeKind::Fifo => (0, Layout::FlatPlain, Body::None),
+    };
+    let behind = match body {
+        Body::Chunks { count, .. } => {
+            // The array of indexes is aligned, hence counted from the aligned end of the head.
+            head.next_multiple_of(CHUNK_INDEX_LEN) - head + ((count >> chunk_bits(count)) + 1) * CHUNK_INDEX_LEN
+        }
+        _ if layout == Layout::FlatInline => size % BLOCK,
+        _ => 0,
+    };
+    Ok(Place { offset: packer.place(head + behind), layout, size, xattrs, body })
+}
+
+/// Layout of data that lies in the blob: whole blocks in the data area, the rest behind the inode where it fits.
+fn flat(head: u64, size: u64, next_data: u64) -> (Layout, Body) {
+    let rest = size % BLOCK;
+    let (layout, count) = if rest > 0 && head + rest <= BLOCK {
+        (Layout::FlatInline, size / BLOCK)
+    } else {
+        (Layout::FlatPlain, size.div_ceil(BLOCK))
+    };
+    (layout, if count == 0 { Body::None } else { Body::Own { first: next_data, count } })
+}
+
+/// Layout of a regular file.
+fn file(head: u64, extent: &Extent, layers: &[u64], next_data: u64) -> (Layout, Body) {
+    let (count, rest) = (extent.len / BLOCK, extent.len % BLOCK);
+    if count == 0 || !extent.offset.is_multiple_of(BLOCK) {
+        return flat(head, extent.len, next_data);
+    }
+    let (layer, block) = (extent.layer, extent.offset / BLOCK);
+    let padded_end = extent.offset + extent.len.next_multiple_of(BLOCK);
+    let zeros_follow = extent.ends_layer && layers.get(layer).is_some_and(|&size| padded_end <= size);
+    if rest == 0 || zeros_follow {
+        (Layout::FlatPlain, Body::Layer { layer, block })
+    } else if head + rest <= BLOCK {
+        (Layout::FlatInline, Body::Layer { layer, block })
+    } else {
+        (Layout::ChunkBased, Body::Chunks { layer, block, count, tail: next_data })
+    }
+}
+
+/// The largest chunk, as a logarithm of blocks, that divides `count` blocks evenly.
+pub(super) fn chunk_bits(count: u64) -> u32 {
+    count.trailing_zeros().min(CHUNK_BITS_MAX)
+}
