@@ -1,5 +1,12 @@
 //! EROFS metadata over layers: what is written is what a reader, the kernel and erofs-utils see.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "everything here is test code, and a test fails by panicking"
+)]
+
 mod entry;
 mod kernel;
 mod layers;

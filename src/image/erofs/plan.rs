@@ -89,10 +89,35 @@ pub(super) enum Body {
     None,
     /// In the blob: `count` blocks from block `first` of the data area. The last may be partial.
     Own { first: u64, count: u64 },
-    /// In a layer, from this block of it.
-    Layer { layer: usize, block: u64 },
-    /// `count` whole blocks in a layer, then one partial block in the blob, at block `tail` of the data area.
-    Chunks { layer: usize, block: u64, count: u64, tail: u64 },
+    /// In a layer; the last, partial block in the blob if something follows the file in its layer.
+    Chunks(Chunks),
+}
+
+/// How a file lies in chunks of `1 << bits` blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunks {
+    /// Number of the layer.
+    pub layer: usize,
+    /// First block within the layer.
+    pub block: u64,
+    /// Blocks that lie in the layer.
+    pub count: u64,
+    /// Size of a chunk, as a logarithm of blocks.
+    pub bits: u32,
+    /// Block of the data area that holds the last, partial block of the file.
+    pub tail: Option<u64>,
+}
+
+impl Chunks {
+    /// How many chunks the layer holds.
+    pub fn in_layer(&self) -> u64 {
+        self.count.div_ceil(1 << self.bits)
+    }
+
+    /// Length of the array of indexes in bytes.
+    fn index_len(&self) -> u64 {
+        (self.in_layer() + u64::from(self.tail.is_some())) * CHUNK_INDEX_LEN
+    }
 }
 
 impl Place {
@@ -112,8 +137,8 @@ impl Body {
     fn own_blocks(self) -> u64 {
         match self {
             Self::Own { count, .. } => count,
-            Self::Chunks { .. } => 1,
-            Self::None | Self::Layer { .. } => 0,
+            Self::Chunks(chunks) => chunks.tail.is_some().into(),
+            Self::None => 0,
         }
     }
 }
@@ -219,10 +244,8 @@ fn place(
         InodeKind::Fifo => (0, Layout::FlatPlain, Body::None),
     };
     let behind = match body {
-        Body::Chunks { count, .. } => {
-            // The array of indexes is aligned, hence counted from the aligned end of the head.
-            head.next_multiple_of(CHUNK_INDEX_LEN) - head + ((count >> chunk_bits(count)) + 1) * CHUNK_INDEX_LEN
-        }
+        // The array is aligned, hence counted from the aligned end of the head.
+        Body::Chunks(chunks) => head.next_multiple_of(CHUNK_INDEX_LEN) - head + chunks.index_len(),
         _ if layout == Layout::FlatInline => size % BLOCK,
         _ => 0,
     };
@@ -249,16 +272,14 @@ fn file(head: u64, extent: &Extent, layers: &[u64], next_data: u64) -> (Layout, 
     let (layer, block) = (extent.layer, extent.offset / BLOCK);
     let padded_end = extent.offset + extent.len.next_multiple_of(BLOCK);
     let zeros_follow = extent.ends_layer && layers.get(layer).is_some_and(|&size| padded_end <= size);
-    if rest == 0 || zeros_follow {
-        (Layout::FlatPlain, Body::Layer { layer, block })
-    } else if head + rest <= BLOCK {
-        (Layout::FlatInline, Body::Layer { layer, block })
+    let chunks = if rest == 0 || zeros_follow {
+        let count = extent.len.div_ceil(BLOCK);
+        let bits = count.next_power_of_two().trailing_zeros().min(CHUNK_BITS_MAX);
+        Chunks { layer, block, count, bits, tail: None }
     } else {
-        (Layout::ChunkBased, Body::Chunks { layer, block, count, tail: next_data })
-    }
-}
-
-/// The largest chunk, as a logarithm of blocks, that divides `count` blocks evenly.
-pub(super) fn chunk_bits(count: u64) -> u32 {
-    count.trailing_zeros().min(CHUNK_BITS_MAX)
+        // The tail starts a chunk, so the chunks before it divide the blocks evenly.
+        let bits = count.trailing_zeros().min(CHUNK_BITS_MAX);
+        Chunks { layer, block, count, bits, tail: Some(next_data) }
+    };
+    (Layout::ChunkBased, Body::Chunks(chunks))
 }

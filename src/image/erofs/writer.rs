@@ -3,10 +3,10 @@
 use super::{
     directory::Listing,
     format::{
-        BLOCK, CHUNK_INDEX_LEN, ChunkIndex, DeviceSlot, FileType, InodeRecord, Layout, SUPERBLOCK_OFFSET, Superblock,
+        BLOCK, CHUNK_INDEX_LEN, ChunkIndex, DeviceSlot, FileType, InodeRecord, SUPERBLOCK_OFFSET, Superblock,
         chunk_format, device_number,
     },
-    plan::{Body, ErofsPlan, Place, chunk_bits},
+    plan::{Body, Chunks, ErofsPlan, Place},
     xattr,
 };
 use crate::image::merge::{Extent, Inode, InodeId, InodeKind};
@@ -43,7 +43,7 @@ impl ErofsPlan<'_> {
         let superblock = Superblock {
             root_nid: u16::try_from(root).map_err(io::Error::other)?,
             inodes: self.places.len() as u64,
-            blocks: u32::try_from(self.blocks).map_err(io::Error::other)?,
+            blocks: narrow(self.blocks)?,
             devices: u16::try_from(self.devices.len()).map_err(io::Error::other)?,
         };
         out.pad_to(SUPERBLOCK_OFFSET)?;
@@ -63,11 +63,9 @@ impl ErofsPlan<'_> {
             out.pad_to(place.offset)?;
             out.put(&self.record(id, place, inode)?.encode())?;
             out.put(&place.xattrs)?;
-            if let Body::Chunks { layer, block, count, tail } = place.body {
+            if let Body::Chunks(chunks) = &place.body {
                 out.pad_to(out.at.next_multiple_of(CHUNK_INDEX_LEN))?;
-                for index in self.chunks(layer, block, count, tail)? {
-                    out.put(&index.encode())?;
-                }
+                self.write_chunk_indexes(chunks, out)?;
             }
             let whole = place.size - place.inline_len();
             match &inode.kind {
@@ -97,14 +95,12 @@ impl ErofsPlan<'_> {
                     }
                     out.pad_to((self.inode_blocks + first + count) * BLOCK)?;
                 }
-                (Body::Chunks { count, tail, .. }, InodeKind::File(extent)) => {
+                (Body::Chunks(Chunks { count, tail: Some(tail), .. }), InodeKind::File(extent)) => {
                     out.expect_at((self.inode_blocks + tail) * BLOCK)?;
                     out.copy(extent, count * BLOCK, place.size - count * BLOCK)?;
                     out.pad_to((self.inode_blocks + tail + 1) * BLOCK)?;
                 }
-                (Body::Layer { .. }, InodeKind::File(extent)) if place.layout == Layout::FlatPlain => {
-                    out.expect_zeros_behind(extent)?;
-                }
+                (Body::Chunks(_), InodeKind::File(extent)) => out.expect_zeros_behind(extent)?,
                 _ => {}
             }
         }
@@ -127,34 +123,29 @@ impl ErofsPlan<'_> {
         })
     }
 
-    /// First block in the unified address space, chunk format, or device number.
+    /// First block, chunk format, or device number.
     fn first_block(&self, place: &Place, inode: &Inode) -> io::Result<u32> {
         if let InodeKind::CharDevice(device) | InodeKind::BlockDevice(device) = &inode.kind {
             return Ok(device_number(device.major, device.minor).unwrap_or_default());
         }
-        let block = match place.body {
-            Body::None => 0,
-            Body::Own { first, .. } => self.inode_blocks + first,
-            Body::Layer { layer, block } => {
-                let mapped = self.devices.get(layer).map(|&(_, mapped)| u64::from(mapped));
-                mapped.ok_or_else(|| missing_layer(layer))? + block
-            }
-            Body::Chunks { count, .. } => return Ok(chunk_format(chunk_bits(count))),
-        };
-        u32::try_from(block).map_err(io::Error::other)
+        match place.body {
+            Body::None => Ok(0),
+            Body::Own { first, .. } => narrow(self.inode_blocks + first),
+            Body::Chunks(chunks) => Ok(chunk_format(chunks.bits)),
+        }
     }
 
-    /// The chunk indexes of a file: equal chunks in its layer, then the last block in the blob.
-    fn chunks(&self, layer: usize, block: u64, count: u64, tail: u64) -> io::Result<Vec<ChunkIndex>> {
-        let step = 1 << chunk_bits(count);
-        let device = u16::try_from(layer + 1).map_err(io::Error::other)?;
-        let mut chunks = Vec::new();
-        for chunk in 0..count / step {
-            chunks.push(ChunkIndex { device, block: u32::try_from(block + chunk * step).map_err(io::Error::other)? });
+    /// Writes the indexes of a file: its chunks in the layer, then the last block in the blob.
+    fn write_chunk_indexes(&self, chunks: &Chunks, out: &mut Output) -> io::Result<()> {
+        let device = u16::try_from(chunks.layer + 1).map_err(io::Error::other)?;
+        for chunk in 0..chunks.in_layer() {
+            let block = narrow(chunks.block + (chunk << chunks.bits))?;
+            out.put(&ChunkIndex { device, block }.encode())?;
         }
-        let own = u32::try_from(self.inode_blocks + tail).map_err(io::Error::other)?;
-        chunks.push(ChunkIndex { device: 0, block: own });
-        Ok(chunks)
+        if let Some(tail) = chunks.tail {
+            out.put(&ChunkIndex { device: 0, block: narrow(self.inode_blocks + tail)? }.encode())?;
+        }
+        Ok(())
     }
 
     /// The data of a directory or a symbolic link.
@@ -171,6 +162,11 @@ impl ErofsPlan<'_> {
             _ => Vec::new(),
         }
     }
+}
+
+/// A block number as 32 bits, which the plan has made sure of.
+fn narrow(block: u64) -> io::Result<u32> {
+    u32::try_from(block).map_err(io::Error::other)
 }
 
 fn file_type(inode: &Inode) -> FileType {
