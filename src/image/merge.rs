@@ -431,3 +431,6 @@ fn renumber(mut inodes: Vec<Inode>) -> Vec<Inode> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests;
