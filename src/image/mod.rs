@@ -2,3 +2,4 @@
 
 pub mod erofs;
 pub mod merge;
+pub mod oci;
