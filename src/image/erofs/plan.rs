@@ -89,7 +89,7 @@ pub(super) enum Body {
     None,
     /// In the blob: `count` blocks from block `first` of the data area. The last may be partial.
     Own { first: u64, count: u64 },
-    /// In a layer; the last, partial block in the blob if something follows the file in its layer.
+    /// In a layer; the end of the file in the blob if something follows the file in its layer.
     Chunks(Chunks),
 }
 
@@ -104,8 +104,8 @@ pub(super) struct Chunks {
     pub count: u64,
     /// Size of a chunk, as a logarithm of blocks.
     pub bits: u32,
-    /// Block of the data area that holds the last, partial block of the file.
-    pub tail: Option<u64>,
+    /// The last chunk, if the blob holds it: its first block in the data area, and its blocks.
+    pub tail: Option<(u64, u64)>,
 }
 
 impl Chunks {
@@ -137,7 +137,7 @@ impl Body {
     fn own_blocks(self) -> u64 {
         match self {
             Self::Own { count, .. } => count,
-            Self::Chunks(chunks) => chunks.tail.is_some().into(),
+            Self::Chunks(chunks) => chunks.tail.map_or(0, |(_, blocks)| blocks),
             Self::None => 0,
         }
     }
@@ -277,9 +277,55 @@ fn file(head: u64, extent: &Extent, layers: &[u64], next_data: u64) -> (Layout, 
         let bits = count.next_power_of_two().trailing_zeros().min(CHUNK_BITS_MAX);
         Chunks { layer, block, count, bits, tail: None }
     } else {
-        // The tail starts a chunk, so the chunks before it divide the blocks evenly.
-        let bits = count.trailing_zeros().min(CHUNK_BITS_MAX);
-        Chunks { layer, block, count, bits, tail: Some(next_data) }
+        let bits = cheapest_chunk(count);
+        let in_layer = count >> bits << bits;
+        Chunks { layer, block, count: in_layer, bits, tail: Some((next_data, count - in_layer + 1)) }
     };
     (Layout::ChunkBased, Body::Chunks(chunks))
+}
+
+/// The chunk size, as a logarithm of blocks, that costs the blob least for a file of `whole` blocks and a partial
+/// one. What is left over by whole chunks is copied into the blob with the partial block, because it has to be one
+/// last chunk; smaller chunks leave over less but take more indexes.
+fn cheapest_chunk(whole: u64) -> u32 {
+    let cost = |bits: u32| ((whole % (1 << bits)) + 1) * BLOCK + ((whole >> bits) + 1) * CHUNK_INDEX_LEN;
+    (0..=CHUNK_BITS_MAX).rev().min_by_key(|&bits| cost(bits)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_leave_little_to_copy_and_few_indexes() {
+        assert_eq!(cheapest_chunk(1), 0);
+        assert_eq!(cheapest_chunk(12), 2, "three chunks of four blocks leave nothing over");
+        assert_eq!(cheapest_chunk(1 << 20), 20);
+        let whole = (4 << 30) / BLOCK + 12_345;
+        let bits = cheapest_chunk(whole);
+        let cost = (whole % (1 << bits)) * BLOCK + (whole >> bits) * CHUNK_INDEX_LEN;
+        assert!(bits >= 4 && cost < 1 << 20, "chunks of 2^{bits} blocks cost {cost} bytes");
+    }
+
+    #[test]
+    fn a_file_that_ends_its_layer_is_one_chunk() {
+        let extent = Extent { layer: 1, offset: 8192, len: (8 << 30) + 5, ends_layer: true };
+        let layers = [8192, 8192 + (8 << 30) + 4096];
+        let (_, Body::Chunks(chunks)) = file(64, &extent, &layers, 0) else { panic!("not in chunks") };
+        assert_eq!((chunks.in_layer(), chunks.tail, chunks.block), (1, None, 2));
+        let (_, Body::Chunks(chunks)) = file(64, &Extent { ends_layer: false, ..extent }, &layers, 7) else {
+            panic!("not in chunks")
+        };
+        assert_eq!(chunks.tail, Some((7, 1)));
+    }
+
+    #[test]
+    fn what_cannot_be_a_device_is_refused() {
+        let refused = |size| {
+            let index = crate::layer::index::LayerIndex { entries: Vec::new(), size };
+            ErofsPlan::new(&crate::image::merge::merge(&[&index]).unwrap()).unwrap_err()
+        };
+        assert_eq!(refused(5000), ErofsError::LayerSize { layer: 0, size: 5000 });
+        assert!(matches!(refused(1 << 45), ErofsError::TooLarge(_)));
+    }
 }

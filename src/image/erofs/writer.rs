@@ -95,10 +95,10 @@ impl ErofsPlan<'_> {
                     }
                     out.pad_to((self.inode_blocks + first + count) * BLOCK)?;
                 }
-                (Body::Chunks(Chunks { count, tail: Some(tail), .. }), InodeKind::File(extent)) => {
-                    out.expect_at((self.inode_blocks + tail) * BLOCK)?;
+                (Body::Chunks(Chunks { count, tail: Some((first, blocks)), .. }), InodeKind::File(extent)) => {
+                    out.expect_at((self.inode_blocks + first) * BLOCK)?;
                     out.copy(extent, count * BLOCK, place.size - count * BLOCK)?;
-                    out.pad_to((self.inode_blocks + tail + 1) * BLOCK)?;
+                    out.pad_to((self.inode_blocks + first + blocks) * BLOCK)?;
                 }
                 (Body::Chunks(_), InodeKind::File(extent)) => out.expect_zeros_behind(extent)?,
                 _ => {}
@@ -135,15 +135,15 @@ impl ErofsPlan<'_> {
         }
     }
 
-    /// Writes the indexes of a file: its chunks in the layer, then the last block in the blob.
+    /// Writes the indexes of a file: its chunks in the layer, then the last one in the blob.
     fn write_chunk_indexes(&self, chunks: &Chunks, out: &mut Output) -> io::Result<()> {
         let device = u16::try_from(chunks.layer + 1).map_err(io::Error::other)?;
         for chunk in 0..chunks.in_layer() {
             let block = narrow(chunks.block + (chunk << chunks.bits))?;
             out.put(&ChunkIndex { device, block }.encode())?;
         }
-        if let Some(tail) = chunks.tail {
-            out.put(&ChunkIndex { device: 0, block: narrow(self.inode_blocks + tail)? }.encode())?;
+        if let Some((first, _)) = chunks.tail {
+            out.put(&ChunkIndex { device: 0, block: narrow(self.inode_blocks + first)? }.encode())?;
         }
         Ok(())
     }
