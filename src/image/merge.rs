@@ -5,7 +5,7 @@
 //! from outside and are hostile: no path is ever followed through a symbolic link.
 
 use crate::layer::{
-    index::{IndexEntry, IndexKind, LayerIndex},
+    tar::{IndexEntry, IndexKind, LayerIndex},
     tree::{Device, Meta, TreePath},
 };
 use std::collections::BTreeMap;

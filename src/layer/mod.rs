@@ -1,4 +1,4 @@
 //! Layers: trees of files as deterministic tars.
 
-pub mod index;
+pub mod tar;
 pub mod tree;

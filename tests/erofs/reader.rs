@@ -5,6 +5,13 @@ use crate::{
     layers::Image,
     sample,
 };
+use gapimage::{
+    image::{erofs::ErofsPlan, merge::merge},
+    layer::{
+        tar::{IndexEntry, IndexKind, LayerIndex},
+        tree::Meta,
+    },
+};
 use std::collections::BTreeMap;
 
 fn le<const N: usize>(data: &[u8], at: usize) -> u64 {
@@ -163,4 +170,39 @@ fn the_sample_reads_back_as_it_was_meant() {
 #[test]
 fn the_same_tree_gives_the_same_bytes() {
     assert!(Image::new(&sample::trees()).blob == Image::new(&sample::trees()).blob);
+}
+
+/// A layer that gapimage would not write: filler that is not zero, and one file of `len` bytes at `offset`.
+fn strange_layer(offset: usize, len: usize) -> (Vec<u8>, LayerIndex) {
+    let mut bytes = vec![0xEE; 65536];
+    bytes[offset..offset + len].fill(7);
+    let kind = IndexKind::File { offset: offset as u64, len: len as u64 };
+    let entry = IndexEntry { path: sample::path("file"), meta: Meta::root_owned(0o644, 1), kind };
+    let size = bytes.len() as u64;
+    let other = IndexEntry { path: sample::path("zz"), meta: Meta::default(), kind: IndexKind::Fifo };
+    (bytes, LayerIndex { entries: vec![entry, other], size })
+}
+
+#[test]
+fn data_that_starts_within_a_block_is_copied() {
+    for len in [1, 4095, 4096, 4097, 30_000] {
+        let image = Image::of_layers(vec![strange_layer(512, len)]);
+        assert_same("parsed", &parse(&image), &meant(&image.tree, &image.layers));
+    }
+}
+
+#[test]
+fn a_layer_that_ends_with_more_than_zeros_is_refused() {
+    let (bytes, mut index) = strange_layer(4096, 5000);
+    index.entries.truncate(1);
+    let tree = merge(&[&index]).unwrap();
+    let written = ErofsPlan::new(&tree).unwrap().write(&mut Vec::new(), &[&bytes]);
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn a_missing_layer_is_an_error() {
+    let tree = merge(&[&strange_layer(4096, 5000).1]).unwrap();
+    let written = ErofsPlan::new(&tree).unwrap().write(&mut Vec::new(), &[]);
+    assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -120,7 +120,10 @@ fn upper() -> Tree {
     put("grown/child", file(20_000, 8));
     put("lengths/000001", file(5001, 8));
     put("shared", directory(0o750));
-    put("shared/three", Node::HardLink { target: path("shared/one") });
+    put("shared/one", file(4096, 8));
+    put("shared/three", file(9001, 8));
+    put("shared/four", Node::HardLink { target: path("shared/three") });
+    put("shared/zero", Node::HardLink { target: path("shared/three") });
     put("weights", file((1 << 20) + 1, 5));
     tree
 }

@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn what_cannot_be_a_device_is_refused() {
         let refused = |size| {
-            let index = crate::layer::index::LayerIndex { entries: Vec::new(), size };
+            let index = crate::layer::tar::LayerIndex { entries: Vec::new(), size };
             ErofsPlan::new(&crate::image::merge::merge(&[&index]).unwrap()).unwrap_err()
         };
         assert_eq!(refused(5000), ErofsError::LayerSize { layer: 0, size: 5000 });
