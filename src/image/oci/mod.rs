@@ -3,13 +3,15 @@
 //!
 //! The length of a document does not depend on the digests in it, because all digests are equally long. So a packer
 //! first makes every document with [`PLACEHOLDER`] digests, reserves that much space, and makes it again with the
-//! same sizes when the digests are known.
+//! same sizes when the digests are known. [`ImageDocuments`] makes all of an image at once.
 
 mod artifact;
+mod documents;
 mod image;
 mod index;
 
 pub use artifact::{BootPart, CoveredBlob, artifact_manifest, boot_manifest, mount_manifest};
+pub use documents::{Document, ImageDocuments, MountedLayer};
 pub use image::{ImageInfo, LayerBlob, RunSettings, config, image_manifest};
 pub use index::{DockerImage, docker_manifest, index, layout, repo_tag};
 

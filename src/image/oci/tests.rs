@@ -20,11 +20,6 @@ fn info() -> ImageInfo {
     }
 }
 
-fn layers(seed: u8) -> Vec<LayerBlob> {
-    let layer = |name: &str, n: u8, size| LayerBlob { name: name.into(), digest: Digest::from_bytes([n; 32]), size };
-    vec![layer("base", seed, 8192), layer("agent", seed.wrapping_add(1), 1 << 40)]
-}
-
 fn covered(seed: u8) -> CoveredBlob {
     let digest = |n: u8| Digest::from_bytes([seed.wrapping_add(n); 32]);
     CoveredBlob { digest: digest(1), size: 8192, root: digest(2), tree: digest(3), tree_size: 4096 }
@@ -32,32 +27,40 @@ fn covered(seed: u8) -> CoveredBlob {
 
 /// Every document of a release whose digests derive from `seed`.
 fn documents(seed: u8) -> Vec<Vec<u8>> {
-    let layers = layers(seed);
-    let config = config(&info(), &layers).unwrap();
-    let config_descriptor = Descriptor::of(media_type::CONFIG, &config);
-    let manifest = image_manifest(&info(), &config_descriptor, &layers).unwrap();
-    let image = Descriptor::of(media_type::MANIFEST, &manifest);
-    let mount = mount_manifest(&image, &covered(seed), &[covered(seed), covered(9)]);
+    let layer = |name: &str, seed| MountedLayer { name: name.into(), blob: covered(seed) };
+    let layers = [layer("base", seed), layer("agent", seed.wrapping_add(10))];
+    let image = ImageDocuments::new(&info(), &covered(seed), &layers).unwrap();
     let part = BootPart { media_type: media_type::ESP, title: "esp".into(), digest: covered(seed).tree, size: 7 };
-    let boot = boot_manifest(&[part], &Digest::of(&mount));
-    let listed = [
-        image.annotated(annotation::REF_NAME, "os").on(Platform::linux("x86_64")),
-        Descriptor::of(media_type::MANIFEST, &mount).of_type(media_type::MOUNT),
-        Descriptor::of(media_type::MANIFEST, &boot).of_type(media_type::BOOT),
-    ];
-    let docker = DockerImage {
-        repo_tag: repo_tag("os", "1.4.0"),
-        config: config_descriptor.digest,
-        layers: layers.iter().map(|layer| layer.digest).collect(),
-    };
+    let boot = boot_manifest(&[part], &image.mount.descriptor().digest);
+    let boot_entry = Descriptor::of(media_type::MANIFEST, &boot).of_type(media_type::BOOT);
+    let listed: Vec<_> = image.index_entries().into_iter().chain([boot_entry]).collect();
     let index = index(&listed, &Annotations::new());
-    vec![config, manifest, mount, boot, index, docker_manifest(&[docker]).unwrap()]
+    let docker = docker_manifest(&[image.docker_image()]).unwrap();
+    vec![image.config.bytes, image.manifest.bytes, image.mount.bytes, boot, index, docker]
 }
 
 #[test]
 fn lengths_do_not_depend_on_digests() {
     let (one, other) = (documents(0), documents(0xf3));
     assert!(one.iter().zip(&other).all(|(a, b)| a.len() == b.len() && a != b));
+}
+
+#[test]
+fn space_is_reserved_before_any_digest_is_known() {
+    let documents = |blob: CoveredBlob| {
+        let layer = MountedLayer { name: "base".into(), blob: blob.clone() };
+        let made = ImageDocuments::new(&info(), &blob, &[layer]).unwrap();
+        [made.config.bytes.len(), made.manifest.bytes.len(), made.mount.bytes.len()]
+    };
+    assert_eq!(documents(CoveredBlob::of_size(8192, 4096)), documents(covered(77)));
+}
+
+#[test]
+fn docker_finds_configuration_and_layers_by_path() {
+    let list: serde_json::Value = serde_json::from_slice(&documents(1)[5]).unwrap();
+    assert_eq!(list[0]["RepoTags"][0], "os:1.4.0");
+    assert_eq!(list[0]["Config"], format!("blobs/sha256/{}", Digest::of(&documents(1)[0]).to_hex()));
+    assert_eq!(list[0]["Layers"][1], format!("blobs/sha256/{}", covered(11).digest.to_hex()));
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn the_configuration_is_canonical() {
         r#""rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]},"#,
         r#""history":[{"created":"2025-01-01T00:00:00Z","created_by":"layer base"}]}"#
     );
-    let one = [layers(0).remove(0)];
+    let one = [LayerBlob { name: "base".into(), digest: PLACEHOLDER, size: 8192 }];
     assert_eq!(String::from_utf8(config(&info(), &one).unwrap()).unwrap(), expected);
 }
 
@@ -77,7 +80,7 @@ fn the_image_manifest_names_layers_and_release() {
     let manifest: serde_json::Value = serde_json::from_slice(&documents(1)[1]).unwrap();
     assert_eq!(manifest["schemaVersion"], 2);
     assert_eq!(manifest["layers"][1]["annotations"][annotation::TITLE], "agent");
-    assert_eq!(manifest["layers"][1]["size"], 1u64 << 40);
+    assert_eq!(manifest["layers"][1]["size"], 8192);
     assert_eq!(manifest["annotations"][annotation::LICENSES], "Apache-2.0");
     assert_eq!(manifest["annotations"].as_object().unwrap().len(), 5, "nothing that is not known");
 }

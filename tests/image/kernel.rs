@@ -73,7 +73,7 @@ fn files(folder: &Path, layers: usize) -> Vec<PathBuf> {
     [folder.join("blob")].into_iter().chain(layers).collect()
 }
 
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command:?}: {said}");
@@ -81,7 +81,7 @@ fn run(command: &mut Command) -> String {
 }
 
 /// The tree below `root` as the kernel shows it.
-fn seen(root: &Path) -> Entries {
+pub fn seen(root: &Path) -> Entries {
     let mut entries = Entries::new();
     let mut waiting = vec![Vec::new()];
     while let Some(path) = waiting.pop() {

@@ -1,4 +1,4 @@
-//! EROFS metadata over layers: what is written is what a reader, the kernel and erofs-utils see.
+//! Images of real layer tars: what is written is what a reader, the kernel and the tools of others see.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,4 +12,5 @@ mod kernel;
 mod layers;
 mod random;
 mod reader;
+mod runtime;
 mod sample;
