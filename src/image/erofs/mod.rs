@@ -12,7 +12,7 @@
 //! not start on a block boundary is copied into the blob; gapimage's own layers have none.
 //!
 //! Flat inodes over the unified address space, with the last block inline, would be smaller (measured on a `/usr` of
-//! 113 000 files and 6 GB: 73 MB of tails instead of 168 MB of blocks and indexes), and kernels read them; but
+//! 113 000 files and 6 GB: 73 MB of tails instead of 165 MB of blocks and indexes), and kernels read them; but
 //! `fsck.erofs` up to 1.8.6 at least takes such data from the wrong device, and a second reader that agrees is worth
 //! more than 2 % of size.
 //!
