@@ -1,10 +1,14 @@
 //! What firmware and kernel start from: initramfs, kernel modules, unified kernel image and EFI
 //! system partition, all built in-process and reproducible; and the virtual machine that tries them.
 
+pub mod check;
+pub mod cmdline;
+pub mod console;
 pub mod depmod;
 pub mod esp;
 pub mod initramfs;
 pub mod modinfo;
 pub mod modules;
-
+pub mod qemu;
+pub mod qmp;
 pub mod uki;

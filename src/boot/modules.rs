@@ -18,44 +18,57 @@ const MODULES: &str = "usr/lib/modules";
 /// Most near names that an error offers.
 const SUGGESTIONS: usize = 3;
 
-/// Without these nothing boots: device-mapper, verity, EROFS, and loop devices for an artifact that
-/// lies as a file on a file system.
-pub const REQUIRED: [&str; 4] = ["dm_mod", "dm_verity", "erofs", "loop"];
+/// Without these nothing boots: device-mapper, verity and EROFS. Always loaded.
+pub const REQUIRED: [&str; 3] = ["dm_mod", "dm_verity", "erofs"];
 
-/// Taken where the kernel has them: fast hashes for verity, the hardware that a medium may be
-/// attached to, the file systems that an artifact may lie on, and where the site configuration and
-/// the state of Secure Boot come from. In this order they are loaded, each after what it needs.
-pub const IF_PRESENT: [&str; 29] = [
-    "sha256_ssse3",
+/// Loaded before [`REQUIRED`] where the kernel has it: verity hashes several times faster with it.
+const ALWAYS_IF_PRESENT: [&str; 1] = ["sha256_ssse3"];
+
+/// Carried where the kernel has them and loaded when they are asked for, by device or by name: the
+/// hardware that a medium may be attached to, where the site configuration comes from, the power
+/// button, and the file systems that an artifact may lie on. Each takes tens of milliseconds to load
+/// under emulation, and some wait for hardware.
+const ON_DEMAND: [&str; 34] = [
     "virtio_pci",
     "virtio_blk",
-    "nvme",
-    "sd_mod",
-    "sr_mod",
     "virtio_scsi",
+    "nvme",
+    "vmd",
     "ahci",
     "ata_piix",
-    "vmd",
+    "sd_mod",
+    "sr_mod",
+    "aacraid",
+    "hpsa",
     "megaraid_sas",
     "mpt3sas",
     "mpi3mr",
+    "smartpqi",
     "xhci_pci",
     "ehci_pci",
     "usb_storage",
     "uas",
+    "qemu_fw_cfg",
+    "button",
+    "evdev",
+    "efivarfs",
+    "loop",
     "vfat",
-    "nls_cp437",
-    "nls_ascii",
-    "nls_utf8",
     "exfat",
     "ext4",
     "xfs",
     "isofs",
-    "qemu_fw_cfg",
-    "efivarfs",
-    "virtio_mmio",
     "hv_storvsc",
+    "vmw_pvscsi",
+    "xen_blkfront",
+    "mmc_block",
+    "sdhci_pci",
 ];
+
+/// What a module asks the kernel for by name when it is used, so that no table tells of it: file
+/// systems want the character sets that their mounts name by default.
+const ALSO_NEEDED: [(&str, &[&str]); 3] =
+    [("vfat", &["nls_cp437", "nls_ascii", "nls_utf8"]), ("exfat", &["nls_utf8"]), ("isofs", &["nls_utf8"])];
 
 /// The regular files of an OS image, merged.
 pub trait OsFiles: Sync {
@@ -225,36 +238,49 @@ pub struct BootModule {
     pub data: Arc<[u8]>,
 }
 
-impl BootModule {
-    /// Its file name in the initramfs.
-    pub fn file_name(&self) -> String {
-        format!("{}.ko", self.name)
-    }
+/// The modules that the initramfs carries, and how they are found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BootModules {
+    /// All of them, each after what it needs.
+    pub modules: Vec<BootModule>,
+    /// Names of those that are always loaded, in load order.
+    pub always: Vec<String>,
+    /// For each of the others, by name: all that must be loaded for it, itself last, in load order.
+    pub on_demand: BTreeMap<String, Vec<String>>,
+    /// Patterns of devices and other names that ask for one of the others, and its name; in the
+    /// kernel's link order, which decides between two drivers for one device.
+    pub aliases: Vec<(String, String)>,
 }
 
-/// Reads the modules that booting needs, in load order: [`REQUIRED`] and those of [`IF_PRESENT`]
-/// that `kernel` has, with all that they depend on.
-///
-/// # Errors
-/// [`ModulesError`] when a required one is missing, or one cannot be read.
-pub fn boot_modules(
-    files: &dyn OsFiles,
-    kernel: &Kernel,
-    tables: &ModuleTables,
-) -> Result<Vec<BootModule>, ModulesError> {
-    let builtin = read(files, &kernel.file("modules.builtin")?)?;
-    let graph = ModuleGraph::new(tables, &String::from_utf8_lossy(&builtin));
-    let mut order = LoadOrder { graph: &graph, done: BTreeSet::new(), modules: Vec::new() };
-    for name in REQUIRED {
-        if !graph.has(name) {
-            let (kernel, module) = (kernel.release.clone(), name.to_owned());
-            return Err(ModulesError::NoModule { kernel, module, suggestions: graph.near(name) });
+impl BootModules {
+    /// Takes the modules that booting needs from the image.
+    ///
+    /// # Errors
+    /// [`ModulesError`] when a required one is missing, or one cannot be read.
+    pub fn take(files: &dyn OsFiles, kernel: &Kernel, tables: &ModuleTables) -> Result<Self, ModulesError> {
+        let builtin = read(files, &kernel.file("modules.builtin")?)?;
+        let graph = ModuleGraph::new(tables, &String::from_utf8_lossy(&builtin));
+        for name in REQUIRED {
+            if !graph.has(name) {
+                let (kernel, module) = (kernel.release.clone(), name.to_owned());
+                return Err(ModulesError::NoModule { kernel, module, suggestions: graph.near(name) });
+            }
         }
+        let mut order = graph.load_order();
+        ALWAYS_IF_PRESENT.into_iter().chain(REQUIRED).for_each(|name| order.add(name));
+        let always: Vec<String> = order.names().map(str::to_owned).collect();
+        let mut on_demand = BTreeMap::new();
+        for name in ON_DEMAND.into_iter().filter(|name| graph.modules.contains_key(*name)) {
+            order.add(name);
+            let mut alone = graph.load_order();
+            alone.add(name);
+            on_demand.insert(name.to_owned(), alone.names().map(str::to_owned).collect());
+        }
+        let aliases = graph.aliases_of(|module| on_demand.contains_key(module));
+        let read_one = |(name, relative): &(String, &str)| read_module(files, name, &kernel.file(relative)?);
+        let modules = order.modules.iter().map(read_one).collect::<Result<_, _>>()?;
+        Ok(Self { modules, always, on_demand, aliases })
     }
-    for name in IF_PRESENT.into_iter().chain(REQUIRED) {
-        order.add(name);
-    }
-    order.modules.iter().map(|(name, relative)| read_module(files, name, &kernel.file(relative)?)).collect()
 }
 
 fn read_module(files: &dyn OsFiles, name: &str, path: &TreePath) -> Result<BootModule, ModulesError> {
@@ -272,8 +298,8 @@ struct ModuleGraph<'a> {
     modules: BTreeMap<String, (&'a str, Vec<String>)>,
     /// What should be there before a module, though it would load without.
     before: BTreeMap<String, Vec<&'a str>>,
-    /// Modules by the names that they also go by.
-    aliases: BTreeMap<&'a str, Vec<&'a str>>,
+    /// The names that modules also go by, and the modules, in the order of the table.
+    aliases: Vec<(&'a str, &'a str)>,
     /// Part of the kernel image.
     builtin: BTreeSet<String>,
 }
@@ -293,12 +319,8 @@ impl<'a> ModuleGraph<'a> {
             let words = dependencies.split_ascii_whitespace().skip_while(|word| *word != "pre:").skip(1);
             before.entry(canonical(name)).or_default().extend(words.take_while(|word| *word != "post:"));
         }
-        let mut aliases: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for line in tables.alias.lines() {
-            if let Some((pattern, module)) = line.strip_prefix("alias ").and_then(|rest| rest.rsplit_once(' ')) {
-                aliases.entry(pattern).or_default().push(module);
-            }
-        }
+        let alias = |line: &'a str| line.strip_prefix("alias ").and_then(|rest| rest.rsplit_once(' '));
+        let aliases = tables.alias.lines().filter_map(alias).collect();
         Self { modules: modules.collect(), before, aliases, builtin: builtin.lines().filter_map(name_of).collect() }
     }
 
@@ -312,7 +334,17 @@ impl<'a> ModuleGraph<'a> {
         if self.has(&own) {
             return vec![own];
         }
-        self.aliases.get(name).into_iter().flatten().map(|module| canonical(module)).collect()
+        self.aliases.iter().filter(|(alias, _)| *alias == name).map(|(_, module)| canonical(module)).collect()
+    }
+
+    /// Aliases of the modules that `wanted` takes.
+    fn aliases_of(&self, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let owned = |(alias, module): &(&str, &str)| ((*alias).to_owned(), (*module).to_owned());
+        self.aliases.iter().filter(|(_, module)| wanted(module)).map(owned).collect()
+    }
+
+    fn load_order(&self) -> LoadOrder<'_> {
+        LoadOrder { graph: self, done: BTreeSet::new(), modules: Vec::new() }
     }
 
     /// Names that are spelt like `name`, nearest first.
@@ -347,7 +379,16 @@ impl LoadOrder<'_> {
         for dependency in dependencies.iter().rev() {
             self.add(dependency);
         }
+        for (user, needed) in ALSO_NEEDED {
+            if user == name {
+                needed.iter().for_each(|needed| self.add(needed));
+            }
+        }
         self.modules.push((name.to_owned(), path));
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.modules.iter().map(|(name, _)| name.as_str())
     }
 }
 
@@ -396,7 +437,7 @@ mod tests {
     fn what_is_needed_comes_first_and_once() {
         let tables = tables();
         let graph = ModuleGraph::new(&tables, "kernel/drivers/virtio/virtio_pci.ko\n");
-        let mut order = LoadOrder { graph: &graph, done: BTreeSet::new(), modules: Vec::new() };
+        let mut order = graph.load_order();
         for name in ["virtio_pci", "dm_verity", "erofs", "dm_mod", "erofs"] {
             order.add(name);
         }
@@ -411,7 +452,30 @@ mod tests {
         tables.dep = tables.dep.replace("kernel/erofs.ko.xz:", "kernel/erofs2.ko.xz:");
         let files = tree(&["usr/lib/modules/6.12/modules.builtin"]);
         let kernel = Kernel::find(&files, None).unwrap();
-        let error = boot_modules(&files, &kernel, &tables).unwrap_err();
+        let error = BootModules::take(&files, &kernel, &tables).unwrap_err();
         assert_eq!(error.to_string(), "kernel 6.12 has no module `erofs`; did you mean erofs2?");
+    }
+
+    #[test]
+    fn hardware_is_left_until_it_is_asked_for() {
+        let raw = |name: &str| format!("usr/lib/modules/6.12/kernel/{name}.ko");
+        let names = ["dm-mod", "dm-verity", "erofs", "virtio_blk", "scsi-mod", "virtio_scsi", "radio"];
+        let mut paths: Vec<String> = names.iter().map(|name| raw(name)).collect();
+        paths.push("usr/lib/modules/6.12/modules.builtin".into());
+        let files = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        let tables = ModuleTables {
+            dep: "kernel/dm-mod.ko:\nkernel/dm-verity.ko: kernel/dm-mod.ko\nkernel/erofs.ko:\nkernel/virtio_blk.ko:\n\
+                  kernel/scsi-mod.ko:\nkernel/virtio_scsi.ko: kernel/scsi-mod.ko\nkernel/radio.ko:\n"
+                .into(),
+            alias: "alias virtio:d2v* virtio_blk\nalias usb:x* radio\nalias virtio:d8v* virtio_scsi\nalias fs-erofs erofs\n".into(),
+            softdep: String::new(),
+        };
+        let boot = BootModules::take(&files, &Kernel::find(&files, None).unwrap(), &tables).unwrap();
+        assert_eq!(boot.always, ["dm_mod", "dm_verity", "erofs"]);
+        assert_eq!(boot.on_demand.get("virtio_scsi").unwrap(), &["scsi_mod", "virtio_scsi"]);
+        let aliases: Vec<_> = boot.aliases.iter().map(|(alias, module)| (alias.as_str(), module.as_str())).collect();
+        assert_eq!(aliases, [("virtio:d2v*", "virtio_blk"), ("virtio:d8v*", "virtio_scsi")]);
+        let carried: Vec<_> = boot.modules.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(carried, ["dm_mod", "dm_verity", "erofs", "virtio_blk", "scsi_mod", "virtio_scsi"]);
     }
 }

@@ -1,0 +1,226 @@
+//! The check that an artifact boots: it is started with a certificate and a token made for this one
+//! run, and must answer on its API with them.
+
+use crate::boot::{
+    console::Stop,
+    qemu::{Machine, Options, QemuError},
+};
+use gap_format::Digest;
+use gap_handover::site::{Api, Network, SiteConfig, Tls};
+use serde_json::Value;
+use std::{
+    fs::File,
+    io::{self, Read},
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use ureq::{
+    Agent,
+    tls::{Certificate, RootCerts, TlsConfig},
+};
+use zeroize::Zeroizing;
+
+/// Longest that one request may take.
+const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+/// Longest that one look at the API's health may take, one for each lane of asking.
+const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
+/// Time between two looks at the API while it is not up.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest answer of the API that is read, bytes.
+const MAX_ANSWER: u64 = 4 << 20;
+/// Address that QEMU's network gives its only guest.
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+
+/// Why the check failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The appliance refused the release.
+    #[error("the appliance does not trust what it booted: {0}")]
+    NotTrusted(String),
+    /// The appliance did not come up.
+    #[error("the appliance did not start: {reason}; its console ends with:\n{console}")]
+    Failed {
+        /// What it said.
+        reason: String,
+        /// The last lines of the console.
+        console: String,
+    },
+    /// The machine does not run, ended, or took too long.
+    #[error(transparent)]
+    Machine(#[from] QemuError),
+    /// Certificate or token for the run could not be made.
+    #[error("cannot make a certificate and a token for the check: {0}")]
+    Credentials(String),
+    /// The API is up, but does not answer as it should.
+    #[error("the appliance is up, but /v1/system does not answer: {0}")]
+    Api(String),
+}
+
+/// What one run is given to prove itself with.
+struct Credentials {
+    certificate: String,
+    key: Zeroizing<String>,
+    token: Zeroizing<String>,
+}
+
+impl Credentials {
+    fn generate() -> Result<Self, CheckError> {
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let pair =
+            rcgen::generate_simple_self_signed(names).map_err(|error| CheckError::Credentials(error.to_string()))?;
+        let mut random = Zeroizing::new([0; 32]);
+        File::open("/dev/urandom")
+            .and_then(|mut source| source.read_exact(random.as_mut_slice()))
+            .map_err(|error| CheckError::Credentials(format!("cannot read /dev/urandom: {error}")))?;
+        let key = Zeroizing::new(pair.signing_key.serialize_pem());
+        Ok(Self { certificate: pair.cert.pem(), key, token: Zeroizing::new(hex::encode(random.as_slice())) })
+    }
+
+    /// The site configuration that gives a machine this certificate, the hash of this token, and a
+    /// fixed address, which is quicker than asking for one.
+    fn site(&self) -> Result<String, CheckError> {
+        let config = SiteConfig {
+            hostname: None,
+            network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
+            tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
+            api: Api { port: None, token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()) },
+        };
+        toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))
+    }
+
+    /// A client that trusts exactly this certificate, asks no proxy and follows nobody.
+    fn client(&self) -> Result<Agent, CheckError> {
+        let certificate = Certificate::from_pem(self.certificate.as_bytes())
+            .map_err(|error| CheckError::Credentials(error.to_string()))?;
+        let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(vec![certificate]))).build();
+        let config = Agent::config_builder().tls_config(tls).proxy(None).max_redirects(0).https_only(true);
+        Ok(config.timeout_global(Some(REQUEST_LIMIT)).build().into())
+    }
+}
+
+/// What the check found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// The answer of `/v1/system`.
+    pub system: Value,
+    /// From switching the machine on until its API was healthy.
+    pub healthy_after: Duration,
+}
+
+/// Boots what `options` describe, waits at most `limit` until the API is healthy, asks it for
+/// `/v1/system`, and switches the machine off. Site configuration and, unless one is given, port of
+/// `options` are chosen here. Every line of the console passes `console`.
+///
+/// # Errors
+/// [`CheckError`]; [`CheckError::NotTrusted`] when the appliance refused the release.
+pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) -> Result<Checked, CheckError> {
+    let credentials = Credentials::generate()?;
+    let client = credentials.client()?;
+    let options = Options { site: Some(credentials.site()?), port: options.port.or(Some(0)), ..options.clone() };
+    let mut machine = Machine::start(&options)?;
+    let port = machine.port().ok_or(QemuError::NoPort)?;
+    let health = HealthWatch::start(&client, port);
+    let healthy = wait_until_healthy(&mut machine, &health, limit, &mut console)?;
+    let healthy_after = healthy.duration_since(machine.started());
+    drop(health);
+    let system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    machine.powerdown(Duration::ZERO)?;
+    Ok(Checked { system, healthy_after })
+}
+
+fn wait_until_healthy(
+    machine: &mut Machine,
+    health: &HealthWatch,
+    limit: Duration,
+    console: &mut impl FnMut(&str),
+) -> Result<Instant, CheckError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let look = machine.wait_for(PAUSE, |line| {
+            console(line);
+            Stop::of_line(line)
+        });
+        match look {
+            Ok(Stop::NotTrusted(reason)) => return Err(CheckError::NotTrusted(reason)),
+            Ok(Stop::Failed(reason)) => return Err(CheckError::Failed { reason, console: machine.last_lines() }),
+            Err(QemuError::Timeout { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Ok(healthy) = health.healthy.try_recv() {
+            return Ok(healthy);
+        }
+        if Instant::now() >= deadline {
+            return Err(QemuError::Timeout { limit, console: machine.last_lines() }.into());
+        }
+    }
+}
+
+/// Asks for `/healthz` again and again until it answers, in a few lanes that differ in patience.
+///
+/// QEMU's network takes a connection at once and lets it hang while the guest's is not up yet. An
+/// impatient lane notices soon when it is; a patient one gets its answer from a slow machine.
+struct HealthWatch {
+    healthy: Receiver<Instant>,
+    stop: Arc<AtomicBool>,
+}
+
+impl HealthWatch {
+    fn start(client: &Agent, port: u16) -> Self {
+        let (sender, healthy) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        for patience in PATIENCE {
+            let (client, sender, stop) = (client.clone(), sender.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let request = client.get(format!("https://127.0.0.1:{port}/healthz"));
+                    if request.config().timeout_global(Some(patience)).build().call().is_ok() {
+                        // Another lane may have been first, then nobody listens any more.
+                        let _ = sender.send(Instant::now());
+                        return;
+                    }
+                    thread::sleep(PAUSE);
+                }
+            });
+        }
+        Self { healthy, stop }
+    }
+}
+
+impl Drop for HealthWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn get_system(client: &Agent, port: u16, token: &str) -> Result<Value, String> {
+    let bearer = Zeroizing::new(format!("Bearer {token}"));
+    let request = client.get(format!("https://127.0.0.1:{port}/v1/system")).header("Authorization", bearer.as_str());
+    let mut answer = request.call().map_err(|error| error.to_string())?;
+    let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(|error| error.to_string())?;
+    serde_json::from_slice(&body).map_err(|error: serde_json::Error| io::Error::from(error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_site_configuration_is_one_that_the_appliance_takes() {
+        let credentials = Credentials::generate().unwrap();
+        let config = SiteConfig::parse(&credentials.site().unwrap()).unwrap();
+        assert_eq!(config.api.token_sha256, Some(Digest::of(credentials.token.as_bytes()).to_hex()));
+        assert!(matches!(config.network, Network::Static { address, .. } if address == GUEST));
+        assert_eq!(config.tls.unwrap().certificate, credentials.certificate);
+    }
+
+    #[test]
+    fn every_run_has_its_own_token() {
+        assert_ne!(*Credentials::generate().unwrap().token, *Credentials::generate().unwrap().token);
+    }
+}
