@@ -19,6 +19,7 @@ use crate::{
     device_mapper::Number,
     head::HeadCopy,
     loop_device::{self, LoopDevice},
+    modules::Modules,
     mounts,
     probe::{self, Content},
     story::Story,
@@ -73,10 +74,12 @@ pub struct Found<T> {
 pub fn find<T>(
     root: &Path,
     story: &Story,
+    modules: &mut Modules,
     patience: Patience,
     check: &dyn Fn(&HeadCopy<File>) -> Result<T, Stop>,
 ) -> Result<Found<T>, Stop> {
-    let mut search = Search { root, story, check, done: BTreeSet::new(), artifacts: BTreeSet::new(), refused: None };
+    let mut search =
+        Search { root, story, modules, check, done: BTreeSet::new(), artifacts: BTreeSet::new(), refused: None };
     let begin = clock::since_boot();
     let mut last_news = begin;
     loop {
@@ -108,6 +111,7 @@ fn nothing(devices: &BTreeSet<BlockDevice>, patience: Patience) -> Stop {
 struct Search<'a, T> {
     root: &'a Path,
     story: &'a Story,
+    modules: &'a mut Modules,
     check: &'a dyn Fn(&HeadCopy<File>) -> Result<T, Stop>,
     /// Devices that were looked at.
     done: BTreeSet<String>,
@@ -162,8 +166,8 @@ impl<T> Search<'_, T> {
 
     fn try_file_system(&mut self, device: &BlockDevice, kind: &str) -> Option<Found<T>> {
         let at = self.root.join(MEDIA).join(&device.name);
-        if let Err(error) = mounts::mount_foreign(&device.node, kind, &at) {
-            self.story.tell(format_args!("{}: {kind} cannot be mounted: {error}", device.node.display()));
+        if let Err(stop) = mounts::mount_foreign(&device.node, kind, &at, self.modules, self.story) {
+            self.story.tell(format_args!("{} is passed over: {stop}", device.node.display()));
             return None;
         }
         let found = files(&at).into_iter().find_map(|path| self.try_file(device, &at, &path));
@@ -260,7 +264,7 @@ mod tests {
 
     fn search(root: &tempfile::TempDir, mark: u8) -> Result<Found<u8>, Stop> {
         let story = Story::new(Arc::new(Consoles::open_from(root.path())));
-        find(root.path(), &story, SHORT, &|head| mark_is(head, mark))
+        find(root.path(), &story, &mut Modules::default(), SHORT, &|head| mark_is(head, mark))
     }
 
     #[test]

@@ -5,9 +5,9 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, mount},
 };
-use std::{ffi::CString, fs, io, path::Path};
+use std::{ffi::CString, io, path::Path};
 
-use crate::{Attempt, Stop};
+use crate::{Attempt, Stop, modules::Modules, story::Story};
 
 /// A file system of the kernel and where it goes.
 struct KernelMount {
@@ -109,21 +109,24 @@ fn mount_kernel(root: &Path, entry: &KernelMount) -> Result<(), Stop> {
 /// A file system from outside, mounted so that nothing in it can act: read-only, no programs, no device nodes.
 ///
 /// # Errors
-/// What the kernel answered.
-pub fn mount_foreign(device: &Path, kind: &str, at: &Path) -> io::Result<()> {
-    fs::create_dir_all(at)?;
+/// [`Stop::System`] with what the kernel answered.
+pub fn mount_foreign(device: &Path, kind: &str, at: &Path, modules: &mut Modules, story: &Story) -> Result<(), Stop> {
+    modules.load_for(kind, story)?;
+    make_directory(at, 0o755)?;
     // A journal is not replayed: the medium is never written to.
     let options = match kind {
         "ext4" => c"noload",
         "xfs" => c"norecovery",
         _ => c"",
     };
-    mount(device, at, kind, SEALED | MountFlags::RDONLY, options).map_err(io::Error::from)
+    mount(device, at, kind, SEALED | MountFlags::RDONLY, options)
+        .attempt(|| format!("mounting the {kind} on {}", device.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

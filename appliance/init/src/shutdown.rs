@@ -61,7 +61,6 @@ pub fn run(root: &Path, end: End, events: &mut Events, story: &Story, mapped: &[
 
 fn stop_processes(events: &mut Events, story: &Story) {
     for (signal, patience) in [(libc::SIGTERM, GRACE), (libc::SIGKILL, KILLED)] {
-        // An error says that there is nobody left.
         if kernel::signal_everyone(signal).is_err() || all_ended(events, patience) {
             return;
         }
@@ -73,8 +72,7 @@ fn stop_processes(events: &mut Events, story: &Story) {
 fn all_ended(events: &mut Events, patience: Duration) -> bool {
     let until = clock::since_boot() + patience;
     loop {
-        supervise::reap();
-        if kernel::signal_everyone(0).is_err() {
+        if supervise::reap_all() {
             return true;
         }
         let left = until.saturating_sub(clock::since_boot());

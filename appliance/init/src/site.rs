@@ -5,17 +5,14 @@
 //! so.
 
 use gap_handover::{SiteConfig, site};
-use std::{
-    fs::{self, File},
-    io::{self, Read},
-    path::{Path, PathBuf},
-    thread,
-    time::Duration,
-};
+use std::{fs::File, io::Read, path::Path, thread, time::Duration};
 
 use crate::{
+    Attempt, Stop,
     block::{self, BlockDevice},
-    clock, fat, mounts,
+    clock, fat,
+    modules::Modules,
+    mounts,
     probe::{self, Content},
     story::Story,
 };
@@ -25,11 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Looks for a configuration and returns its text when it is a valid one.
-pub fn find(root: &Path, story: &Story) -> Option<String> {
-    let (place, text) = match search(root)? {
+pub fn find(root: &Path, story: &Story, modules: &mut Modules) -> Option<String> {
+    let (place, text) = match search(root, story, modules)? {
         (place, Ok(text)) => (place, text),
-        (place, Err(error)) => {
-            story.announce(format_args!("SITE CONFIGURATION IGNORED: {place} cannot be read: {error}; defaults apply"));
+        (place, Err(stop)) => {
+            story.announce(format_args!("SITE CONFIGURATION IGNORED: {place}: {stop}; defaults apply"));
             return None;
         }
     };
@@ -45,9 +42,9 @@ pub fn find(root: &Path, story: &Story) -> Option<String> {
     }
 }
 
-type Reading = (String, io::Result<String>);
+type Reading = (String, Result<String, Stop>);
 
-fn search(root: &Path) -> Option<Reading> {
+fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> {
     let firmware = root.join("sys/firmware/qemu_fw_cfg");
     let raw = firmware.join("by_name").join(site::FW_CFG_NAME).join("raw");
     if raw.exists() {
@@ -59,7 +56,10 @@ fn search(root: &Path) -> Option<Reading> {
     loop {
         let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
         if let Some(device) = volume {
-            return Some((format!("volume {} on {}", site::VOLUME_LABEL, device.node.display()), read(root, &device)));
+            return Some((
+                format!("volume {} on {}", site::VOLUME_LABEL, device.node.display()),
+                read(root, &device, story, modules),
+            ));
         }
         if clock::since_boot() >= until {
             return None;
@@ -74,26 +74,29 @@ fn is_site_volume(device: &BlockDevice) -> bool {
         && matches!(fat::label(&file), Ok(Some(label)) if label == site::VOLUME_LABEL)
 }
 
-fn read(root: &Path, device: &BlockDevice) -> io::Result<String> {
-    let at: PathBuf = root.join("medium").join(format!("{}-site", device.name));
-    mounts::mount_foreign(&device.node, "vfat", &at)?;
+fn read(root: &Path, device: &BlockDevice, story: &Story, modules: &mut Modules) -> Result<String, Stop> {
+    let at = root.join("medium").join(format!("{}-site", device.name));
+    mounts::mount_foreign(&device.node, "vfat", &at, modules, story)?;
     let text = bounded(&at.join(site::FILE_NAME));
-    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty())?;
-    fs::remove_dir(&at)?;
+    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::empty())
+        .attempt(|| format!("unmounting {}", at.display()))?;
     text
 }
 
 /// Reads at most one byte more than is allowed; the parser then says that it is too long.
-fn bounded(path: &Path) -> io::Result<String> {
+fn bounded(path: &Path) -> Result<String, Stop> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(site::MAX_LEN as u64 + 1).read_to_end(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))
+    File::open(path)
+        .and_then(|file| file.take(site::MAX_LEN as u64 + 1).read_to_end(&mut bytes))
+        .attempt(|| format!("reading {}", path.display()))?;
+    String::from_utf8(bytes).map_err(|_| Stop::Failed(format!("{} is not UTF-8 text", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::console::Consoles;
+    use std::fs;
     use std::sync::Arc;
 
     /// What is found when the firmware device carries `content`, and what the console shows.
@@ -107,7 +110,7 @@ mod tests {
         if let Some(content) = content {
             fs::write(firmware.join("raw"), content).unwrap();
         }
-        let found = find(root.path(), &Story::new(Arc::new(Consoles::open_from(root.path()))));
+        let found = find(root.path(), &Story::new(Arc::new(Consoles::open_from(root.path()))), &mut Modules::default());
         (found, fs::read_to_string(root.path().join("dev/console")).unwrap())
     }
 

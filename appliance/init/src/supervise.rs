@@ -1,6 +1,9 @@
 //! Life after the boot: keep the agent running, take in orphans, wait for the end.
 
-use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::{
+    io::Errno,
+    process::{Pid, WaitOptions, WaitStatus, wait},
+};
 use std::{fmt, time::Duration};
 
 use crate::{
@@ -99,6 +102,17 @@ pub fn reap() -> Vec<(Pid, WaitStatus)> {
         ended.push(child);
     }
     ended
+}
+
+/// Takes in every child that has ended; says whether none is left. As orphans come to PID 1, no process is left then.
+pub fn reap_all() -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
 }
 
 fn start(story: &Story, back_off: &mut BackOff) -> State {
