@@ -32,7 +32,7 @@ fn parse(line: &str) -> Result<Wanted, Stop> {
     Ok(Wanted {
         name: parameter(line, "gap.name")?.to_owned(),
         serial: parameter(line, "gap.serial")?.parse().map_err(|_| malformed("gap.serial", "a number"))?,
-        os: parameter(line, "gap.os")?.parse().map_err(|_| malformed("gap.os", "a digest (sha256:…)"))?,
+        os: parameter(line, "gap.os")?.parse().map_err(|_| malformed("gap.os", "a digest (sha256:...)"))?,
     })
 }
 

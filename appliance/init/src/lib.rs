@@ -28,7 +28,6 @@ pub mod device_mapper;
 pub mod events;
 pub mod fat;
 pub mod handover;
-pub mod head;
 pub mod kernel;
 pub mod loop_device;
 pub mod mapping;

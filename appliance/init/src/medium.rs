@@ -17,7 +17,6 @@ use crate::{
     block::{self, BlockDevice},
     clock,
     device_mapper::Number,
-    head::HeadCopy,
     loop_device::{self, LoopDevice},
     modules::Modules,
     mounts,
@@ -67,7 +66,7 @@ pub struct Found<T> {
     pub loop_device: Option<LoopDevice>,
 }
 
-/// Looks for a release that `check` accepts.
+/// Looks for a release that `check` accepts, which gets a source and its length in bytes.
 ///
 /// # Errors
 /// The reason why the first release that was found was refused, or that there is none, when patience ends.
@@ -76,7 +75,7 @@ pub fn find<T>(
     story: &Story,
     modules: &mut Modules,
     patience: Patience,
-    check: &dyn Fn(&HeadCopy<File>) -> Result<T, Stop>,
+    check: &dyn Fn(&File, u64) -> Result<T, Stop>,
 ) -> Result<Found<T>, Stop> {
     let mut search =
         Search { root, story, modules, check, done: BTreeSet::new(), artifacts: BTreeSet::new(), refused: None };
@@ -159,8 +158,7 @@ impl<T> Search<'_, T> {
         let name = device.node.display().to_string();
         let file = File::open(&device.node).map_err(|error| self.refuse(&name, read_error(&name, error))).ok()?;
         let number = number_of(&file)?;
-        let release =
-            (self.check)(&HeadCopy::new(file, device.len)).map_err(|reason| self.refuse(&name, reason)).ok()?;
+        let release = (self.check)(&file, device.len).map_err(|reason| self.refuse(&name, reason)).ok()?;
         Some(Found { node: device.node.clone(), number, file: None, release, seen, loop_device: None })
     }
 
@@ -188,7 +186,7 @@ impl<T> Search<'_, T> {
             if !about.is_file() || !matches!(probe::identify(&file, about.len()), Ok(Content::Artifact)) {
                 return Err(Stop::NotTrusted(format!("{name} is no release")));
             }
-            let release = (self.check)(&HeadCopy::new(file, about.len()))?;
+            let release = (self.check)(&file, about.len())?;
             let backing = open().map_err(|error| read_error(&name, error))?;
             let device = loop_device::attach(self.root, &backing).attempt(|| format!("making a device of {name}"))?;
             Ok((release, device))
@@ -256,7 +254,7 @@ mod tests {
         bytes
     }
 
-    fn mark_is(head: &HeadCopy<File>, mark: u8) -> Result<u8, Stop> {
+    fn mark_is(head: &File, mark: u8) -> Result<u8, Stop> {
         let mut byte = [0];
         gap_format::ReadAt::read_exact_at(head, &mut byte, 1023).unwrap();
         if byte == [mark] { Ok(mark) } else { Err(Stop::NotTrusted(format!("mark {}", byte[0]))) }
@@ -264,7 +262,7 @@ mod tests {
 
     fn search(root: &tempfile::TempDir, mark: u8) -> Result<Found<u8>, Stop> {
         let story = Story::new(Arc::new(Consoles::open_from(root.path())));
-        find(root.path(), &story, &mut Modules::default(), SHORT, &|head| mark_is(head, mark))
+        find(root.path(), &story, &mut Modules::default(), SHORT, &|head, _| mark_is(head, mark))
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     story::Story,
 };
 
-/// How long a real machine's sticks may take to show up after the medium did.
+/// How long a stick may take to show up after the medium did.
 const PATIENCE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -45,13 +45,12 @@ pub fn find(root: &Path, story: &Story, modules: &mut Modules) -> Option<String>
 type Reading = (String, Result<String, Stop>);
 
 fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> {
-    let firmware = root.join("sys/firmware/qemu_fw_cfg");
-    let raw = firmware.join("by_name").join(site::FW_CFG_NAME).join("raw");
+    let raw = root.join("sys/firmware/qemu_fw_cfg/by_name").join(site::FW_CFG_NAME).join("raw");
     if raw.exists() {
         return Some(("fw_cfg".into(), bounded(&raw)));
     }
-    // A virtual machine's disks are all there by now; only on real hardware is it worth waiting for a stick.
-    let patience = if firmware.is_dir() { Duration::ZERO } else { PATIENCE };
+    // Disks are all there by now; a stick may not be, on a machine that has a place for one.
+    let patience = if has_usb(root) { PATIENCE } else { Duration::ZERO };
     let until = clock::since_boot() + patience;
     loop {
         let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
@@ -66,6 +65,10 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
         }
         thread::sleep(INTERVAL);
     }
+}
+
+fn has_usb(root: &Path) -> bool {
+    root.join("sys/bus/usb/devices").read_dir().is_ok_and(|mut devices| devices.next().is_some())
 }
 
 fn is_site_volume(device: &BlockDevice) -> bool {
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_virtual_machine_without_one_does_not_wait() {
+    fn a_machine_without_usb_does_not_wait() {
         let begin = clock::since_boot();
         assert_eq!(with_firmware(None), (None, String::new()));
         assert!(clock::since_boot() - begin < Duration::from_secs(1));
