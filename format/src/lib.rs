@@ -4,11 +4,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod canonical;
 pub mod digest;
+pub mod dsse;
+pub mod escape;
+pub mod floor;
+pub mod frame;
+pub mod gpt;
+pub mod key;
+pub mod layout;
 pub mod read_at;
+pub mod statement;
+pub mod tar_header;
+pub mod time;
+pub mod trust;
 pub mod verity;
 pub mod write_at;
 
 pub use digest::Digest;
 pub use read_at::{ReadAt, Slice};
+pub use time::Timestamp;
 pub use write_at::WriteAt;
