@@ -1,1 +1,48 @@
-//! x
+//! PID 1 of the appliance: from the kernel's first user process to a running agent in a verified OS image.
+//!
+//! It is a static program in the initramfs and stays in its memory: a pulled medium cannot take it away. There is no
+//! shell and no fallback. [`main`](../src/gap_init/main.rs.html) tells the boot in order; each module here is one
+//! concern and takes the directory that stands for `/`, so that a made-up tree can stand in for a machine.
+//!
+//! # What it leaves to the OS image
+//! The image's root is read-only. `/run`, `/tmp` and `/var` are empty tmpfs (`/var` gets its usual directories, so what
+//! the image carries under `/var` is not seen at run time); `/dev`, `/dev/pts`, `/dev/shm`, `/proc`, `/sys` and
+//! `/sys/fs/cgroup` (version 2) are mounted. `/run/gap` (mode 0700) holds `boot.json`, `trust.toml` and, where the
+//! machine was given one that parses, `site.toml`. `/usr/bin/gapd` runs there with an empty standard input; its output
+//! goes, line by line and escaped, to every console.
+//!
+//! # What the agent asks of it
+//! By a signal to PID 1: `SIGUSR1`, `SIGUSR2` or `SIGPWR` power the machine off, `SIGTERM` or `SIGINT` (which is
+//! Ctrl-Alt-Del too) restart it. An agent that ends, with whatever status, is started again after 1 s, 2 s, … 30 s.
+//!
+//! # What it prints
+//! Lines that begin with `gap-init: `. Two of them are read by programs: `gap-init: not trusted: REASON` and
+//! `gap-init: failed: REASON`. After either it waits for the power button and does nothing else.
+
+pub mod agent;
+pub mod block;
+pub mod clock;
+pub mod cmdline;
+pub mod console;
+pub mod device_mapper;
+pub mod events;
+pub mod fat;
+pub mod handover;
+pub mod kernel;
+pub mod loop_device;
+pub mod mapping;
+pub mod medium;
+pub mod modules;
+pub mod mounts;
+pub mod power_button;
+pub mod probe;
+pub mod release;
+pub mod secure_boot;
+pub mod shutdown;
+pub mod site;
+pub mod stop;
+pub mod story;
+pub mod supervise;
+pub mod sysroot;
+
+pub use stop::{Attempt, Stop};

@@ -1,0 +1,167 @@
+//! `gap-init`: the first process of the appliance. The library's documentation says what it promises to others.
+
+use gap_format::Digest;
+use gap_handover::boot_report::{BootReport, Layer, Medium, RollbackProtection, SecureBoot};
+use gap_init::{
+    Attempt, Stop, agent, clock, cmdline,
+    console::Consoles,
+    events::Events,
+    handover,
+    mapping::{self, Mapping},
+    medium::{self, Found, Patience},
+    modules::Modules,
+    mounts,
+    release::{self, Trusted},
+    secure_boot, shutdown, site,
+    story::Story,
+    supervise, sysroot,
+};
+use std::{env, fs, panic, panic::AssertUnwindSafe, path::Path, process::ExitCode, sync::Arc, thread, time::Duration};
+
+fn main() -> ExitCode {
+    if env::args_os().nth(1).is_some_and(|argument| argument == agent::ENTER) {
+        if let Err(stop) = agent::enter() {
+            eprintln!("gap-init: {stop}");
+        }
+        return ExitCode::FAILURE;
+    }
+    if !rustix::process::getpid().is_init() {
+        eprintln!("gap-init is the first process of an appliance's initramfs and does nothing elsewhere");
+        return ExitCode::from(2);
+    }
+    live(Path::new("/"))
+}
+
+/// From the first moment to the last. PID 1 must never end: the kernel would panic.
+fn live(root: &Path) -> ! {
+    let mounted = mounts::mount_for_initramfs(root);
+    let mut story = Story::new(Arc::new(Consoles::open_from(root)));
+    match Events::open_from(root) {
+        Ok(mut events) => {
+            let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
+            let (end, mapped) = match booted {
+                Ok(mapping) => (supervise::run(&mut events, &story), mapping.names),
+                Err(stop) => {
+                    story.announce(&stop);
+                    story.announce("halted; the power button switches the machine off");
+                    (supervise::halted(&mut events), Vec::new())
+                }
+            };
+            shutdown::run(root, end, &mut events, &story, &mapped);
+        }
+        Err(stop) => story.announce(stop),
+    }
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// A mistake in this program must not take the kernel down before it is told on the consoles.
+fn guarded<T>(act: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
+    panic::catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|_| Err(Stop::Failed("gap-init itself went wrong; this is a mistake in it".into())))
+}
+
+/// The boot: everything up to the moment when the agent can be started.
+fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
+    story.stage("kernel");
+    let wanted = cmdline::wanted_from(root)?;
+    let raw_trust =
+        fs::read(root.join("gap/trust.toml")).attempt(|| "reading the trust root /gap/trust.toml".into())?;
+    let fingerprint = Digest::of(&raw_trust);
+    story.tell(format_args!("appliance {}, serial {}", wanted.name, wanted.serial));
+    story.tell(format_args!("trust root {fingerprint}"));
+    let trust = release::trust_root(&raw_trust)?;
+
+    let mut modules = Modules::load_from(root, story)?;
+    mounts::mount_firmware_variables(root);
+    story.stage("modules");
+    story.tell(format_args!(
+        "{} kernel modules, {} more for hardware that is not here, {} more on demand",
+        modules.loaded,
+        modules.idle,
+        modules.deferred.len()
+    ));
+    let secure_boot = secure_boot::state_from(root);
+    tell_what_it_is_worth(story, secure_boot);
+
+    let now = now(root, story);
+    let found = medium::find(root, story, &mut modules, Patience::default(), &|source, len| {
+        release::verify(source, len, &trust, &wanted)
+    })?;
+    story.stage_at("medium", found.seen);
+    story.stage("release");
+    tell_release(story, &found, now);
+
+    let mapping = mapping::map(root, found.number, &found.release.os)?;
+    let image = sysroot::mount_image(root, &mapping.devices)?;
+    story.stage("image");
+    story.tell(format_args!("OS image mounted, {} layers behind hash trees", mapping.devices.len().saturating_sub(1)));
+    mounts::mount_for_os(&image)?;
+
+    let site = site::find(root, story, &mut modules);
+    story.stage("site");
+    let report = report(&found, &mapping, fingerprint, secure_boot, story);
+    handover::write(&image, &report, &raw_trust, site.as_deref())?;
+    Ok(mapping)
+}
+
+/// What the checks of this boot defend against, and what they do not.
+fn tell_what_it_is_worth(story: &Story, secure_boot: SecureBoot) {
+    match secure_boot {
+        SecureBoot::Enabled => story.tell("Secure Boot is on: the firmware checked this boot image"),
+        SecureBoot::Disabled => story.tell("Secure Boot is off"),
+        SecureBoot::Unsupported => story.tell("no Secure Boot on this firmware"),
+    }
+    if secure_boot != SecureBoot::Enabled {
+        story.tell("  the checks below detect damage, not an attacker who rewrote the whole medium:");
+        story.tell("  compare the trust root above with the one you were given");
+    }
+    story.tell("no rollback protection: an older release with a valid signature would start as well");
+}
+
+/// The present, at least: a clock that is behind the build of this boot image is wrong.
+fn now(root: &Path, story: &Story) -> u64 {
+    let (clock, built) = (clock::wall(), clock::build_time_from(root).unwrap_or(0));
+    if clock < built {
+        story.tell("the clock of this machine is behind the time when this release was made, which is used instead");
+    }
+    clock.max(built)
+}
+
+fn tell_release(story: &Story, found: &Found<Trusted>, now: u64) {
+    let release = &found.release.statement;
+    let place = found.file.clone().unwrap_or_else(|| found.node.display().to_string());
+    story.tell(format_args!("release {} {}, serial {}, on {place}", release.name, release.version, release.serial));
+    for signer in &release.signers {
+        story.tell(format_args!("signed by {signer}"));
+    }
+    if release.expires.is_some_and(|expires| expires <= now) {
+        story.tell("this release has expired: it still starts, and no gate accepts it any more");
+    }
+}
+
+fn report(
+    found: &Found<Trusted>,
+    mapping: &Mapping,
+    trust_fingerprint: Digest,
+    secure_boot: SecureBoot,
+    story: &Story,
+) -> BootReport {
+    let layers = found.release.os.iter().zip(&mapping.devices).map(|(blob, device)| Layer {
+        name: blob.name.clone(),
+        digest: blob.digest,
+        size: blob.len,
+        verity_root: blob.root,
+        device: device.node.display().to_string(),
+    });
+    BootReport {
+        release: found.release.statement.clone(),
+        medium: Medium { device: found.node.display().to_string(), file: found.file.clone() },
+        trust_fingerprint,
+        secure_boot,
+        rollback_protection: RollbackProtection::None,
+        layers: layers.collect(),
+        stages: story.stages().to_vec(),
+    }
+}

@@ -1,0 +1,131 @@
+//! The release on a medium: who signed it, whether it is the one this boot image was made for, and where the blobs of
+//! the OS image lie.
+
+use gap_format::{
+    Digest, ReadAt, VerifyError,
+    oci::Manifest,
+    release::{MountSet, Policy, Release},
+    statement::Kind,
+    trust::{Clock, Trust},
+};
+use gap_handover::boot_report;
+use std::collections::BTreeMap;
+
+use crate::{Stop, cmdline::Wanted};
+
+/// Largest image manifest, in bytes.
+const MAX_MANIFEST: u64 = 1 << 20;
+/// Annotation that names a layer (OCI image-spec 1.1, "Pre-Defined Annotation Keys").
+const TITLE: &str = "org.opencontainers.image.title";
+/// Digits of a digest that name a layer without a title.
+const SHORT: usize = 12;
+
+/// A block-mounted blob: where it lies on the medium and what its reads are checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Title of the layer, or `metadata`.
+    pub name: String,
+    /// Digest of the whole blob.
+    pub digest: Digest,
+    /// First byte on the medium.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Root hash of its tree.
+    pub root: Digest,
+    /// First byte of the tree on the medium.
+    pub tree_offset: u64,
+}
+
+/// A release whose signatures count and which is the one that this boot image was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// What the signed statement says, and who signed it.
+    pub statement: boot_report::Release,
+    /// The OS image: metadata first, then its layers bottom to top.
+    pub os: Vec<Blob>,
+}
+
+/// Reads the trust root of the boot image.
+///
+/// # Errors
+/// [`Stop::Failed`] when it is no trust file.
+pub fn trust_root(raw: &[u8]) -> Result<Trust, Stop> {
+    Trust::parse(raw).map_err(|error| Stop::Failed(format!("the trust root of this boot image is refused: {error}")))
+}
+
+/// Verifies the release that begins at offset 0 of `medium`, which is `len` bytes long. Its head is read once and only
+/// that copy is parsed; blobs are hashed as they are read or covered by hash trees.
+///
+/// The boot image names exactly one release, so it was accepted when the boot image was: validity windows and expiry
+/// do not stop it from starting. A revoked key does.
+///
+/// # Errors
+/// [`Stop::NotTrusted`] with the reason; [`Stop::Failed`] when the medium could not be read.
+pub fn verify(medium: &dyn ReadAt, len: u64, trust: &Trust, wanted: &Wanted) -> Result<Trusted, Stop> {
+    let policy = Policy {
+        clock: Clock::AlreadyAccepted,
+        kind: Some(Kind::Appliance),
+        name: Some(wanted.name.clone()),
+        min_serial: None,
+        floor: None,
+    };
+    let release = Release::open(medium, trust, &policy).map_err(refusal)?;
+    let statement = release.statement();
+    let serial = statement.release.serial;
+    if serial != wanted.serial {
+        return Err(Stop::NotTrusted(format!(
+            "the release has serial {serial}, and this boot image was made for serial {}",
+            wanted.serial
+        )));
+    }
+    if len < statement.length {
+        return Err(Stop::NotTrusted(format!(
+            "the medium is cut off: the release has {} bytes, and {len} are there",
+            statement.length
+        )));
+    }
+    let set = release.mount_set(medium, &wanted.os).map_err(refusal)?;
+    let image = release.read_blob(medium, &set.image, MAX_MANIFEST).map_err(refusal)?;
+    Ok(Trusted {
+        statement: boot_report::Release {
+            name: statement.release.name.clone(),
+            version: statement.release.version.clone(),
+            serial,
+            index: statement.index,
+            signers: release.signers().iter().map(|signer| signer.key.to_string()).collect(),
+            expires: statement.release.expires.map(gap_format::Timestamp::seconds),
+        },
+        os: blobs(&set, &titles(&image)),
+    })
+}
+
+fn refusal(error: VerifyError) -> Stop {
+    if error.could_not_run() { Stop::Failed(error.to_string()) } else { Stop::NotTrusted(error.to_string()) }
+}
+
+/// Titles of an image's layers. They are for people; an image without any is as good.
+fn titles(image: &[u8]) -> BTreeMap<Digest, String> {
+    let layers = Manifest::parse(image).map(|manifest| manifest.layers).unwrap_or_default();
+    layers.into_iter().filter_map(|mut layer| Some((layer.digest, layer.annotations.remove(TITLE)?))).collect()
+}
+
+fn blobs(set: &MountSet, titles: &BTreeMap<Digest, String>) -> Vec<Blob> {
+    let short = |digest: &Digest| digest.to_hex().chars().take(SHORT).collect();
+    let metadata = std::iter::once((&set.metadata, "metadata".to_owned()));
+    let layers = set
+        .layers
+        .iter()
+        .map(|layer| (layer, titles.get(&layer.digest).cloned().unwrap_or_else(|| short(&layer.digest))));
+    metadata
+        .chain(layers)
+        .map(|(mount, name)| Blob {
+            name,
+            digest: mount.digest,
+            offset: mount.offset,
+            len: mount.size,
+            root: mount.root,
+            tree_offset: mount.tree_offset,
+        })
+        .collect()
+}

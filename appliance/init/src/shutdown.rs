@@ -1,0 +1,113 @@
+//! The end: everyone is told, then made to stop; mounts and devices are given back; the machine goes off.
+
+use rustix::{
+    fs::sync,
+    mount::{UnmountFlags, unmount},
+    system::{RebootCommand, reboot},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    clock,
+    device_mapper::Control,
+    events::{End, Event, Events},
+    kernel,
+    story::Story,
+    supervise,
+};
+
+/// How long processes may take to end by themselves, and to go away once they are killed.
+const GRACE: Duration = Duration::from_secs(10);
+const KILLED: Duration = Duration::from_secs(3);
+
+/// Stops the machine. Returns only when the kernel refuses to.
+pub fn run(root: &Path, end: End, events: &mut Events, story: &Story, mapped: &[String]) {
+    story.tell(match end {
+        End::PowerOff => "powering off",
+        End::Restart => "restarting",
+    });
+    stop_processes(events, story);
+    sync();
+    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    for place in ours(&mounts) {
+        if let Err(error) = unmount(&place, UnmountFlags::empty()) {
+            story.tell(format_args!("{} stays mounted: {error}", place.display()));
+        }
+    }
+    if let Ok(control) = Control::open_from(root) {
+        for name in mapped.iter().rev() {
+            if let Err(error) = control.remove(name) {
+                story.tell(format_args!("{name} stays mapped: {error}"));
+            }
+        }
+    }
+    let media = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    for place in below(&media, "/medium/") {
+        let _ = unmount(&place, UnmountFlags::empty());
+    }
+    sync();
+    let command = match end {
+        End::PowerOff => RebootCommand::PowerOff,
+        End::Restart => RebootCommand::Restart,
+    };
+    if let Err(error) = reboot(command) {
+        story.announce(format_args!("failed: the kernel does not stop the machine: {error}"));
+    }
+}
+
+fn stop_processes(events: &mut Events, story: &Story) {
+    for (signal, patience) in [(libc::SIGTERM, GRACE), (libc::SIGKILL, KILLED)] {
+        if kernel::signal_everyone(signal).is_err() || all_ended(events, patience) {
+            return;
+        }
+    }
+    story.tell("some processes do not end");
+}
+
+/// Takes in children until there are none, for at most this long.
+fn all_ended(events: &mut Events, patience: Duration) -> bool {
+    let until = clock::since_boot() + patience;
+    loop {
+        if supervise::reap_all() {
+            return true;
+        }
+        let left = until.saturating_sub(clock::since_boot());
+        // Impatience (another signal, the button again) ends the waiting.
+        if left.is_zero() || matches!(events.next(left), Event::End(_)) {
+            return false;
+        }
+    }
+}
+
+/// Mount points of the OS image, the innermost first.
+fn ours(mountinfo: &str) -> Vec<PathBuf> {
+    below(mountinfo, "/sysroot")
+}
+
+/// Mount points at or below a path, the newest first: field five of `mountinfo`.
+fn below(mountinfo: &str, prefix: &str) -> Vec<PathBuf> {
+    let places = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut places: Vec<PathBuf> = places.filter(|place| place.starts_with(prefix)).map(PathBuf::from).collect();
+    places.reverse();
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_mounts_go_before_outer_ones_and_others_stay() {
+        let mountinfo = "1 1 0:2 / / rw - rootfs rootfs rw\n\
+                         21 1 0:20 / /proc rw - proc proc rw\n\
+                         30 1 253:1 / /sysroot ro - erofs /dev/dm-1 ro\n\
+                         31 30 0:21 / /sysroot/run rw - tmpfs tmpfs rw\n\
+                         32 1 8:1 / /medium/sda1 ro - ext4 /dev/sda1 ro\n";
+        assert_eq!(ours(mountinfo), [Path::new("/sysroot/run"), Path::new("/sysroot")]);
+        assert_eq!(below(mountinfo, "/medium/"), [Path::new("/medium/sda1")]);
+    }
+}

@@ -1,0 +1,165 @@
+//! Life after the boot: keep the agent running, take in orphans, wait for the end.
+
+use rustix::{
+    io::Errno,
+    process::{Pid, WaitOptions, WaitStatus, wait},
+};
+use std::{fmt, time::Duration};
+
+use crate::{
+    agent, clock,
+    events::{End, Event, Events},
+    story::Story,
+};
+
+/// An agent that ran this long before it ended is started again without delay growing.
+const SETTLED: Duration = Duration::from_secs(60);
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Longest sleep where nothing is due; any event ends it.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// Delays between restarts: they double while the agent keeps ending early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackOff(Duration);
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self(FIRST_DELAY)
+    }
+}
+
+impl BackOff {
+    /// The delay after a run of this length.
+    pub fn after(&mut self, run: Duration) -> Duration {
+        if run >= SETTLED {
+            self.0 = FIRST_DELAY;
+        }
+        let delay = self.0;
+        self.0 = (delay * 2).min(LONGEST_DELAY);
+        delay
+    }
+}
+
+/// The agent, running or waiting to be started.
+enum State {
+    Running { pid: Pid, since: Duration },
+    Waiting { until: Duration },
+}
+
+/// Starts the agent and keeps it running until the machine shall stop.
+pub fn run(events: &mut Events, story: &Story) -> End {
+    let mut back_off = BackOff::default();
+    let mut state = State::Waiting { until: Duration::ZERO };
+    loop {
+        let now = clock::since_boot();
+        if let State::Waiting { until } = state
+            && until <= now
+        {
+            state = start(story, &mut back_off);
+        }
+        let timeout = match state {
+            State::Running { .. } => IDLE,
+            State::Waiting { until } => until.saturating_sub(clock::since_boot()),
+        };
+        match events.next(timeout) {
+            Event::End(end) => return end,
+            Event::Timeout => {}
+            Event::Child => {
+                for (pid, status) in reap() {
+                    if let State::Running { pid: agent, since } = state
+                        && pid == agent
+                    {
+                        let delay = back_off.after(clock::since_boot().saturating_sub(since));
+                        story.tell(format_args!(
+                            "the agent {}; starting it again in {} s",
+                            Ended(status),
+                            delay.as_secs()
+                        ));
+                        state = State::Waiting { until: clock::since_boot() + delay };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the power button or Ctrl-Alt-Del and does nothing else.
+pub fn halted(events: &mut Events) -> End {
+    loop {
+        match events.next(IDLE) {
+            Event::End(end) => return end,
+            Event::Child => drop(reap()),
+            Event::Timeout => {}
+        }
+    }
+}
+
+/// Takes in every child that has ended, orphans of others among them.
+pub fn reap() -> Vec<(Pid, WaitStatus)> {
+    let mut ended = Vec::new();
+    while let Ok(Some(child)) = wait(WaitOptions::NOHANG) {
+        ended.push(child);
+    }
+    ended
+}
+
+/// Takes in every child that has ended; says whether none is left. As orphans come to PID 1, no process is left then.
+pub fn reap_all() -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+fn start(story: &Story, back_off: &mut BackOff) -> State {
+    match agent::start(story.consoles()) {
+        Ok(pid) => {
+            story.tell(format_args!("agent {} started", agent::AGENT));
+            State::Running { pid, since: clock::since_boot() }
+        }
+        Err(error) => {
+            let delay = back_off.after(Duration::ZERO);
+            story.tell(format_args!("the agent could not be started: {error}; trying again in {} s", delay.as_secs()));
+            State::Waiting { until: clock::since_boot() + delay }
+        }
+    }
+}
+
+/// How a process ended, in words.
+struct Ended(WaitStatus);
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.exit_status(), self.0.terminating_signal()) {
+            (Some(status), _) => write!(f, "ended with status {status}"),
+            (None, Some(signal)) => write!(f, "was ended by signal {signal}"),
+            (None, None) => write!(f, "ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_half_a_minute() {
+        let mut back_off = BackOff::default();
+        let delays: Vec<u64> = (0..7).map(|_| back_off.after(Duration::ZERO).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn an_agent_that_ran_for_a_while_starts_from_the_first_delay() {
+        let mut back_off = BackOff::default();
+        for _ in 0..5 {
+            back_off.after(Duration::ZERO);
+        }
+        assert_eq!(back_off.after(Duration::from_secs(61)), FIRST_DELAY);
+        assert_eq!(back_off.after(Duration::ZERO), FIRST_DELAY * 2);
+    }
+}
