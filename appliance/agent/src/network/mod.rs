@@ -59,10 +59,20 @@ pub struct NetworkState {
 }
 
 /// The network's state, shared with the API.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Board(Mutex<NetworkState>);
 
 impl Board {
+    /// A network of which nothing is up yet.
+    pub fn new(network: &Network) -> Self {
+        let mode = match network {
+            Network::None => "none",
+            Network::Dhcp { .. } => "dhcp",
+            Network::Static { .. } => "static",
+        };
+        Self(Mutex::new(NetworkState { mode, ..NetworkState::default() }))
+    }
+
     /// A copy of what is known now.
     pub fn state(&self) -> NetworkState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -78,12 +88,6 @@ impl Board {
 /// Nothing here is fatal: what goes wrong is said on the console and shown by the API, and tried again where that can
 /// help.
 pub async fn keep(root: Root, network: Network, kernel_release: String, board: &Board, ready: impl Fn(Ipv4Addr)) {
-    let mode = match network {
-        Network::None => "none",
-        Network::Dhcp { .. } => "dhcp",
-        Network::Static { .. } => "static",
-    };
-    board.change(|state| state.mode = mode);
     let links = match Links::open() {
         Ok(links) => links,
         Err(error) => return complain(board, format!("talking to the kernel about the network: {error}")),
