@@ -4,4 +4,5 @@
 
 mod api;
 mod machine;
+mod network;
 mod openapi;
