@@ -1,7 +1,7 @@
 //! The agent from its first step to its last: read what was given, verify again, serve, stop.
 
 use crate::{
-    api::{Api, Protection, System},
+    api::{Api, System},
     boot_clock,
     certificate::{CertificateError, Identity},
     console,
@@ -232,9 +232,6 @@ fn tell_release(report: &BootReport) {
     console::say(format_args!("release {name} {version} (serial {serial}) is verified again, signed by {}", {
         release.signers.join(", ")
     }));
-    console::say(format_args!("trust root {}", report.trust_fingerprint));
-    let protection = Protection { secure_boot: report.secure_boot, rollback: report.rollback_protection };
-    console::say(protection.worth());
 }
 
 fn tell_api(listener: &TcpListener, identity: &Identity, token: Option<&str>) {
