@@ -1,1 +1,24 @@
-//! x
+//! The appliance's agent: what runs in the verified OS image and answers for it.
+//!
+//! `gapd` is started by `gap-init` (PID 1), reads what that left in `/run/gap`, verifies the release again by itself,
+//! and serves an HTTPS API. [`start`] tells it in order; each other module is one concern and takes the directory that
+//! stands for `/`, so that a made-up tree can stand in for a machine.
+//!
+//! It opens no connection to anywhere, ever: its sockets are the listener, netlink, and DHCP where the site wants that.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod boot_clock;
+pub mod certificate;
+pub mod console;
+pub mod given;
+pub mod machine;
+pub mod modules;
+pub mod network;
+pub mod recheck;
+pub mod root;
+pub mod scrub;
+pub mod server;
+pub mod start;
+pub mod token;

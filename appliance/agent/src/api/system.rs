@@ -1,0 +1,176 @@
+//! What the appliance tells about itself.
+
+use crate::{
+    certificate::Identity,
+    machine::{self, Devices, Kernel, Memory},
+    network,
+    root::Root,
+    scrub::{self, LayerState, Range},
+};
+use gap_format::Digest;
+use gap_handover::{
+    BootReport,
+    boot_report::{Medium, Release, RollbackProtection, SecureBoot, Stage},
+};
+use serde::Serialize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All that is known of the running system.
+pub struct System {
+    /// The directory that stands for `/`.
+    pub root: Root,
+    /// Name of the machine.
+    pub hostname: String,
+    /// What PID 1 saw and did, which the agent verified again.
+    pub report: BootReport,
+    /// How far the layers are read.
+    pub scrub: Arc<scrub::Board>,
+    /// The network.
+    pub network: Arc<network::Board>,
+    /// The API's certificate.
+    pub identity: Arc<Identity>,
+    /// Stages of the agent's own start.
+    pub stages: Mutex<Vec<Stage>>,
+}
+
+/// The answer of `/v1/system`.
+#[derive(Debug, Serialize)]
+pub struct SystemView {
+    object: &'static str,
+    status: &'static str,
+    hostname: String,
+    agent_version: &'static str,
+    release: Release,
+    medium: Medium,
+    trust: Trust,
+    layers: Vec<LayerView>,
+    stages: Vec<Stage>,
+    certificate_sha256: String,
+    network: network::NetworkState,
+    devices: Devices,
+    memory: Memory,
+    kernel: Kernel,
+}
+
+/// What the verification rests on.
+#[derive(Debug, Serialize)]
+struct Trust {
+    fingerprint: Digest,
+    secure_boot: SecureBoot,
+    rollback_protection: RollbackProtection,
+    worth: String,
+}
+
+/// A layer and its verification.
+#[derive(Debug, Serialize)]
+struct LayerView {
+    name: String,
+    digest: Digest,
+    size: u64,
+    verity_root: Digest,
+    state: LayerState,
+    checked_bytes: u64,
+    damaged: Vec<Range>,
+}
+
+/// What the firmware and the floor add to the signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protection {
+    /// Whether the firmware checked the boot image.
+    pub secure_boot: SecureBoot,
+    /// What guards the floor.
+    pub rollback: RollbackProtection,
+}
+
+impl Protection {
+    /// The honest sentences on what the verification is worth here.
+    pub fn worth(self) -> String {
+        let boot = match self.secure_boot {
+            SecureBoot::Enabled => {
+                "Secure Boot is enabled: the firmware checked the boot image with the keys enrolled in it, and the boot \
+                 image checked the rest; this is worth as much as those keys and the firmware."
+            }
+            SecureBoot::Disabled | SecureBoot::Unsupported => {
+                "Secure Boot is off: the medium brought its own kernel and trust root, so the verification detects \
+                 damage, but not an attacker who rewrote the medium as a whole; compare the trust root's fingerprint \
+                 with the one you expect, and verify the medium on another machine."
+            }
+        };
+        let rollback = match self.rollback {
+            RollbackProtection::None => "No rollback protection: an older, validly signed release would start too.",
+        };
+        format!("{boot} {rollback}")
+    }
+}
+
+impl System {
+    /// Whether damage was found.
+    pub fn is_degraded(&self) -> bool {
+        self.scrub.is_damaged()
+    }
+
+    /// A stage of the agent's own start ended just now.
+    pub fn stage(&self, name: &str) {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).push(crate::boot_clock::stage(name));
+    }
+
+    /// Everything, as it is now.
+    pub fn view(&self) -> SystemView {
+        let report = &self.report;
+        let protection = Protection { secure_boot: report.secure_boot, rollback: report.rollback_protection };
+        let own = self.stages.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        SystemView {
+            object: "system",
+            status: if self.is_degraded() { "degraded" } else { "ok" },
+            hostname: self.hostname.clone(),
+            agent_version: env!("CARGO_PKG_VERSION"),
+            release: report.release.clone(),
+            medium: report.medium.clone(),
+            trust: Trust {
+                fingerprint: report.trust_fingerprint,
+                secure_boot: protection.secure_boot,
+                rollback_protection: protection.rollback,
+                worth: protection.worth(),
+            },
+            layers: self.layers(),
+            stages: report.stages.iter().cloned().chain(own).collect(),
+            certificate_sha256: self.identity.fingerprint().to_hex(),
+            network: self.network.state(),
+            devices: machine::devices(&self.root),
+            memory: machine::memory(&self.root),
+            kernel: machine::kernel(),
+        }
+    }
+
+    fn layers(&self) -> Vec<LayerView> {
+        let progress = self.scrub.layers();
+        let view = |(layer, progress): (&gap_handover::boot_report::Layer, scrub::LayerProgress)| LayerView {
+            name: layer.name.clone(),
+            digest: layer.digest,
+            size: layer.size,
+            verity_root: layer.verity_root,
+            state: progress.state,
+            checked_bytes: progress.checked_bytes,
+            damaged: progress.damaged,
+        };
+        self.report.layers.iter().zip(progress).map(view).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_secure_boot_the_machine_does_not_claim_more_than_it_can() {
+        for secure_boot in [SecureBoot::Disabled, SecureBoot::Unsupported] {
+            let worth = Protection { secure_boot, rollback: RollbackProtection::None }.worth();
+            assert!(
+                worth.contains("not an attacker who rewrote the medium") && worth.contains("No rollback"),
+                "{worth}"
+            );
+        }
+        let worth = Protection { secure_boot: SecureBoot::Enabled, rollback: RollbackProtection::None }.worth();
+        assert!(worth.starts_with("Secure Boot is enabled"), "{worth}");
+    }
+}

@@ -1,0 +1,55 @@
+//! `gapd`: the appliance's agent. It takes no options in the appliance; see `gap_agent::start::Options` for those that
+//! let it run elsewhere.
+
+#![forbid(unsafe_code)]
+
+use gap_agent::start::{Options, run};
+use gap_handover::control::EXIT_FAILED;
+use std::{env, process::ExitCode};
+
+/// Threads that serve; the API is small, and a second one keeps it answering while one is busy with a handshake.
+const THREADS: usize = 2;
+/// Threads for what may block.
+const BLOCKING_THREADS: usize = 4;
+/// What is printed when the command line is not understood.
+const USAGE: &str = "usage: gapd [--root DIRECTORY [--owns-machine]] [--listen ADDRESS:PORT]";
+
+fn main() -> ExitCode {
+    let Some(options) = parse(env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(EXIT_FAILED);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let status = runtime.block_on(run(options));
+            runtime.shutdown_background();
+            ExitCode::from(status)
+        }
+        Err(error) => {
+            gap_agent::console::say(format_args!("failed: starting: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// In another root than `/` the machine is left alone, unless it is said to be the agent's own.
+fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let mut options = Options { root: "/".into(), listen: None, owns_machine: true };
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--root" => {
+                options.root = arguments.next()?.into();
+                options.owns_machine = false;
+            }
+            "--owns-machine" => options.owns_machine = true,
+            "--listen" => options.listen = Some(arguments.next()?.parse().ok()?),
+            _ => return None,
+        }
+    }
+    Some(options)
+}

@@ -1,0 +1,243 @@
+//! The agent from its first step to its last: read what was given, verify again, serve, stop.
+
+use crate::{
+    api::{Api, System},
+    boot_clock,
+    certificate::{CertificateError, Identity},
+    console,
+    given::{Given, GivenError},
+    machine, network,
+    recheck::{self, RecheckError},
+    root::Root,
+    scrub,
+    server::{self, Limits},
+    token::{self, TokenError},
+};
+use gap_handover::{
+    BootReport, SiteConfig,
+    control::{EXIT_FAILED, EXIT_NOT_TRUSTED, EXIT_STOPPED, Request},
+    site::Network,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+/// Name of a machine that was given none.
+const DEFAULT_HOSTNAME: &str = "appliance";
+/// Time for the answer to a power-off to reach its client before PID 1 is asked.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
+
+/// How the agent is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory that stands for `/`.
+    pub root: PathBuf,
+    /// Where to listen instead of the site configuration's port on all addresses.
+    pub listen: Option<SocketAddr>,
+    /// Whether the machine is the agent's own: set its name and network, and ask PID 1. Without it the agent only
+    /// reads and serves.
+    pub owns_machine: bool,
+}
+
+/// Why the agent does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What PID 1 left is not usable.
+    #[error(transparent)]
+    Given(#[from] GivenError),
+    /// The release is not what PID 1 said, or not trusted.
+    #[error(transparent)]
+    Recheck(#[from] RecheckError),
+    /// There is no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The port cannot be listened on.
+    #[error("listening on port {port}: {source}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A thread or a signal handler cannot be had.
+    #[error("starting: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    /// The exit status that tells PID 1 whether starting again can help.
+    pub const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Recheck(error) if error.is_fatal() => EXIT_NOT_TRUSTED,
+            Self::Given(GivenError::Trust { .. }) => EXIT_NOT_TRUSTED,
+            _ => EXIT_FAILED,
+        }
+    }
+}
+
+/// Runs the agent until it is asked to stop. Returns its exit status.
+pub async fn run(options: Options) -> u8 {
+    match run_to_end(&options).await {
+        Ok(()) => EXIT_STOPPED,
+        Err(error) => {
+            let status = error.exit_status();
+            let kind = if status == EXIT_NOT_TRUSTED { "not trusted: " } else { "failed: " };
+            console::say(format_args!("{kind}{error}"));
+            status
+        }
+    }
+}
+
+async fn run_to_end(options: &Options) -> Result<(), StartError> {
+    let root = Root::new(&options.root);
+    let mut stages = vec![boot_clock::stage("agent started")];
+    let given = Given::read(&root, console::say)?;
+    recheck::recheck(&root, &given)?;
+    stages.push(boot_clock::stage("release verified again"));
+    tell_release(&given.report);
+
+    let Given { report, site, .. } = given;
+    let hostname = site.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
+    if options.owns_machine
+        && let Err(error) = rustix::system::sethostname(hostname.as_bytes())
+    {
+        console::say(format_args!("the name of the machine is not set to {hostname}: {error}"));
+    }
+    let (token, shown) = token::establish(&root, &site)?;
+    let identity = Arc::new(identity(&site, &hostname)?);
+    let listener = listen(options, &site)?;
+    let system = Arc::new(System {
+        root: root.clone(),
+        hostname,
+        scrub: Arc::new(scrub::Board::new(&report.layers)),
+        report,
+        network: Arc::new(network::Board::new(&site.network)),
+        identity: identity.clone(),
+        stages: Mutex::new(stages),
+    });
+
+    let (ask, mut asked) = mpsc::channel(1);
+    let limits = Limits::default();
+    // When the channel is full, a wish for PID 1 is on its way already.
+    let ask = Box::new(move |request| ask.try_send(request).unwrap_or_default());
+    let api = Api::new(system.clone(), token, ask, limits.body);
+    let (stop, stopping) = watch::channel(false);
+    tell_api(&listener, &identity, shown.as_deref());
+    let tls = Arc::new(identity.server_config()?);
+    let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
+    system.stage("API healthy");
+
+    let network = tokio::spawn(keep_network(system.clone(), site.network, options.owns_machine));
+    let scrub_stop = Arc::new(AtomicBool::new(false));
+    let open = Box::new(move |layer: &gap_handover::boot_report::Layer| scrub::open_device(root.at(&layer.device)));
+    let layers = system.report.layers.clone();
+    scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
+
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminated.recv() => break,
+            _ = interrupted.recv() => break,
+            Some(request) = asked.recv() => {
+                tokio::time::sleep(LAST_ANSWER).await;
+                if !options.owns_machine {
+                    break;
+                }
+                ask_pid_1(request);
+            }
+        }
+    }
+    scrub_stop.store(true, Ordering::Relaxed);
+    network.abort();
+    stop.send_replace(true);
+    drop(serving.await);
+    Ok(())
+}
+
+fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateError> {
+    if let Some(tls) = &site.tls {
+        return Identity::from_site(tls);
+    }
+    let known: Vec<IpAddr> = match &site.network {
+        Network::Static { address, .. } => vec![(*address).into()],
+        Network::Dhcp { .. } | Network::None => Vec::new(),
+    };
+    Identity::make(hostname, &known)
+}
+
+fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartError> {
+    let port = options.listen.map_or_else(|| site.api.port.unwrap_or(server::DEFAULT_PORT), |address| address.port());
+    let listener = options.listen.map_or_else(|| server::listen_everywhere(port), server::listen_on);
+    listener.map_err(|source| StartError::Listen { port, source })
+}
+
+/// Keeps the network, and the certificate in step with it.
+async fn keep_network(system: Arc<System>, network: Network, owns_machine: bool) {
+    if !owns_machine {
+        return;
+    }
+    let is_known = matches!(network, Network::Static { .. });
+    let ready = |address| {
+        system.stage("network ready");
+        if is_known {
+            return;
+        }
+        match system.identity.cover(&[IpAddr::V4(address)]) {
+            Ok(true) => {
+                console::say(format_args!(
+                    "certificate for {address}, SHA-256 {}",
+                    system.identity.fingerprint().to_hex()
+                ));
+            }
+            Ok(false) => {}
+            Err(error) => console::say(error),
+        }
+    };
+    network::keep(system.root.clone(), network, machine::kernel().release, &system.network, ready).await;
+}
+
+fn ask_pid_1(request: Request) {
+    let what = match request {
+        Request::PowerOff => "power off",
+        Request::Reboot => "reboot",
+    };
+    console::say(format_args!("asked through the API to {what}"));
+    let signal = Signal::from_named_raw(request.signal_number());
+    let sent = signal.ok_or(rustix::io::Errno::INVAL).and_then(|signal| kill_process(Pid::INIT, signal));
+    if let Err(error) = sent {
+        console::say(format_args!("PID 1 cannot be asked to {what}: {error}"));
+    }
+}
+
+fn tell_release(report: &BootReport) {
+    let release = &report.release;
+    let (name, version, serial) = (&release.name, &release.version, release.serial);
+    console::say(format_args!("release {name} {version} (serial {serial}) is verified again, signed by {}", {
+        release.signers.join(", ")
+    }));
+}
+
+fn tell_api(listener: &TcpListener, identity: &Identity, token: Option<&str>) {
+    let place = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    console::say(format_args!("API on https://{place}, certificate SHA-256 {}", identity.fingerprint().to_hex()));
+    if let Some(token) = token {
+        console::say(format_args!("token, shown this once: {token}"));
+    }
+}

@@ -1,0 +1,158 @@
+//! A made-up machine with the real server on loopback, and a client that speaks to it over TLS.
+
+use gap_agent::{
+    api::{Api, System},
+    boot_clock,
+    certificate::Identity,
+    network,
+    root::Root,
+    scrub,
+    server::{self, Limits},
+    token::TokenHash,
+};
+use gap_format::Digest;
+use gap_handover::{
+    boot_report::{BootReport, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
+    control::Request,
+    site::Network,
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+pub const TOKEN: &str = "a token for tests";
+
+/// A running server over a made-up root.
+pub struct Machine {
+    pub address: SocketAddr,
+    pub asked: Arc<Mutex<Vec<Request>>>,
+    pub system: Arc<System>,
+    pub stop: watch::Sender<bool>,
+    pub serving: JoinHandle<()>,
+    connector: TlsConnector,
+    _directory: tempfile::TempDir,
+}
+
+/// An answer: status, head, body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: serde_json::Value,
+}
+
+pub fn report() -> BootReport {
+    let layer = |name: &str, size, device: &str| Layer {
+        name: name.into(),
+        digest: Digest::of(name.as_bytes()),
+        size,
+        verity_root: Digest::of(device.as_bytes()),
+        device: device.into(),
+    };
+    BootReport {
+        release: Release {
+            name: "quickstart".into(),
+            version: "1.0".into(),
+            serial: 3,
+            index: Digest::of(b"index"),
+            signers: vec!["officer".into()],
+            expires: None,
+        },
+        medium: Medium { device: "/dev/vda".into(), file: None },
+        checked_at: 1_800_000_000,
+        trust_fingerprint: Digest::of(b"trust"),
+        secure_boot: SecureBoot::Disabled,
+        rollback_protection: RollbackProtection::None,
+        layers: vec![layer("metadata", 8192, "/dev/dm-0"), layer("base", 16_384, "/dev/dm-1")],
+        stages: vec![Stage { name: "kernel".into(), ended_ms: 900 }],
+    }
+}
+
+impl Machine {
+    pub fn start(limits: Limits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        fs::create_dir_all(root.at("/dev")).unwrap();
+        fs::create_dir_all(root.at("/sys/bus/pci/devices/0000:01:00.0")).unwrap();
+        for (file, text) in [("vendor", "0x10de\n"), ("device", "0x2335\n"), ("class", "0x030200\n")] {
+            fs::write(root.at(format!("/sys/bus/pci/devices/0000:01:00.0/{file}")), text).unwrap();
+        }
+        fs::write(root.at("/dev/dm-0"), vec![0; 8192]).unwrap();
+        // Shorter than the layer: reading its second half fails.
+        fs::write(root.at("/dev/dm-1"), vec![0; 8192]).unwrap();
+
+        let report = report();
+        let identity = Arc::new(Identity::make("appliance", &[]).unwrap());
+        let system = Arc::new(System {
+            root,
+            hostname: "appliance".into(),
+            scrub: Arc::new(scrub::Board::new(&report.layers)),
+            report,
+            network: Arc::new(network::Board::new(&Network::None)),
+            identity: identity.clone(),
+            stages: Mutex::new(vec![boot_clock::stage("agent started")]),
+        });
+        let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let ask = asked.clone();
+        let ask = Box::new(move |request| ask.lock().unwrap().push(request));
+        let api = Api::new(system.clone(), TokenHash::of(TOKEN), ask, limits.body);
+        let listener = server::listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let connector = connector(&identity);
+        let tls = Arc::new(identity.server_config().unwrap());
+        let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
+        Self { address, asked, system, stop, serving, connector, _directory: directory }
+    }
+
+    pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
+        self.ask("GET", path, token).await
+    }
+
+    pub async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> Answer {
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        self.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n").as_bytes()).await
+    }
+
+    /// Sends these bytes and reads until the server closes.
+    pub async fn send(&self, bytes: &[u8]) -> Answer {
+        let mut stream = self.connect().await.unwrap();
+        // The server may answer and close before it has read everything.
+        drop(stream.write_all(bytes).await);
+        drop(stream.flush().await);
+        read_answer(&mut stream).await
+    }
+}
+
+pub async fn read_answer(stream: &mut TlsStream<TcpStream>) -> Answer {
+    let mut bytes = Vec::new();
+    drop(stream.read_to_end(&mut bytes).await);
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or_default() }
+}
+
+/// A client that trusts this certificate and no other.
+pub fn connector(identity: &Identity) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    roots.add(identity.certificate()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    TlsConnector::from(Arc::new(config.with_no_client_auth()))
+}

@@ -1,0 +1,8 @@
+//! The agent's server as its clients, good and bad, see it.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod api;
+mod machine;
+mod network;
+mod openapi;

@@ -1,0 +1,104 @@
+//! The checked-in description and the server agree: same paths, same methods, same guard, same answers.
+
+use crate::machine::{Machine, TOKEN};
+use gap_agent::{
+    api::{OPENAPI, ROUTES},
+    server::Limits,
+};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+fn described() -> BTreeSet<(String, String, bool)> {
+    let mut all = BTreeSet::new();
+    for (path, methods) in document()["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
+            all.insert((path.clone(), method.clone(), is_open));
+        }
+    }
+    all
+}
+
+#[test]
+fn the_description_lists_exactly_the_routes() {
+    let routes = ROUTES.map(|(path, method, is_open)| (path.to_owned(), method.to_owned(), is_open));
+    assert_eq!(described(), BTreeSet::from(routes));
+    assert_eq!(document()["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn the_server_takes_what_is_described_and_nothing_else() {
+    let machine = Machine::start(Limits::default());
+    for (path, method, is_open) in described() {
+        for tried in ["get", "post", "put", "delete", "patch"] {
+            let status = machine.ask(&tried.to_uppercase(), &path, Some(TOKEN)).await.status;
+            let expected = if tried == method { status == 200 || status == 202 } else { status == 405 };
+            assert!(expected, "{tried} {path}: {status}");
+        }
+        let without_token = machine.ask(&method.to_uppercase(), &path, None).await.status;
+        assert_eq!(without_token == 401, !is_open, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_as_described() {
+    let machine = Machine::start(Limits::default());
+    let document = document();
+    for (path, method, _) in described() {
+        for token in [None, Some(TOKEN)] {
+            let answer = machine.ask(&method.to_uppercase(), &path, token).await;
+            let operation = &document["paths"][&path][&method];
+            let response = resolve(&document, &operation["responses"][answer.status.to_string()]);
+            let schema = &response["content"]["application/json"]["schema"];
+            check(&document, schema, &answer.body, &format!("{method} {path} {}", answer.status));
+        }
+    }
+    check(
+        &document,
+        &document["components"]["schemas"]["Range"],
+        &serde_json::json!({"offset": 1, "length": 2}),
+        "range",
+    );
+}
+
+fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
+        None => value,
+    }
+}
+
+/// The part of JSON Schema that the description uses.
+fn check(document: &Value, schema: &Value, value: &Value, at: &str) {
+    let schema = resolve(document, schema);
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let allowed = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        other => panic!("{at}: the schema has no type: {other}"),
+    };
+    assert!(allowed.contains(&kind), "{at}: {value} is none of {allowed:?}");
+    if let Some(names) = schema["enum"].as_array() {
+        assert!(names.contains(value), "{at}: {value} is none of {names:?}");
+    }
+    if let (Value::Object(fields), Some(properties)) = (value, schema["properties"].as_object()) {
+        assert_eq!(fields.keys().collect::<BTreeSet<_>>(), properties.keys().collect(), "{at}");
+        for (name, field) in fields {
+            check(document, &properties[name], field, &format!("{at}.{name}"));
+        }
+    }
+    for item in value.as_array().into_iter().flatten() {
+        check(document, &schema["items"], item, &format!("{at}[]"));
+    }
+}
