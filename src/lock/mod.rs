@@ -4,12 +4,14 @@
 //! there only because something was resolved, and a key that is not known is refused.
 
 mod error;
+mod renew;
 mod request;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Change, LockError};
+pub use renew::{RenewError, Renewal, Renewed};
 pub use request::request;
 pub use resolve::{Previous, Relock};
 
@@ -95,24 +97,13 @@ pub struct LockedDebian {
     pub packages: Vec<LockedPackage>,
 }
 
-/// Files from beside the recipe.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LockedFiles {
-    /// One row for each item of the recipe, in its order.
-    #[serde(default, rename = "item", skip_serializing_if = "Vec::is_empty")]
-    pub items: Vec<LockedFile>,
-}
-
-/// A file or directory from beside the recipe.
+/// Files from beside the recipe, by the layer that they make: its digest covers names, modes and contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LockedFile {
-    /// The path as the recipe has it.
-    pub path: String,
-    /// SHA-256 over names, modes and contents of everything taken.
-    pub digest: Digest,
-    /// Length of all contents, in bytes.
+pub struct LockedFiles {
+    /// SHA-256 of the layer's tar.
+    pub layer: Digest,
+    /// Its length in bytes.
     pub size: u64,
 }
 
@@ -222,6 +213,14 @@ impl Lock {
     /// The rows of a layer in its place.
     pub fn layer(&self, place: &PlacedLayer<'_>) -> Option<&LockedLayer> {
         self.layers.iter().find(|layer| layer.is_at(place))
+    }
+
+    /// Notes what the files of a layer make now.
+    pub fn set_files(&mut self, row: &LockedLayer, layer: Digest, size: u64) {
+        let same = |other: &&mut LockedLayer| other.name == row.name && other.below == row.below;
+        if let Some(row) = self.layers.iter_mut().find(same) {
+            row.inputs = Inputs::Files(LockedFiles { layer, size });
+        }
     }
 
     /// Checks that the lock answers exactly what the recipe asks.

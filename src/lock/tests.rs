@@ -53,6 +53,7 @@ fn package(name: &str) -> LockedPackage {
         order: 0,
         provides: String::new(),
         conflicts: String::new(),
+        licenses: vec!["MIT".to_owned()],
     }
 }
 
@@ -67,9 +68,7 @@ fn inputs(kind: &LayerKind) -> Inputs {
             toolchain: Toolchain { rustc: "1.95.0".to_owned(), commit: "abc".to_owned(), host: "x".to_owned() },
             crates: ["serde", "libc"].map(krate).to_vec(),
         }),
-        LayerKind::Files(_) => Inputs::Files(LockedFiles {
-            items: vec![LockedFile { path: "motd".to_owned(), digest: Digest::of(b"hi"), size: 2 }],
-        }),
+        LayerKind::Files(_) => Inputs::Files(LockedFiles { layer: Digest::of(b"hi"), size: 8192 }),
     }
 }
 

@@ -5,7 +5,7 @@ mod layers;
 pub mod space;
 
 pub use ingredients::Ingredients;
-pub use layers::{FILES_DATE, State, files_tree};
+pub use layers::State;
 
 use crate::{
     lock::{Lock, LockedLayer},
@@ -36,6 +36,14 @@ pub enum PlanError {
         layer: String,
         /// Why not.
         source: crate::source::files::FilesError,
+    },
+    /// They cannot become a layer.
+    #[error("layer `{layer}`: {source}")]
+    Tar {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: crate::layer::tar::PlanError,
     },
     /// A file system cannot be asked for its free space.
     #[error("cannot find out how much space is free: {0}")]
@@ -88,14 +96,14 @@ impl PlannedLayer<'_> {
 }
 
 impl<'r> Plan<'r> {
-    /// Plans the build of `recipe` as locked.
+    /// Plans the build of `recipe` as locked, without looking at what is there already.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn new(recipe: &'r Recipe, lock: &'r Lock, store: &Store) -> Result<Self, PlanError> {
+    pub fn new(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
         let mut plan = Self { recipe, lock, layers: Vec::new(), images: Vec::new() };
         for place in recipe.placed_layers() {
-            let planned = layers::plan(&plan, place, store)?;
+            let planned = layers::plan(&plan, place)?;
             plan.layers.push(planned);
         }
         for image in &recipe.images {
@@ -110,9 +118,25 @@ impl<'r> Plan<'r> {
         Ok(plan)
     }
 
+    /// Finds out which layers are there, and what it takes to make the others.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn look(&mut self, store: &Store) -> Result<(), PlanError> {
+        self.layers.iter_mut().try_for_each(|layer| layers::look(layer, store))
+    }
+
     /// The number of the layer `name` that stands on `below`.
     pub fn number_of(&self, name: &str, below: &[&str]) -> Option<usize> {
         self.layers.iter().position(|layer| layer.place.layer.name == name && layer.place.below == below)
+    }
+
+    /// The numbers of the layers that images are made of, rising; the others are tools.
+    pub fn in_images(&self) -> Vec<usize> {
+        let mut numbers: Vec<usize> = self.images.iter().flatten().copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
     }
 
     /// Bytes to fetch.
@@ -122,9 +146,7 @@ impl<'r> Plan<'r> {
 
     /// Bytes that the artifact will have at most.
     pub fn artifact_size(&self) -> u64 {
-        let mut in_images: Vec<usize> = self.images.iter().flatten().copied().collect();
-        in_images.sort_unstable();
-        in_images.dedup();
+        let in_images = self.in_images();
         let layers: u64 = in_images.iter().filter_map(|&number| self.layers.get(number)).map(|layer| layer.size).sum();
         let overhead = if self.recipe.boot.is_some() { BOOT_OVERHEAD } else { OVERHEAD };
         layers + layers / 100 + overhead

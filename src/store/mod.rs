@@ -169,6 +169,20 @@ impl Store {
         }
     }
 
+    /// Takes over a fetched file, which must lie on the store's file system and was checked against `digest`.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`].
+    pub fn adopt_source(&self, path: &Path, digest: &Digest) -> Result<(), StoreError> {
+        let target = self.source_path(digest);
+        let failed = || StoreError::io("moving into the store", &target);
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(failed())?;
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).map_err(failed())?;
+        File::open(path).and_then(|file| file.sync_all()).map_err(failed())?;
+        fs::rename(path, &target).map_err(failed())
+    }
+
     /// A blob to write; it vanishes unless it is committed.
     ///
     /// # Errors

@@ -113,17 +113,44 @@ pub struct Fetch<'a> {
     pub progress: Progress<'a>,
 }
 
+/// A release whose signature was checked: its `InRelease` file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedRelease {
+    /// The suite that was asked for.
+    pub suite: String,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+    /// What it says.
+    pub release: Release,
+}
+
+/// What archives offer, and who vouches for it.
+#[derive(Debug)]
+pub struct Offered {
+    /// The release of each suite.
+    pub releases: Vec<SignedRelease>,
+    /// Their indexes.
+    pub indexes: Vec<IndexFile>,
+}
+
 /// Fetches and verifies the indexes of all suites and components, in their order.
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub fn fetch(archives: &[Archive], with: Fetch<'_>) -> Result<Vec<IndexFile>, ArchiveError> {
-    let mut wanted = Vec::new();
+pub fn fetch(archives: &[Archive], with: Fetch<'_>) -> Result<Offered, ArchiveError> {
+    let (mut wanted, mut releases) = (Vec::new(), Vec::new());
     for archive in archives {
         for suite in &archive.suites {
-            wanted.extend(plan_suite(archive, suite, with)?);
+            let signed = fetch_release(archive, suite, with)?;
+            wanted.extend(plan_suite(archive, &signed, with)?);
+            releases.push(signed);
         }
     }
+    let indexes = load_all(&wanted, with)?;
+    Ok(Offered { releases, indexes })
+}
+
+fn load_all(wanted: &[Wanted], with: Fetch<'_>) -> Result<Vec<IndexFile>, ArchiveError> {
     std::thread::scope(|scope| {
         // A release has a handful of indexes, of which one is large: a thread each.
         let workers: Vec<_> = wanted.iter().map(|index| scope.spawn(move || index.load(with))).collect();
@@ -146,13 +173,8 @@ struct Wanted {
     plain: Option<ReleaseFile>,
 }
 
-fn plan_suite(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<Vec<Wanted>, ArchiveError> {
-    for name in archive.components.iter().map(String::as_str).chain([suite, with.arch]) {
-        if !is_confined(name) {
-            return Err(ArchiveError::Name(name.to_owned()));
-        }
-    }
-    let release = fetch_release(archive, suite, with)?;
+fn plan_suite(archive: &Archive, signed: &SignedRelease, with: Fetch<'_>) -> Result<Vec<Wanted>, ArchiveError> {
+    let SignedRelease { suite, release, .. } = signed;
     let architectures = match release.separate_all {
         true => vec![with.arch, "all"],
         false => vec![with.arch],
@@ -161,15 +183,15 @@ fn plan_suite(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<Vec<Wan
     for component in &archive.components {
         for arch in &architectures {
             let place = Place { archive, suite, component, arch };
-            match place.choose(&release)? {
+            match place.choose(release)? {
                 Some(index) => wanted.push(index),
                 None if *arch == "all" => {}
                 None => {
                     return Err(ArchiveError::Component {
-                        suite: suite.to_owned(),
+                        suite: suite.clone(),
                         component: component.clone(),
                         arch: with.arch.to_owned(),
-                        known: components_of(&release, with.arch),
+                        known: components_of(release, with.arch),
                     });
                 }
             }
@@ -180,7 +202,12 @@ fn plan_suite(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<Vec<Wan
 
 /// From the first mirror that answers; a release that is not trusted is an error, not a reason to
 /// ask another mirror, lest trouble go unseen.
-fn fetch_release(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<Release, ArchiveError> {
+fn fetch_release(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<SignedRelease, ArchiveError> {
+    for name in archive.components.iter().map(String::as_str).chain([suite, with.arch]) {
+        if !is_confined(name) {
+            return Err(ArchiveError::Name(name.to_owned()));
+        }
+    }
     let mut last = HttpError::NoMirror(archive.name.clone());
     for mirror in &archive.mirrors {
         let url = join(mirror, &format!("dists/{suite}/InRelease"));
@@ -193,6 +220,7 @@ fn fetch_release(archive: &Archive, suite: &str, with: Fetch<'_>) -> Result<Rele
         };
         let expectation = Expectation { suite, now: with.now, accept_expired: archive.accept_expired };
         return Release::verify(&data, with.keyring, &expectation)
+            .map(|release| SignedRelease { suite: suite.to_owned(), sha256: Digest::of(&data), release })
             .map_err(|source| ArchiveError::Release { url: shown(&url), source });
     }
     Err(last.into())

@@ -7,6 +7,7 @@ pub mod copyright;
 pub mod data_tar;
 pub mod deb;
 pub mod deb822;
+pub mod fetch;
 mod explain;
 pub mod index;
 pub mod mirror;
@@ -57,6 +58,9 @@ pub struct LockedPackage {
     /// What it conflicts with or breaks, as its control file says.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub conflicts: String,
+    /// Licences that its copyright file names, sorted; see [`copyright`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<String>,
 }
 
 /// The archive that is meant where none is named.

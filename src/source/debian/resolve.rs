@@ -270,5 +270,6 @@ fn locked(offer: &Offer<'_>, order: u32) -> LockedPackage {
         order,
         provides: package.provides.to_owned(),
         conflicts: conflicts.join(", "),
+        licenses: Vec::new(),
     }
 }

@@ -1,0 +1,285 @@
+//! Building: what the plan says is missing is fetched and made, then everything is assembled.
+
+mod layers;
+mod opened;
+mod os_files;
+mod starter;
+mod up_to_date;
+
+pub use opened::LayerBytes;
+
+use crate::{
+    boot::{
+        depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError,
+    },
+    image::{
+        merge::{MergeError, Merged, merge},
+        oci::{ImageInfo, RunSettings},
+    },
+    layer::{
+        tar::LayerIndex,
+        tree::{PathError, TreePath},
+    },
+    lock::{Inputs, Lock},
+    pack::{self, PackError, Packed},
+    plan::{Plan, PlanError, space},
+    recipe::{Image, Recipe},
+    source::http::{Client, Progress},
+    store::{Location, Record, Store, StoreError},
+};
+use gap_format::{
+    Timestamp,
+    statement::{Kind, Release, Statement},
+};
+use opened::Opened;
+use os_files::MergedFiles;
+use starter::{Parts, Starter};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// What a build needs besides recipe and lock.
+pub struct Request<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Its lock, which answers exactly what the recipe asks.
+    pub lock: &'a Lock,
+    /// Fetched sources and built layers.
+    pub store: &'a Store,
+    /// Does the downloads; absent when no connection may be opened.
+    pub client: Option<&'a Client>,
+    /// The bytes of the trust file that the appliance will go by.
+    pub trust: &'a [u8],
+    /// Where the artifact goes.
+    pub output: &'a Path,
+    /// The `gapimage` program, which the sandbox runs as its helper.
+    pub program: &'a Path,
+    /// Told of each step.
+    pub step: &'a dyn Fn(&str),
+    /// Told of bytes fetched or laid down.
+    pub progress: Progress<'a>,
+}
+
+/// What a build came to.
+#[derive(Debug)]
+pub struct Built {
+    /// The release statement.
+    pub statement: Statement,
+    /// Whether the artifact was there already.
+    pub up_to_date: bool,
+    /// The lock with the digests of files as they are now, if those changed.
+    pub lock: Option<Lock>,
+    /// Layers that were built, and why.
+    pub built: Vec<(String, String)>,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most variants pass on the error of one room")]
+pub enum BuildError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Space(#[from] space::NoSpace),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
+    #[error(transparent)]
+    Depmod(#[from] DepmodError),
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+    #[error(transparent)]
+    Uki(#[from] UkiError),
+    #[error(transparent)]
+    Esp(#[from] EspError),
+    /// Sources are missing and may not be fetched.
+    #[error("{count} sources of {bytes} bytes are not in the store, and --offline forbids fetching them; build once without it")]
+    Offline { count: usize, bytes: u64 },
+    /// A layer cannot be built.
+    #[error("layer `{layer}`: {source}")]
+    Layer { layer: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// The layers of an image contradict each other.
+    #[error("image `{image}`: {source}")]
+    Merge { image: String, source: MergeError },
+    /// A part of the boot image is not where it should be.
+    #[error("`{role}` names a layer without {path}: {source}")]
+    BootPart { role: &'static str, path: TreePath, source: io::Error },
+    #[error("{path}: {source}")]
+    Path { path: String, source: PathError },
+    #[error("the {0} is too large for this machine")]
+    TooLarge(&'static str),
+    /// A date lies outside what the format can hold.
+    #[error("{what} lies outside the years that a release can name")]
+    Date { what: &'static str },
+    #[error("looking at `{}`: {source}", path.display())]
+    Output { path: PathBuf, source: io::Error },
+}
+
+/// Builds the artifact.
+///
+/// # Errors
+/// [`BuildError`]; what was at the output before is untouched then, and the next build goes on from what was fetched and
+/// built.
+pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
+    let mut plan = Plan::new(request.recipe, request.lock)?;
+    let release_key = up_to_date::key(&plan, request.trust);
+    if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
+        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new() });
+    }
+    plan.look(request.store)?;
+    space::check(&plan.space(request.store, request.output)?)?;
+    layers::fetch(request, &plan)?;
+    let built = layers::build_missing(request, &plan)?;
+    let opened = opened::open_all(request, &plan)?;
+    let packed = assemble(request, &plan, &opened)?;
+    let lock = settle(request, &plan, &opened, &packed)?;
+    up_to_date::remember(request.store, &release_key, &packed.statement)?;
+    Ok(Built { statement: packed.statement, up_to_date: false, lock, built })
+}
+
+/// Merges the images, makes the boot image and packs everything.
+fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result<Packed, BuildError> {
+    let merged = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| {
+        let indexes: Vec<&LayerIndex> = layers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();
+        merge(&indexes).map_err(|source| BuildError::Merge { image: image.name.clone(), source })
+    });
+    let merged: Vec<Merged> = merged.collect::<Result<_, _>>()?;
+    let starter = starter(request, plan, opened, &merged)?;
+    (request.step)("assembling the artifact");
+    let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
+    loop {
+        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known)?;
+        match pack::pack(&inputs, request.output, request.progress) {
+            // Now that all digests are known, the second of two equal layers is left out.
+            Err(PackError::SameLayers(layers)) if known.iter().any(Option::is_none) => {
+                known = layers.iter().map(|layer| Some(layer.digest)).collect();
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+fn inputs<'a>(
+    request: &'a Request<'_>,
+    plan: &Plan<'_>,
+    opened: &'a [Opened],
+    merged: &'a [Merged],
+    starter: Option<&'a Starter>,
+    known: &[Option<gap_format::Digest>],
+) -> Result<pack::Inputs<'a>, BuildError> {
+    let used = plan.in_images();
+    let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, digest)| pack::Layer {
+        name: layer.name.clone(),
+        size: layer.index.size,
+        digest: *digest,
+        write: Box::new(|out| layer.bytes.write(out)),
+    });
+    let images = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| pack::Image {
+        info: info(request, image),
+        layers: layers.iter().filter_map(|number| used.binary_search(number).ok()).collect(),
+    });
+    let boot = starter.zip(request.recipe.images.iter().position(|image| image.boot)).map(|(starter, image)| pack::Boot {
+        image,
+        size: starter.esp_size(),
+        make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
+    });
+    Ok(pack::Inputs {
+        release: release(request)?,
+        layers: layers.collect(),
+        images: images.collect(),
+        merged,
+        boot,
+    })
+}
+
+fn release(request: &Request<'_>) -> Result<Release, BuildError> {
+    let appliance = &request.recipe.appliance;
+    let time = |seconds, what| Timestamp::from_seconds(seconds).map_err(|_| BuildError::Date { what });
+    Ok(Release {
+        kind: Kind::Appliance,
+        name: appliance.name.clone(),
+        version: appliance.version.clone(),
+        serial: appliance.serial,
+        rollback_to: appliance.rollback_to,
+        architecture: appliance.arch.name().to_owned(),
+        source_date: time(request.lock.source_date(), "the source date")?,
+        expires: appliance.expires.map(|expires| time(expires, "the expiry")).transpose()?,
+    })
+}
+
+fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
+    let config = &image.config;
+    ImageInfo {
+        name: image.name.clone(),
+        version: request.recipe.appliance.version.clone(),
+        created: request.lock.source_date(),
+        architecture: request.recipe.appliance.arch.name().to_owned(),
+        run: RunSettings {
+            user: config.user.clone().unwrap_or_default(),
+            env: config.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            working_dir: config.workdir.clone().unwrap_or_default(),
+            labels: config.labels.clone(),
+        },
+        ..ImageInfo::default()
+    }
+}
+
+fn starter(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    opened: &[Opened],
+    merged: &[Merged],
+) -> Result<Option<Starter>, BuildError> {
+    let Some(boot) = &request.recipe.boot else { return Ok(None) };
+    let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
+    let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
+    (request.step)("making the boot image");
+    let tool = |name: &str| -> Result<(Merged, usize), BuildError> {
+        let number = plan.number_of(name, &[]).ok_or_else(|| PlanError::NotLocked(name.to_owned()))?;
+        let indexes: Vec<&LayerIndex> = opened.get(number).map(|layer| &layer.index).into_iter().collect();
+        let merged = merge(&indexes).map_err(|source| BuildError::Merge { image: name.to_owned(), source })?;
+        Ok((merged, number))
+    };
+    let (stub, init) = (tool(&boot.stub)?, tool(&boot.init)?);
+    let reader = |number: &usize| opened.get(*number).map(|layer| layer.bytes.reader());
+    let files = |(merged, number)| MergedFiles::new(merged, reader(number).into_iter().collect());
+    let parts = Parts {
+        recipe: request.recipe,
+        stub: files((&stub.0, &stub.1)),
+        init: files((&init.0, &init.1)),
+        os: MergedFiles::new(os, layers.iter().filter_map(reader).collect()),
+        trust: request.trust,
+        source_date: request.lock.source_date(),
+    };
+    Starter::new(&parts).map(Some)
+}
+
+/// Notes where streamed layers lie now and what they are, for the next build and for the lock.
+fn settle(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    opened: &[Opened],
+    packed: &Packed,
+) -> Result<Option<Lock>, BuildError> {
+    let failed = |source| BuildError::Output { path: request.output.to_owned(), source };
+    let mut lock = request.lock.clone();
+    for (&number, made) in plan.in_images().iter().zip(&packed.layers) {
+        let (Some(planned), Some(opened)) = (plan.layers.get(number), opened.get(number)) else { continue };
+        if !matches!(planned.locked.inputs, Inputs::Files(_)) {
+            continue;
+        }
+        let location = Location::new(request.output, made.offset).map_err(failed)?;
+        let size = opened.index.size;
+        let record = Record { digest: made.digest, size, verity_root: made.root, location };
+        request.store.put_record(&planned.key, &record)?;
+        planned.ingredients.remember(request.store, &planned.identity())?;
+        lock.set_files(planned.locked, made.digest, size);
+    }
+    Ok((lock != *request.lock).then_some(lock))
+}

@@ -1,0 +1,94 @@
+//! Layers that are there to be laid down: their bytes and their indexes.
+
+use super::{BuildError, Request};
+use crate::{
+    layer::tar::{LayerIndex, TarPlan, read_index},
+    plan::{Plan, PlanError, State},
+};
+use gap_format::{Digest, ReadAt, Slice};
+use std::{
+    fs::File,
+    io::{self, Write},
+};
+
+/// Bytes copied at once.
+const CHUNK: usize = 1 << 20;
+
+/// A layer whose bytes can be had.
+pub struct Opened<'p> {
+    /// Its name in the recipe.
+    pub name: String,
+    /// What it holds.
+    pub index: LayerIndex,
+    /// Its digest, if it was made before.
+    pub digest: Option<Digest>,
+    /// Its bytes.
+    pub bytes: LayerBytes<'p>,
+}
+
+/// Where the bytes of a layer come from.
+pub enum LayerBytes<'p> {
+    /// A range of a file: the store's own, or an artifact made before.
+    Stored {
+        /// The bytes.
+        slice: Slice<File>,
+        /// How many there are.
+        size: u64,
+    },
+    /// Files beside the recipe, laid out as a tar.
+    Streamed(&'p TarPlan),
+}
+
+impl LayerBytes<'_> {
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Streamed(tar) => tar.write(out),
+            Self::Stored { slice, size } => {
+                let mut chunk = vec![0; CHUNK];
+                let mut at = 0;
+                while at < *size {
+                    let count = usize::try_from(*size - at).unwrap_or(CHUNK).min(CHUNK);
+                    let part = chunk.get_mut(..count).unwrap_or_default();
+                    slice.read_exact_at(part, at)?;
+                    out.write_all(part)?;
+                    at += count as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The bytes of a layer that was made before; a streamed one has none until it is laid down.
+    pub fn reader(&self) -> &dyn ReadAt {
+        match self {
+            Self::Stored { slice, .. } => slice,
+            Self::Streamed(_) => &NOTHING,
+        }
+    }
+}
+
+static NOTHING: [u8; 0] = [];
+
+/// Opens every layer of the plan.
+///
+/// # Errors
+/// [`BuildError`] if one vanished from the store meanwhile, or is damaged there.
+pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Opened<'p>>, BuildError> {
+    let opened = plan.layers.iter().map(|planned| {
+        let name = planned.place.layer.name.clone();
+        if let State::Streamed { tar, .. } = &planned.state {
+            return Ok(Opened { name, index: tar.index(), digest: None, bytes: LayerBytes::Streamed(tar) });
+        }
+        let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
+        let size = found.record.size;
+        let slice = Slice::new(found.file, found.offset, size);
+        let index = read_index(&slice, size)
+            .map_err(|source| BuildError::Layer { layer: name.clone(), source: Box::new(source) })?;
+        Ok(Opened { name, index, digest: Some(found.record.digest), bytes: LayerBytes::Stored { slice, size } })
+    });
+    opened.collect()
+}

@@ -1,0 +1,62 @@
+//! Fetching locked packages into the store.
+
+use super::{LockedPackage, mirror};
+use crate::{
+    source::http::{Client, Download, HttpError, Progress},
+    store::{Store, StoreError},
+};
+use gap_format::Digest;
+use std::collections::BTreeMap;
+
+/// Why packages cannot be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// See [`mirror::MirrorError`].
+    #[error(transparent)]
+    Mirror(#[from] mirror::MirrorError),
+    /// See [`HttpError`].
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Fetches what of `packages` the store lacks, several at once, each checked by size and digest. An interrupted download
+/// goes on where it stopped. `mirrors` are those of the recipe; without any, environment or host decide.
+///
+/// # Errors
+/// [`FetchError`]; what was fetched before stays.
+pub fn fetch_packages<'p>(
+    packages: impl IntoIterator<Item = &'p LockedPackage>,
+    mirrors: &[String],
+    client: &Client,
+    store: &Store,
+    progress: Progress<'_>,
+) -> Result<(), FetchError> {
+    let mut known = BTreeMap::new();
+    let mut items = BTreeMap::new();
+    for package in packages {
+        if store.has_source(&package.sha256, Some(package.size)) {
+            continue;
+        }
+        if !known.contains_key(&package.archive) {
+            known.insert(package.archive.clone(), mirror::find(mirrors, &package.archive)?);
+        }
+        let mirrors = known.get(&package.archive).cloned().unwrap_or_default();
+        let item = Download { mirrors, path: package.path.clone(), size: package.size, sha256: package.sha256 };
+        items.insert(package.sha256, item);
+    }
+    if items.is_empty() {
+        return Ok(());
+    }
+    let wanted = Digest::of(b"packages");
+    let directory = store.cache_dir("downloads", &wanted)?;
+    let _alone = store.build_lock(&wanted, || ())?;
+    let items: Vec<Download> = items.into_values().filter(|item| !store.has_source(&item.sha256, Some(item.size))).collect();
+    let paths = client.download_all(&items, &directory, progress)?;
+    for (item, path) in items.iter().zip(paths) {
+        store.adopt_source(&path, &item.sha256)?;
+    }
+    Ok(())
+}
