@@ -1,4 +1,5 @@
 //! Layers: trees of files as deterministic tars.
 
+pub mod cargo;
 pub mod tar;
 pub mod tree;
