@@ -12,6 +12,7 @@ mod stage;
 mod tests;
 mod toolchain;
 
+pub(crate) use crates::pins_exactly;
 pub use crates::{fetch, unpack_crates};
 pub use error::CargoError;
 pub use stage::Staged;
