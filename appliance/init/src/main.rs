@@ -20,9 +20,8 @@ use std::{env, fs, panic, panic::AssertUnwindSafe, path::Path, process::ExitCode
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|argument| argument == agent::ENTER) {
-        if let Err(stop) = agent::enter() {
-            eprintln!("gap-init: {stop}");
-        }
+        let Err(stop) = agent::enter();
+        eprintln!("gap-init: {stop}");
         return ExitCode::FAILURE;
     }
     if !rustix::process::getpid().is_init() {
@@ -133,8 +132,8 @@ fn tell_release(story: &Story, found: &Found<Trusted>, now: u64) {
     let release = &found.release.statement;
     let place = found.file.clone().unwrap_or_else(|| found.node.display().to_string());
     story.tell(format_args!("release {} {}, serial {}, on {place}", release.name, release.version, release.serial));
-    for signer in &release.signers {
-        story.tell(format_args!("signed by {signer}"));
+    for (name, key) in found.release.signer_names.iter().zip(&release.signers) {
+        story.tell(format_args!("signed by {name}, key {key}"));
     }
     if release.expires.is_some_and(|expires| expires <= now) {
         story.tell("this release has expired: it still starts, and no gate accepts it any more");

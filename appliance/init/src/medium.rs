@@ -111,7 +111,7 @@ struct Search<'a, T> {
     root: &'a Path,
     story: &'a Story,
     modules: &'a mut Modules,
-    check: &'a dyn Fn(&HeadCopy<File>) -> Result<T, Stop>,
+    check: &'a dyn Fn(&File, u64) -> Result<T, Stop>,
     /// Devices that were looked at.
     done: BTreeSet<String>,
     /// Those of them that hold a release themselves.

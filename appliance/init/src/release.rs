@@ -42,6 +42,8 @@ pub struct Blob {
 pub struct Trusted {
     /// What the signed statement says, and who signed it.
     pub statement: boot_report::Release,
+    /// Names that the trust root gives to the signers, in the order of their key ids in the statement.
+    pub signer_names: Vec<String>,
     /// The OS image: metadata first, then its layers bottom to top.
     pub os: Vec<Blob>,
 }
@@ -96,6 +98,7 @@ pub fn verify(medium: &dyn ReadAt, len: u64, trust: &Trust, wanted: &Wanted) -> 
             signers: release.signers().iter().map(|signer| signer.key.to_string()).collect(),
             expires: statement.release.expires.map(gap_format::Timestamp::seconds),
         },
+        signer_names: release.signers().iter().map(|signer| signer.name.clone()).collect(),
         os: blobs(&set, &titles(&image)),
     })
 }
@@ -129,3 +132,6 @@ fn blobs(set: &MountSet, titles: &BTreeMap<Digest, String>) -> Vec<Blob> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
