@@ -1,1 +1,5 @@
-//! Placeholder room
+//! Sources: where the contents of layers come from, resolved online to pinned digests.
+
+pub mod debian;
+pub mod files;
+pub mod http;
