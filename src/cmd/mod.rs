@@ -271,9 +271,6 @@ fn block_size(text: &str) -> Result<u16, String> {
 
 /// Runs the command line and gives the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = crate::layer::sandbox::entry(std::env::args_os()) {
-        return code;
-    }
     match Cli::try_parse() {
         Ok(cli) => match run(cli.command) {
             Ok(()) => ExitCode::SUCCESS,
