@@ -1,5 +1,7 @@
 //! Layers: trees of files as deterministic tars.
 
 pub mod cargo;
+pub mod sandbox;
+pub mod stack;
 pub mod tar;
 pub mod tree;

@@ -3,10 +3,13 @@
 //! Every source produces a [`Tree`]; the layer writer consumes it. The order is that of the path's
 //! bytes, so nothing depends on the order of a directory or a hash map.
 
+use gap_format::ReadAt;
 use std::{
     collections::BTreeMap,
     fmt,
     fs::File,
+    io,
+    ops::Bound,
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -197,7 +200,7 @@ impl Content {
     ///
     /// # Errors
     /// What the system said; `UnexpectedEof` if the file shrank.
-    pub fn read(&self) -> std::io::Result<Vec<u8>> {
+    pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::Bytes(data) => Ok(data.to_vec()),
             Self::Slice { file, offset, len } => read_range(file, *offset, *len),
@@ -206,10 +209,81 @@ impl Content {
     }
 }
 
-fn read_range(file: &File, offset: u64, len: u64) -> std::io::Result<Vec<u8>> {
-    let len = usize::try_from(len).map_err(|_| std::io::ErrorKind::OutOfMemory)?;
+/// How much of two files is compared at once, in bytes.
+const COMPARED: usize = 1 << 16;
+
+impl Content {
+    /// Whether `other` holds the same bytes; both are read only if nothing cheaper tells.
+    ///
+    /// # Errors
+    /// What the system said; `UnexpectedEof` if a file shrank.
+    pub fn same_bytes(&self, other: &Self) -> io::Result<bool> {
+        if self.len() != other.len() {
+            return Ok(false);
+        }
+        match (self, other) {
+            (Self::Slice { file, offset, .. }, Self::Slice { file: other_file, offset: other_offset, .. })
+                if Arc::ptr_eq(file, other_file) && offset == other_offset =>
+            {
+                return Ok(true);
+            }
+            (Self::Path { path, .. }, Self::Path { path: other_path, .. }) if path == other_path => return Ok(true),
+            _ => {}
+        }
+        let (ours, theirs) = (self.open()?, other.open()?);
+        let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
+        for at in (0..self.len()).step_by(COMPARED) {
+            let count = usize::try_from(self.len() - at).map_or(COMPARED, |rest| rest.min(COMPARED));
+            left.truncate(count);
+            right.truncate(count);
+            ours.read_exact_at(&mut left, at)?;
+            theirs.read_exact_at(&mut right, at)?;
+            if left != right {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens the content for reads at any offset, counted from its own first byte.
+    ///
+    /// # Errors
+    /// What the system said when it opened the file.
+    pub fn open(&self) -> io::Result<OpenContent> {
+        Ok(OpenContent(match self {
+            Self::Bytes(data) => Opened::Memory(Arc::clone(data)),
+            Self::Slice { file, offset, .. } => Opened::File(Arc::clone(file), *offset),
+            Self::Path { path, .. } => Opened::File(Arc::new(File::open(path)?), 0),
+        }))
+    }
+}
+
+/// [`Content`] ready to be read.
+#[derive(Debug)]
+pub struct OpenContent(Opened);
+
+#[derive(Debug)]
+enum Opened {
+    Memory(Arc<[u8]>),
+    File(Arc<File>, u64),
+}
+
+impl ReadAt for OpenContent {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        match &self.0 {
+            Opened::Memory(data) => ReadAt::read_exact_at(&**data, buf, offset),
+            Opened::File(file, start) => {
+                let at = start.checked_add(offset).ok_or(io::ErrorKind::UnexpectedEof)?;
+                FileExt::read_exact_at(&**file, buf, at)
+            }
+        }
+    }
+}
+
+fn read_range(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut data = vec![0; len];
-    file.read_exact_at(&mut data, offset)?;
+    FileExt::read_exact_at(file, &mut data, offset)?;
     Ok(data)
 }
 
@@ -274,6 +348,34 @@ pub enum Node {
     Whiteout,
 }
 
+impl Node {
+    /// Owner, mode and time; hard links and whiteouts have none of their own.
+    pub const fn meta(&self) -> Option<&Meta> {
+        match self {
+            Self::Directory { meta, .. }
+            | Self::File { meta, .. }
+            | Self::Symlink { meta, .. }
+            | Self::CharDevice { meta, .. }
+            | Self::BlockDevice { meta, .. }
+            | Self::Fifo { meta } => Some(meta),
+            Self::HardLink { .. } | Self::Whiteout => None,
+        }
+    }
+
+    /// Owner, mode and time, to change them.
+    pub const fn meta_mut(&mut self) -> Option<&mut Meta> {
+        match self {
+            Self::Directory { meta, .. }
+            | Self::File { meta, .. }
+            | Self::Symlink { meta, .. }
+            | Self::CharDevice { meta, .. }
+            | Self::BlockDevice { meta, .. }
+            | Self::Fifo { meta } => Some(meta),
+            Self::HardLink { .. } | Self::Whiteout => None,
+        }
+    }
+}
+
 /// A tree: nodes by path, parents implied by the path order.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
@@ -306,9 +408,22 @@ impl Tree {
         self.nodes.get_mut(path)
     }
 
+    /// The nodes below `path`, without its own.
+    pub fn below(&self, path: &TreePath) -> impl Iterator<Item = (&TreePath, &Node)> {
+        // `/` + 1 = `0`: all that begins with `path/` lies between these two.
+        let after = |last: u8| if path.is_root() { path.0.clone() } else { [path.0.as_slice(), &[last]].concat() };
+        let end = if path.is_root() { Bound::Unbounded } else { Bound::Excluded(TreePath(after(b'0'))) };
+        self.nodes.range((Bound::Excluded(TreePath(after(b'/'))), end))
+    }
+
     /// All nodes in the order of their paths' bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&TreePath, &Node)> {
         self.nodes.iter()
+    }
+
+    /// All nodes in the order of their paths' bytes, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TreePath, &mut Node)> {
+        self.nodes.iter_mut()
     }
 
     /// Number of nodes.
@@ -350,6 +465,32 @@ mod tests {
         assert_eq!(TreePath::new(b"a\0b"), Err(PathError::Nul));
         assert_eq!(TreePath::new("x".repeat(256)), Err(PathError::TooLong));
         assert!(TreePath::new("./").unwrap().is_root());
+    }
+
+    #[test]
+    fn below_is_what_begins_with_the_path_and_a_slash() {
+        let node = || Node::Whiteout;
+        let tree: Tree = ["a", "a-b", "a/b", "a/b/c", "a0", "b"]
+            .map(|path| (TreePath::new(path).unwrap(), node()))
+            .into_iter()
+            .collect();
+        let below =
+            |path| tree.below(&TreePath::new(path).unwrap()).map(|(path, _)| path.to_string()).collect::<Vec<_>>();
+        assert_eq!(below("a"), ["/a/b", "/a/b/c"]);
+        assert_eq!(below("b"), [""; 0]);
+        assert_eq!(below("").len(), 6);
+    }
+
+    #[test]
+    fn equal_bytes_are_seen_wherever_they_lie() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[b"_".as_slice(), &[7; 100_000]].concat()).unwrap();
+        let slice = Content::Slice { file: Arc::new(file), offset: 1, len: 100_000 };
+        assert!(slice.same_bytes(&Content::bytes(vec![7; 100_000])).unwrap());
+        assert!(!slice.same_bytes(&Content::bytes(vec![7; 99_999])).unwrap());
+        let mut other = vec![7; 100_000];
+        other[99_999] = 8;
+        assert!(!slice.same_bytes(&Content::bytes(other)).unwrap());
     }
 
     #[test]

@@ -2,3 +2,5 @@
 
 pub mod cargo;
 pub mod debian;
+pub mod files;
+pub mod http;

@@ -1,12 +1,15 @@
 //! Debian archives: mirrors, signed releases, package indexes, dependency resolution and `.deb`
 //! files, all in-process.
 
+pub mod archive;
 pub mod compression;
+pub mod copyright;
 pub mod data_tar;
 pub mod deb;
 pub mod deb822;
 mod explain;
 pub mod index;
+pub mod mirror;
 pub mod openpgp;
 mod order;
 pub mod packages;

@@ -1,0 +1,365 @@
+//! Files and directories beside the recipe, as a tree that depends on nothing but their names,
+//! contents and executable bits.
+
+use super::debian::data_tar::stays_inside;
+use crate::layer::tree::{Content, Meta, Node, PathError, Tree, TreePath};
+use gap_format::Digest;
+use sha2::{Digest as _, Sha256};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Read},
+    num::NonZeroUsize,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// One entry of a recipe's `files`.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The directory that the recipe lies in.
+    pub base: &'a Path,
+    /// File or directory, relative to it.
+    pub path: &'a Path,
+    /// Where it goes in the image; a trailing `/` puts a file into that directory under its own name.
+    pub to: &'a str,
+    /// Permission bits of files instead of 0644 or 0755; directories get the matching search bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time of everything, seconds since 1970.
+    pub mtime: i64,
+}
+
+/// Why files cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Reading failed.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The destination or a name cannot be used.
+    #[error("{path}: {source}")]
+    Name {
+        /// The path.
+        path: String,
+        /// Why.
+        source: PathError,
+    },
+    /// Permission bits beyond `7777`.
+    #[error("mode {0:o} is not within 7777 (octal)")]
+    Mode(u32),
+    /// A link that leads out of the directory that is taken.
+    #[error(
+        "the symbolic link {path} leads out of the directory, to `{target}`; take its target too, or link to an absolute path of the image"
+    )]
+    LeadsOut {
+        /// The link.
+        path: String,
+        /// Where it points.
+        target: String,
+    },
+    /// A socket, device or pipe.
+    #[error("{0} is neither a file, a directory nor a symbolic link")]
+    Special(String),
+    /// A file placed at the root itself.
+    #[error("{0} is a file and cannot become the root directory; end `to` with its name")]
+    Root(String),
+}
+
+/// Takes a file or a whole directory. Symbolic links are kept, save `path` itself, which is followed.
+/// Contents stay where they are ([`Content::Path`]); directories above the destination get no node.
+///
+/// # Errors
+/// [`FilesError`].
+pub fn collect(request: &Request<'_>) -> Result<Tree, FilesError> {
+    if let Some(mode) = request.mode.filter(|mode| *mode > 0o7777) {
+        return Err(FilesError::Mode(mode));
+    }
+    let source = request.base.join(request.path);
+    let metadata = fs::metadata(&source).map_err(|error| unreadable(&source, error))?;
+    let name_error = |source| FilesError::Name { path: request.to.to_owned(), source };
+    let mut to = TreePath::new(request.to).map_err(name_error)?;
+    let mut collector = Collector { request, tree: Tree::new() };
+    if metadata.is_dir() {
+        collector.directory(&source, &TreePath::root(), &to)?;
+        return Ok(collector.tree);
+    }
+    if request.to.ends_with('/') {
+        let name = source.file_name().unwrap_or_default();
+        to = to.join(name.as_bytes()).map_err(name_error)?;
+    }
+    if to.is_root() {
+        return Err(FilesError::Root(shown(&source)));
+    }
+    collector.file(&source, &metadata, to)?;
+    Ok(collector.tree)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn unreadable(path: &Path, source: io::Error) -> FilesError {
+    FilesError::Read { path: shown(path), source }
+}
+
+struct Collector<'a> {
+    request: &'a Request<'a>,
+    tree: Tree,
+}
+
+impl Collector<'_> {
+    /// `within` is the directory's path below the one that was asked for.
+    fn directory(&mut self, source: &Path, within: &TreePath, to: &TreePath) -> Result<(), FilesError> {
+        if !to.is_root() {
+            let mode = self.request.mode.map_or(0o755, |mode| mode & 0o777 | (mode & 0o444) >> 2);
+            self.tree.insert(to.clone(), Node::Directory { meta: self.meta(mode), opaque: false });
+        }
+        for entry in fs::read_dir(source).map_err(|error| unreadable(source, error))? {
+            let entry = entry.map_err(|error| unreadable(source, error))?;
+            self.entry(&entry.path(), &entry.file_name(), within, to)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, source: &Path, name: &OsStr, within: &TreePath, to: &TreePath) -> Result<(), FilesError> {
+        let name_error = |error| FilesError::Name { path: shown(source), source: error };
+        let within = within.join(name.as_bytes()).map_err(name_error)?;
+        let to = to.join(name.as_bytes()).map_err(name_error)?;
+        let metadata = fs::symlink_metadata(source).map_err(|error| unreadable(source, error))?;
+        if metadata.is_dir() {
+            return self.directory(source, &within, &to);
+        }
+        if !metadata.is_symlink() {
+            return self.file(source, &metadata, to);
+        }
+        let target = fs::read_link(source).map_err(|error| unreadable(source, error))?.into_os_string();
+        if !stays_inside(&within, target.as_bytes()) {
+            return Err(FilesError::LeadsOut { path: shown(source), target: target.display().to_string() });
+        }
+        self.tree.insert(to, Node::Symlink { meta: self.meta(0o777), target: target.as_bytes().to_vec() });
+        Ok(())
+    }
+
+    fn file(&mut self, source: &Path, metadata: &fs::Metadata, to: TreePath) -> Result<(), FilesError> {
+        if !metadata.is_file() {
+            return Err(FilesError::Special(shown(source)));
+        }
+        // Only the owner's executable bit is content; the others follow the umask of a checkout.
+        let usual = if metadata.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+        let meta = self.meta(self.request.mode.unwrap_or(usual));
+        let content = Content::Path { path: source.into(), len: metadata.len() };
+        self.tree.insert(to, Node::File { meta, content });
+        Ok(())
+    }
+
+    fn meta(&self, mode: u32) -> Meta {
+        let Request { uid, gid, mtime, .. } = *self.request;
+        Meta { uid, gid, ..Meta::root_owned(mode, mtime) }
+    }
+}
+
+/// The identity of collected files: a digest over paths, kinds, owners, modes and the digests of all
+/// contents, which `threads` threads compute. Times do not enter, as the caller gives them.
+///
+/// # Errors
+/// [`FilesError::Read`], also when a file has changed its length since it was collected.
+pub fn identity(tree: &Tree, threads: NonZeroUsize) -> Result<Digest, FilesError> {
+    let nodes: Vec<(&TreePath, &Node)> = tree.iter().collect();
+    let contents = digests(&nodes, threads)?;
+    let mut hasher = Sha256::new();
+    let mut contents = contents.iter();
+    for (path, node) in nodes {
+        let (kind, meta, data): (u8, &Meta, &[u8]) = match node {
+            Node::Directory { meta, .. } => (b'd', meta, &[]),
+            Node::File { meta, .. } => {
+                (b'f', meta, contents.next().map(|digest| &digest.as_bytes()[..]).unwrap_or_default())
+            }
+            Node::Symlink { meta, target } => (b'l', meta, target),
+            // A collected tree has no other kinds.
+            _ => continue,
+        };
+        // Lengths before what varies in length keep two trees from reading alike.
+        hasher.update([kind]);
+        hasher.update((path.as_bytes().len() as u64).to_le_bytes());
+        hasher.update(path.as_bytes());
+        for number in [meta.mode, meta.uid, meta.gid] {
+            hasher.update(number.to_le_bytes());
+        }
+        hasher.update((data.len() as u64).to_le_bytes());
+        hasher.update(data);
+    }
+    Ok(Digest::from(hasher))
+}
+
+/// The digests of all regular files, in their order; large files are begun first.
+fn digests(nodes: &[(&TreePath, &Node)], threads: NonZeroUsize) -> Result<Vec<Digest>, FilesError> {
+    let contents: Vec<&Content> = nodes
+        .iter()
+        .filter_map(|(_, node)| match node {
+            Node::File { content, .. } => Some(content),
+            _ => None,
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..contents.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(contents.get(index).map_or(0, |content| content.len())));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.extend(contents.get(index).map(|content| (index, hash(content))));
+        }
+        done
+    };
+    let mut results = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..threads.get().min(contents.len())).map(|_| scope.spawn(work)).collect();
+        let mut results = work();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => results.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    });
+    results.sort_by_key(|&(index, _)| index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+fn hash(content: &Content) -> Result<Digest, FilesError> {
+    let Content::Path { path, len } = content else {
+        let data = content.read().map_err(|error| unreadable(&PathBuf::new(), error))?;
+        return Ok(Digest::of(&data));
+    };
+    hash_file(path, *len).map_err(|error| unreadable(path, error))
+}
+
+fn hash_file(path: &Path, len: u64) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            read => {
+                hasher.update(buffer.get(..read).unwrap_or_default());
+                total += read as u64;
+            }
+        }
+    }
+    if total != len {
+        return Err(io::Error::other(format!(
+            "it had {len} bytes and has {total} now; leave it alone while it is read"
+        )));
+    }
+    Ok(Digest::from(hasher))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn request<'a>(base: &'a Path, path: &'a str, to: &'a str) -> Request<'a> {
+        Request { base, path: Path::new(path), to, mode: None, uid: 0, gid: 0, mtime: 7 }
+    }
+
+    fn site() -> tempfile::TempDir {
+        let base = tempfile::tempdir().unwrap();
+        let site = base.path().join("site");
+        fs::create_dir_all(site.join("bin")).unwrap();
+        fs::write(site.join("motd"), "hello").unwrap();
+        fs::write(site.join("bin/run"), "#!").unwrap();
+        fs::set_permissions(site.join("bin/run"), PermissionsExt::from_mode(0o700)).unwrap();
+        fs::set_permissions(site.join("motd"), PermissionsExt::from_mode(0o600)).unwrap();
+        symlink("../motd", site.join("bin/link")).unwrap();
+        symlink("/usr/bin/env", site.join("absolute")).unwrap();
+        base
+    }
+
+    fn listing(tree: &Tree) -> Vec<String> {
+        tree.iter()
+            .map(|(path, node)| match node {
+                Node::Directory { meta, .. } => format!("{path} d{:o} {}", meta.mode, meta.mtime),
+                Node::File { meta, content } => format!("{path} f{:o} {}", meta.mode, content.len()),
+                Node::Symlink { target, .. } => format!("{path} -> {}", target.escape_ascii()),
+                _ => unreachable!(),
+            })
+            .collect()
+    }
+
+    fn identity_of(tree: &Tree) -> Digest {
+        identity(tree, NonZeroUsize::new(3).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_taken_whole_with_settled_modes() {
+        let base = site();
+        let tree = collect(&request(base.path(), "site", "/etc/site")).unwrap();
+        let expected = [
+            "/etc/site d755 7",
+            "/etc/site/absolute -> /usr/bin/env",
+            "/etc/site/bin d755 7",
+            "/etc/site/bin/link -> ../motd",
+            "/etc/site/bin/run f755 2",
+            "/etc/site/motd f644 5",
+        ];
+        assert_eq!(listing(&tree), expected);
+        fs::remove_file(base.path().join("site/bin/link")).unwrap();
+        let with_mode = Request { mode: Some(0o640), ..request(base.path(), "site/bin", "/b") };
+        assert_eq!(listing(&collect(&with_mode).unwrap()), ["/b d750 7", "/b/run f640 2"]);
+    }
+
+    #[test]
+    fn a_file_goes_where_it_is_told() {
+        let base = site();
+        let one = |to: &str| listing(&collect(&request(base.path(), "site/motd", to)).unwrap());
+        assert_eq!(one("/etc/motd"), ["/etc/motd f644 5"]);
+        assert_eq!(one("/etc/"), ["/etc/motd f644 5"]);
+        assert!(matches!(collect(&request(base.path(), "site/motd", "..")), Err(FilesError::Name { .. })));
+        assert!(matches!(collect(&request(base.path(), "none", "/x")), Err(FilesError::Read { .. })));
+        let set = Request { mode: Some(0o4755), uid: 5, ..request(base.path(), "site/motd", "/m") };
+        assert_eq!(listing(&collect(&set).unwrap()), ["/m f4755 5"]);
+    }
+
+    #[test]
+    fn links_that_lead_out_and_special_files_are_refused() {
+        let base = site();
+        symlink("../../../etc/passwd", base.path().join("site/bin/out")).unwrap();
+        let error = collect(&request(base.path(), "site", "/deep/er/x")).unwrap_err();
+        assert!(matches!(error, FilesError::LeadsOut { .. }), "{error}");
+        let special = Path::new("/dev/null");
+        let request = Request { path: special, ..request(base.path(), "", "/x") };
+        assert!(matches!(collect(&request), Err(FilesError::Special(_))));
+    }
+
+    #[test]
+    fn identity_is_that_of_names_and_contents_not_of_the_checkout() {
+        let (one, two) = (site(), site());
+        let identity_at = |base: &Path| identity_of(&collect(&request(base, "site", "/x")).unwrap());
+        fs::set_permissions(two.path().join("site/motd"), PermissionsExt::from_mode(0o664)).unwrap();
+        assert_eq!(identity_at(one.path()), identity_at(two.path()));
+        fs::write(two.path().join("site/motd"), "hellO").unwrap();
+        assert_ne!(identity_at(one.path()), identity_at(two.path()));
+        fs::write(two.path().join("site/motd"), "hello").unwrap();
+        fs::set_permissions(two.path().join("site/motd"), PermissionsExt::from_mode(0o744)).unwrap();
+        assert_ne!(identity_at(one.path()), identity_at(two.path()));
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_refused() {
+        let base = site();
+        let tree = collect(&request(base.path(), "site", "/x")).unwrap();
+        fs::write(base.path().join("site/motd"), "longer than before").unwrap();
+        assert!(identity(&tree, NonZeroUsize::MIN).is_err());
+    }
+}

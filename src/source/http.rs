@@ -1,0 +1,472 @@
+//! Downloads: bounded, resumed, checked before they get their name.
+
+mod part;
+
+use gap_format::Digest;
+use part::Part;
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+use ureq::{
+    Agent, Timeout,
+    tls::{RootCerts, TlsConfig},
+};
+
+/// Bytes moved at a time.
+const CHUNK: usize = 128 << 10;
+/// Slowest pace accepted, in bytes a second over one stall period.
+const PACE_MIN: u64 = 1 << 10;
+
+/// Time limits and persistence.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a connection may take to stand.
+    pub connect: Duration,
+    /// How long a mirror may send (next to) nothing.
+    pub stall: Duration,
+    /// How often an attempt may fail in a row without a byte gained.
+    pub attempts: u32,
+    /// Pause after the first failure; doubled after each further one.
+    pub pause: Duration,
+    /// How many downloads run at once.
+    pub parallel: NonZeroUsize,
+}
+
+impl Default for Settings {
+    /// 20 s to connect, 30 s of silence, 4 attempts with pauses from 0.5 s, 8 downloads at once.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            stall: Duration::from_secs(30),
+            attempts: 4,
+            pause: Duration::from_millis(500),
+            parallel: NonZeroUsize::new(8).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// Why a download failed. URLs are shown without credentials and queries.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address cannot be used.
+    #[error("cannot download from `{url}`: only http://, https:// and file:// addresses are known")]
+    Address {
+        /// The address.
+        url: String,
+    },
+    /// No connection came about.
+    #[error("cannot reach {url}: {reason}; check the network and the proxy settings, or choose another mirror")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The server answered with an error.
+    #[error("{url}: the server answers {status}{}", status_advice(*status))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// HTTP status code.
+        status: u16,
+    },
+    /// The server went silent.
+    #[error("{url}: the server sent (next to) nothing for {seconds} s; try again, or choose another mirror")]
+    Stalled {
+        /// What was asked for.
+        url: String,
+        /// The time limit.
+        seconds: u64,
+    },
+    /// The connection ended before the file did.
+    #[error("{url}: the connection ended after {got} of {expected} bytes; try again, or choose another mirror")]
+    Truncated {
+        /// What was asked for.
+        url: String,
+        /// Bytes received.
+        got: u64,
+        /// Bytes expected.
+        expected: u64,
+    },
+    /// More came than should.
+    #[error(
+        "{url}: it is larger than the {limit} bytes that it should have; the mirror is out of step or lies, choose another one"
+    )]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// Bytes expected at most.
+        limit: u64,
+    },
+    /// The bytes are not those that were promised.
+    #[error(
+        "{url}: it has digest {found}, but {expected} was promised; the mirror is out of step or lies, choose another one"
+    )]
+    Digest {
+        /// What was asked for.
+        url: String,
+        /// What was promised.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// A local file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no mirror to ask.
+    #[error("no mirror is known for `{0}`")]
+    NoMirror(String),
+}
+
+fn status_advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 | 407 => " (not allowed); check credentials and proxy settings",
+        404 | 410 => " (it is not there); the lock may be older than the mirror, lock again or choose another mirror",
+        429 => " (too many requests); try again later",
+        500.. => " (its own fault); try again later, or choose another mirror",
+        _ => "",
+    }
+}
+
+impl HttpError {
+    /// Whether the same request may succeed a little later.
+    const fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Truncated { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 429 | 500..),
+            _ => false,
+        }
+    }
+}
+
+/// A file to be fetched, known by its digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// Addresses below which `path` is found, in order of preference.
+    pub mirrors: Vec<String>,
+    /// Path below the mirror.
+    pub path: String,
+    /// Exact size in bytes.
+    pub size: u64,
+    /// Digest.
+    pub sha256: Digest,
+}
+
+/// Told how many more bytes are there, be they new or left by an earlier attempt; called from several
+/// threads.
+pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Downloads over HTTP and from `file://`, through the proxies that the environment names.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: Agent,
+    settings: Settings,
+}
+
+impl Client {
+    /// A client with connections of its own, trusting the certificates that the system trusts.
+    pub fn new(settings: Settings) -> Self {
+        let config = Agent::config_builder()
+            .timeout_resolve(Some(settings.connect))
+            .timeout_connect(Some(settings.connect))
+            .timeout_recv_response(Some(settings.stall))
+            .timeout_per_read(Some(settings.stall))
+            .http_status_as_error(false)
+            .max_idle_connections_per_host(settings.parallel.get())
+            .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
+            // Digests are those of the files themselves.
+            .accept_encoding("identity")
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .build();
+        Self { agent: config.new_agent(), settings }
+    }
+
+    /// Fetches a small file into memory.
+    ///
+    /// # Errors
+    /// [`HttpError`]; [`HttpError::TooLarge`] past `max` bytes.
+    pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
+        self.persist(|| {
+            let mut data = Vec::new();
+            let mut body = self.open(url, 0)?;
+            self.pump(url, &mut body.reader, |chunk| {
+                if data.len() as u64 + chunk.len() as u64 > max {
+                    return Err(HttpError::TooLarge { url: shown(url), limit: max });
+                }
+                data.extend_from_slice(chunk);
+                Ok(())
+            })?;
+            match body.length {
+                Some(expected) if expected != data.len() as u64 => {
+                    Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
+                }
+                _ => Ok(data),
+            }
+        })
+    }
+
+    /// Fetches a file into `directory`, under the hexadecimal digits of its digest. What is there
+    /// already is not fetched again; what an earlier attempt left in `DIGEST.part` is continued.
+    ///
+    /// # Errors
+    /// [`HttpError`] of the last mirror.
+    pub fn download(&self, item: &Download, directory: &Path, progress: Progress<'_>) -> Result<PathBuf, HttpError> {
+        let target = directory.join(item.sha256.to_hex());
+        let mut part = match Part::open(item, &target)? {
+            Some(part) => part,
+            None => {
+                progress(item.size);
+                return Ok(target);
+            }
+        };
+        progress(part.len);
+        let mut last = HttpError::NoMirror(item.path.clone());
+        for mirror in &item.mirrors {
+            let url = join(mirror, &item.path);
+            match self.fill(&mut part, &url, item, progress) {
+                Ok(()) => return part.finish(target),
+                Err(error @ HttpError::File { .. }) => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Fetches many files, several at once; paths in the order of `items`.
+    ///
+    /// # Errors
+    /// [`HttpError`] of the first item, in their order, that failed; the others are stopped.
+    pub fn download_all(
+        &self,
+        items: &[Download],
+        directory: &Path,
+        progress: Progress<'_>,
+    ) -> Result<Vec<PathBuf>, HttpError> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut done = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(index) else { break };
+                let result = self.download(item, directory, progress);
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                done.push((index, result));
+            }
+            done
+        };
+        let mut results = std::thread::scope(|scope| {
+            let others = 1..self.settings.parallel.get().min(items.len());
+            let workers: Vec<_> = others.map(|_| scope.spawn(work)).collect();
+            let mut results = work();
+            for worker in workers {
+                match worker.join() {
+                    Ok(done) => results.extend(done),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            results
+        });
+        results.sort_by_key(|&(index, _)| index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+
+    /// Brings the part to its full size from one mirror and compares the digest.
+    fn fill(&self, part: &mut Part, url: &str, item: &Download, progress: Progress<'_>) -> Result<(), HttpError> {
+        let mut resumed = part.len > 0;
+        loop {
+            self.persist_while(|| {
+                let before = part.len;
+                let result = self.continue_part(part, url, item, progress);
+                (part.len > before, result)
+            })?;
+            let found = part.digest();
+            if found == item.sha256 {
+                return Ok(());
+            }
+            part.restart()?;
+            // Bytes of an earlier attempt may be to blame, so one more try from the start is due.
+            if !std::mem::take(&mut resumed) {
+                return Err(HttpError::Digest { url: shown(url), expected: item.sha256, found });
+            }
+        }
+    }
+
+    fn continue_part(
+        &self,
+        part: &mut Part,
+        url: &str,
+        item: &Download,
+        progress: Progress<'_>,
+    ) -> Result<(), HttpError> {
+        if part.len == item.size {
+            return Ok(());
+        }
+        let mut body = self.open(url, part.len)?;
+        if body.start != part.len {
+            part.restart()?;
+        }
+        self.pump(url, &mut body.reader, |chunk| {
+            if part.len + chunk.len() as u64 > item.size {
+                part.restart()?;
+                return Err(HttpError::TooLarge { url: shown(url), limit: item.size });
+            }
+            part.append(chunk)?;
+            progress(chunk.len() as u64);
+            Ok(())
+        })?;
+        match part.len == item.size {
+            true => Ok(()),
+            false => Err(HttpError::Truncated { url: shown(url), got: part.len, expected: item.size }),
+        }
+    }
+
+    fn persist<T>(&self, mut attempt: impl FnMut() -> Result<T, HttpError>) -> Result<T, HttpError> {
+        self.persist_while(|| (false, attempt()))
+    }
+
+    /// Repeats what fails for passing reasons. An attempt tells whether it gained anything: only
+    /// failures in a row without gain count.
+    fn persist_while<T>(&self, mut attempt: impl FnMut() -> (bool, Result<T, HttpError>)) -> Result<T, HttpError> {
+        let mut failures = 0;
+        loop {
+            let (gained, result) = attempt();
+            let error = match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            failures = if gained { 1 } else { failures + 1 };
+            if !error.is_passing() || failures >= self.settings.attempts {
+                return Err(error);
+            }
+            std::thread::sleep(self.settings.pause.saturating_mul(1 << (failures - 1).min(6)));
+        }
+    }
+
+    /// Reads to the end, refusing a pace so slow that it would never get there.
+    fn pump(
+        &self,
+        url: &str,
+        reader: &mut dyn Read,
+        mut take: impl FnMut(&[u8]) -> Result<(), HttpError>,
+    ) -> Result<(), HttpError> {
+        let stall = self.settings.stall;
+        let (mut since, mut received) = (Instant::now(), 0_u64);
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let read = match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // The caller compares lengths and tells how much came.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) if url.starts_with("file:") => {
+                    return Err(HttpError::File { path: shown(url), source: error });
+                }
+                Err(error) => return Err(self.explain(url, ureq::Error::from(error))),
+            };
+            take(buffer.get(..read).unwrap_or_default())?;
+            received += read as u64;
+            if since.elapsed() >= stall {
+                if received < PACE_MIN.saturating_mul(stall.as_secs()) {
+                    return Err(HttpError::Stalled { url: shown(url), seconds: stall.as_secs() });
+                }
+                (since, received) = (Instant::now(), 0);
+            }
+        }
+    }
+
+    fn open(&self, url: &str, start: u64) -> Result<Body, HttpError> {
+        if let Some(path) = url.strip_prefix("file://") {
+            return open_file(path, start);
+        }
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(HttpError::Address { url: shown(url) });
+        }
+        let mut request = self.agent.get(url);
+        if start > 0 {
+            request = request.header("Range", format!("bytes={start}-"));
+        }
+        let response = request.call().map_err(|error| self.explain(url, error))?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let length = header("content-length").and_then(|length| length.parse().ok());
+        let status = response.status().as_u16();
+        let start = match status {
+            200 => 0,
+            206 => match header("content-range").and_then(range_start) {
+                Some(from) if from == start => start,
+                _ => return Err(HttpError::Status { url: shown(url), status }),
+            },
+            // The part is no prefix of what the mirror has: begin again.
+            416 if start > 0 => return self.open(url, 0),
+            _ => return Err(HttpError::Status { url: shown(url), status }),
+        };
+        Ok(Body { reader: Box::new(response.into_body().into_reader()), start, length })
+    }
+
+    fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
+        let url = shown(url);
+        match error {
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => HttpError::Unreachable {
+                url,
+                reason: format!("no connection in {} s", self.settings.connect.as_secs()),
+            },
+            ureq::Error::Timeout(_) => HttpError::Stalled { url, seconds: self.settings.stall.as_secs() },
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+                HttpError::Stalled { url, seconds: self.settings.stall.as_secs() }
+            }
+            ureq::Error::HostNotFound => HttpError::Unreachable { url, reason: "no such host".to_owned() },
+            ureq::Error::Io(error) => HttpError::Unreachable { url, reason: error.to_string() },
+            error => HttpError::Unreachable { url, reason: error.to_string() },
+        }
+    }
+}
+
+struct Body {
+    reader: Box<dyn Read>,
+    /// Position in the file of the first byte that comes.
+    start: u64,
+    length: Option<u64>,
+}
+
+fn open_file(path: &str, start: u64) -> Result<Body, HttpError> {
+    let failed = |source| HttpError::File { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let start = if start <= length { start } else { 0 };
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    Ok(Body { reader: Box::new(file), start, length: Some(length - start) })
+}
+
+/// The first position of `bytes FIRST-LAST/SIZE`.
+fn range_start(header: &str) -> Option<u64> {
+    header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}
+
+/// `mirror/path` with exactly one slash between them.
+pub fn join(mirror: &str, path: &str) -> String {
+    format!("{}/{path}", mirror.trim_end_matches('/'))
+}
+
+/// An address without credentials and query.
+pub fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) =
+                rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+        }
+        None => url.to_owned(),
+    }
+}
