@@ -156,13 +156,11 @@ impl Runner for Unshared {
                 bind.source.display()
             );
         }
-        script +=
-            "mount -t proc p $W/root/proc; mount --bind /dev $W/root/dev; cd $W/root; exec chroot $W/root env -i -C ";
-        script += step.dir;
+        script += "mount -t proc p $W/root/proc; mount --bind /dev $W/root/dev; exec env -i";
         for (name, value) in &step.env {
             script += &format!(" {name}='{value}'");
         }
-        script += " \"$@\"";
+        script += &format!(" /usr/bin/unshare --root=$W/root --wd={} \"$@\"", step.dir);
         let work = tempfile::tempdir()?;
         for dir in ["up", "work", "root"] {
             fs::create_dir(work.path().join(dir))?;
@@ -193,7 +191,7 @@ fn a_real_binary() {
         static_link: std::env::var_os("STATIC").is_some(),
         ..order_for(Path::new(".")).0
     };
-    let locked = cargo::resolve(&layer, Arch::X86_64.rust_target(), &store, true).unwrap();
+    let locked = cargo::resolve(&layer, Arch::X86_64.rust_target(), &store, false).unwrap();
     println!("{} crates, {} used", locked.crates.len(), locked.crates.iter().filter(|row| row.used).count());
     let root_key = LayerKey::from(Digest::of(b"root"));
     let order = Order { layer: &layer, locked: &locked, arch: Arch::X86_64, root_key: &root_key };
