@@ -52,21 +52,30 @@ pub struct Slice<T> {
     len: u64,
 }
 
-impl<T: ReadAt> Slice<T> {
+impl<T> Slice<T> {
     /// The `len` bytes of `source` that begin at `start`.
     pub const fn new(source: T, start: u64, len: u64) -> Self {
         Self { source, start, len }
+    }
+
+    /// Where in the source `wanted` bytes at `offset` of the window lie; `None` when they leave the window.
+    pub(crate) fn locate(&self, wanted: usize, offset: u64) -> Option<u64> {
+        let end = offset.checked_add(u64::try_from(wanted).ok()?)?;
+        if end > self.len {
+            return None;
+        }
+        self.start.checked_add(offset)
+    }
+
+    /// What the window looks into.
+    pub(crate) const fn source(&self) -> &T {
+        &self.source
     }
 }
 
 impl<T: ReadAt> ReadAt for Slice<T> {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let wanted = u64::try_from(buf.len()).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let end = offset.checked_add(wanted).ok_or(io::ErrorKind::UnexpectedEof)?;
-        if end > self.len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let at = self.start.checked_add(offset).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let at = self.locate(buf.len(), offset).ok_or(io::ErrorKind::UnexpectedEof)?;
         self.source.read_exact_at(buf, at)
     }
 }
