@@ -8,7 +8,7 @@
 mod root;
 
 pub use root::verify_root;
-pub(crate) use root::{CHUNK, OrderedRoot, leaf_digests};
+pub(crate) use root::{CHUNK, OrderedRoot, leaf_digests, read_chunk};
 
 use crate::{Digest, WriteAt};
 use sha2::{Digest as _, Sha256};
