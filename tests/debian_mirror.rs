@@ -1,6 +1,9 @@
 //! Against a real mirror, where the environment allows it: set `GAPIMAGE_TEST_MIRROR=1`.
 //! The mirror is that of this host; apt, where it is installed, is the oracle.
 
+// What these tests set up must simply be there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use gapimage::source::{
     debian::{
         archive::{Archive, Fetch, fetch},
@@ -129,6 +132,26 @@ fn apt_finds_the_same_solution() {
         eprintln!("{request}: {} packages; apt alone has {missing:?}, gapimage alone has {added:?}", ours.len());
         // Where several choices are right, apt's depends on its order of visits: one in a hundred may differ.
         assert!(missing.len() + added.len() <= ours.len() / 100, "{request}");
+    }
+}
+
+#[test]
+fn a_real_conflict_is_told_in_sentences() {
+    if !enabled() {
+        return;
+    }
+    let files = indexes(&cache());
+    let index = Index::parse(&files, "amd64").unwrap();
+    for (packages, expected) in [
+        (vec!["postfix", "exim4-daemon-light"], "conflicts with mail-transport-agent"),
+        (vec!["libc6-dev", "libc6<<2.41"], "libc6 (<< 2.41)"),
+        (vec!["systemd-sysv", "sysvinit-core"], "systemd-sysv"),
+        (vec!["openssh-sevrer"], "did you mean openssh-server"),
+    ] {
+        let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
+        let error = timed("refuse", || resolve(&index, &Query::new(&packages)).unwrap_err().to_string());
+        eprintln!("{error}");
+        assert!(error.contains(expected), "{error}");
     }
 }
 

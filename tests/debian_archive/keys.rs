@@ -107,7 +107,7 @@ fn config(
     config
 }
 
-fn sign(key: &(impl SigningKey + KeyDetails), text: &str, hash: HashAlgorithm, at: u32) -> Signature {
+fn sign(key: &impl SigningKey, text: &str, hash: HashAlgorithm, at: u32) -> Signature {
     let canonical = text.replace('\n', "\r\n");
     let config = config(SignatureType::Text, hash, key, at, vec![]);
     config.sign(key, &Password::empty(), canonical.as_bytes()).unwrap()

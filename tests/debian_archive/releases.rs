@@ -111,7 +111,7 @@ fn a_release_that_is_over_of_the_future_or_of_another_suite_is_refused() {
     let of = |text: &str| verify(&message(text, vec![key.sign(text)]), &[&key]);
     let over = TEXT.replace("SHA256", "Valid-Until: Thu, 09 Jan 2025 00:00:00 UTC\nSHA256");
     assert!(matches!(of(&over), Err(ReleaseError::Expired { .. })));
-    assert!(matches!(of(&TEXT.replace("02 Jan", "30 Jan").replace("Thu", "Thu")), Err(ReleaseError::Future { .. })));
+    assert!(matches!(of(&TEXT.replace("02 Jan", "30 Jan")), Err(ReleaseError::Future { .. })));
     let other = TEXT.replace("test\n", "older\n").replace("tested", "older");
     assert!(matches!(of(&other), Err(ReleaseError::OtherSuite { .. })));
     assert!(matches!(of("Suite: test\n"), Err(ReleaseError::Field("Date"))));

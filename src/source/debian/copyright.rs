@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::layer::tree::Meta;
 
-    const DEP5: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+    const DEP5: &str = "Format: copyright-format/1.0\n\n\
         Files: *\nCopyright: x\nLicense: GPL-2+ or Artistic, and Expat\n text\n\n\
         Files: a\nCopyright: y\nLicense: GPL-3+ with Bison exception\n\nLicense: LGPL-2.1\n text\n\nLicense: GPL-2.0-only\n";
 

@@ -46,7 +46,7 @@ fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
 fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut data = b"!<arch>\n".to_vec();
     for (name, body) in members {
-        write!(data, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", body.len()).unwrap();
+        writeln!(data, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", body.len()).unwrap();
         data.extend_from_slice(body);
         if body.len() % 2 == 1 {
             data.push(b'\n');
