@@ -32,6 +32,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 /// Time between two looks at the API while it is not up.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Time between two looks at a scrub that goes on.
+const SCRUB_PAUSE: Duration = Duration::from_secs(1);
 /// Longest answer of the API that is read, bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 /// Address that QEMU's network gives its only guest.
@@ -115,11 +117,17 @@ pub struct Checked {
 
 /// Boots what `options` describe, waits at most `limit` until the API is healthy, asks it for
 /// `/v1/system`, and switches the machine off. Site configuration and, unless one is given, port of
-/// `options` are chosen here. Every line of the console passes `console`.
+/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. Every line of
+/// the console passes `console`.
 ///
 /// # Errors
 /// [`CheckError`]; [`CheckError::NotTrusted`] when the appliance refused the release.
-pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) -> Result<Checked, CheckError> {
+pub fn check(
+    options: &Options,
+    limit: Duration,
+    scrubbed: bool,
+    mut console: impl FnMut(&str),
+) -> Result<Checked, CheckError> {
     let credentials = Credentials::generate()?;
     let client = credentials.client()?;
     let options = Options { site: Some(credentials.site()?), port: options.port.or(Some(0)), ..options.clone() };
@@ -129,9 +137,25 @@ pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) 
     let healthy = wait_until_healthy(&mut machine, &health, limit, &mut console)?;
     let healthy_after = healthy.duration_since(machine.started());
     drop(health);
-    let system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    let deadline = Instant::now() + limit;
+    let mut system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    while scrubbed && !is_scrubbed(&system) && Instant::now() < deadline {
+        std::thread::sleep(SCRUB_PAUSE);
+        machine.new_lines()?.iter().for_each(|line| console(line));
+        system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    }
     machine.powerdown(Duration::ZERO)?;
     Ok(Checked { system, healthy_after })
+}
+
+/// Whether the agent has come to a verdict on every layer.
+fn is_scrubbed(system: &Value) -> bool {
+    let layers = system.get("layers").and_then(Value::as_array);
+    let settled = |layer: &Value| {
+        let size = layer.get("size").and_then(Value::as_u64);
+        size.is_some() && layer.get("checked_bytes").and_then(Value::as_u64) == size
+    };
+    layers.is_some_and(|layers| layers.iter().all(settled))
 }
 
 fn wait_until_healthy(

@@ -24,7 +24,7 @@ pub fn run(args: &BootArgs) -> Outcome {
         let release = &accounted.release.statement().release;
         terminal.line(format!("verified {} {} on this machine", release.name, release.version));
     }
-    let accelerator = Accelerator::probe();
+    let accelerator = Accelerator::detect().map_err(failed("looking for a way to run virtual machines"))?;
     let options = Options {
         memory: args.memory,
         block_size: args.block_size,
@@ -36,10 +36,11 @@ pub fn run(args: &BootArgs) -> Outcome {
 
 fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome {
     let limit = Duration::from_secs(args.timeout);
-    let checked = check(options, limit, args.wait_for_scrub, |line| terminal.line(line)).map_err(|error| match error {
-        CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
-        error => failed(format!("booting `{}`", args.file.display()))(error),
-    })?;
+    let checked =
+        check(options, limit, args.wait_for_scrub, |line| terminal.line(line)).map_err(|error| match error {
+            CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
+            error => failed(format!("booting `{}`", args.file.display()))(error),
+        })?;
     terminal.line(format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
     println!("{}", checked.system);
     Ok(())

@@ -30,7 +30,11 @@ pub fn run(args: &BuildArgs) -> Outcome {
     if let Some(lock) = &built.lock {
         lock.save(&path).map_err(failed("writing the lock"))?;
     }
-    if args.json { print_json(&built, &output) } else { print_text(&built, &output) }
+    if args.json {
+        print_json(&built, &output)
+    } else {
+        print_text(&built, &output)
+    }
     Ok(())
 }
 
@@ -91,7 +95,10 @@ fn current_lock(recipe: &Recipe, path: &Path, store: &Store, offline: bool) -> R
 /// [`Failure`] if there is none, or it is not valid.
 pub fn trust_for(recipe: &Recipe, given: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let path = given.or(recipe.appliance.trust.as_deref()).ok_or_else(|| {
-        Failure::usage("nobody says whom the appliance will trust", "name a trust file with --trust, or as appliance.trust")
+        Failure::usage(
+            "nobody says whom the appliance will trust",
+            "name a trust file with --trust, or as appliance.trust",
+        )
     })?;
     let bytes = read_trust(path)?;
     Trust::parse(&bytes).map_err(failed(format!("reading the trust file `{}`", path.display())))?;
@@ -108,7 +115,10 @@ fn print_text(built: &Built, output: &Path) {
     let statement = &built.statement;
     let verb = if built.up_to_date { "up to date" } else { "built" };
     println!("{verb:<12} {} ({})", output.display(), human_bytes(statement.length));
-    println!("release      {} {}, serial {}", statement.release.name, statement.release.version, statement.release.serial);
+    println!(
+        "release      {} {}, serial {}",
+        statement.release.name, statement.release.version, statement.release.serial
+    );
     println!("index        {}", statement.index);
     if built.lock.is_some() {
         println!("files beside the recipe changed; their rows in the lock were updated");

@@ -50,7 +50,9 @@ fn generate() -> Result<SigningKey, Failure> {
 fn encode(key: &SigningKey, passphrase: Option<&Zeroizing<String>>) -> Result<Zeroizing<String>, Failure> {
     let encoding = |error: pkcs8::Error| Failure::could_not_run(format!("encoding the key: {error}"), "try again");
     let der = key.to_pkcs8_der().map_err(encoding)?;
-    let Some(passphrase) = passphrase else { return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| encoding(e.into())) };
+    let Some(passphrase) = passphrase else {
+        return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| encoding(e.into()));
+    };
     let mut salt_and_nonce = Zeroizing::new([0; 32]);
     let mut random = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
     random.read_exact(salt_and_nonce.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
@@ -69,7 +71,8 @@ fn new_passphrase() -> Result<Zeroizing<String>, Failure> {
     if let Ok(given) = std::env::var("GAPIMAGE_PASSPHRASE") {
         return Ok(Zeroizing::new(given));
     }
-    let ask = |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(failed("asking for a passphrase"));
+    let ask =
+        |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(failed("asking for a passphrase"));
     let first = ask("Passphrase for the new key: ")?;
     if *first != *ask("The same again: ")? {
         return Err(Failure::could_not_run("the two passphrases differ", "try again"));

@@ -26,12 +26,16 @@ pub fn run(args: &PlanArgs) -> Outcome {
     plan.look(&store).map_err(failed("planning"))?;
     let output = output_for(&recipe, args.output.as_deref());
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;
-    if args.json { print_json(&plan, &spaces) } else { print_text(&plan, &spaces) }
+    if args.json {
+        print_json(&plan, &spaces)
+    } else {
+        print_text(&plan, &spaces)
+    }
     Ok(())
 }
 
 /// `cached`, or why not.
-fn status(layer: &PlannedLayer<'_>) -> (&'static str, &str) {
+fn status<'l>(layer: &'l PlannedLayer<'_>) -> (&'static str, &'l str) {
     match &layer.state {
         State::Cached => ("cached", ""),
         State::Missing { why } => ("build", why),

@@ -51,7 +51,13 @@ fn show(release: &Release<Unverified>) {
     let statement = release.statement();
     let it = &statement.release;
     println!("kind         {}", it.kind);
-    println!("release      {} {} (serial {}, rollback to {})", it.name, escaped(&it.version), it.serial, it.rollback_to);
+    println!(
+        "release      {} {} (serial {}, rollback to {})",
+        it.name,
+        escaped(&it.version),
+        it.serial,
+        it.rollback_to
+    );
     println!("architecture {}", it.architecture);
     println!("date         {}", it.source_date);
     if let Some(expires) = it.expires {
@@ -63,7 +69,9 @@ fn show(release: &Release<Unverified>) {
 
 fn signing(error: SignError) -> Failure {
     match error {
-        SignError::Head(error) if !error.could_not_run() => Failure::not_trusted(error, "nothing was signed; build it again"),
+        SignError::Head(error) if !error.could_not_run() => {
+            Failure::not_trusted(error, "nothing was signed; build it again")
+        }
         error => failed("signing")(error),
     }
 }
@@ -89,6 +97,7 @@ fn load_key(path: &Path) -> Result<SigningKey, Failure> {
     let passphrase = Zeroizing::new(passphrase);
     let (_, document) = pkcs8::SecretDocument::from_pem(&pem).map_err(|error| unusable(&error))?;
     let encrypted = pkcs8::EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| unusable(&error))?;
-    let plain = encrypted.decrypt(passphrase.as_bytes()).map_err(|_| unusable(&"the passphrase is not the right one"))?;
+    let plain =
+        encrypted.decrypt(passphrase.as_bytes()).map_err(|_| unusable(&"the passphrase is not the right one"))?;
     SigningKey::from_pkcs8_der(plain.as_bytes()).map_err(|error| unusable(&error))
 }

@@ -35,7 +35,11 @@ pub fn run(args: &VerifyArgs) -> Outcome {
         println!("{}", serde_json::json!({ "trusted": false, "reason": report.to_string() }));
     }
     let accounted = result?;
-    if args.json { print_json(&accounted, &trust) } else { print_text(&accounted, &trust) }
+    if args.json {
+        print_json(&accounted, &trust)
+    } else {
+        print_text(&accounted, &trust)
+    }
     Ok(())
 }
 
@@ -131,7 +135,8 @@ fn print_text(accounted: &Accounted, trust: &Trust) {
 fn print_json(accounted: &Accounted, trust: &Trust) {
     let statement = accounted.release.statement();
     let release = &statement.release;
-    let signers = accounted.release.signers().iter().map(|signer| serde_json::json!({ "name": signer.name, "key": signer.key }));
+    let signers =
+        accounted.release.signers().iter().map(|signer| serde_json::json!({ "name": signer.name, "key": signer.key }));
     let report = serde_json::json!({
         "trusted": true,
         "kind": release.kind,

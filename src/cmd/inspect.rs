@@ -1,0 +1,3 @@
+pub fn run(_: &super::InspectArgs) -> super::Outcome {
+    Ok(())
+}
