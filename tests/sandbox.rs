@@ -47,7 +47,7 @@ fn run_in(scratch: Scratch, script: &str, limit: Duration) -> Result<Outcome, Sa
     let job = Job {
         root: &root(),
         scratch,
-        binds: vec![Bind { host: "/usr".into(), inside: "/usr".into(), writable: false }],
+        binds: vec![Bind { host: "/usr".into(), inside: "/usr".into() }],
         steps: vec![Step::new(["sh", "-ec", script]).with("GIVEN", "value")],
         source_date: DATE,
         time_limit: limit,

@@ -57,6 +57,8 @@ pub struct DebianLayer {
     pub recommends: bool,
     /// Whether dependencies are added; without, the list is taken as it is.
     pub dependencies: bool,
+    /// Packages that count as installed though they are not: what they do is done otherwise.
+    pub assume: Vec<String>,
 }
 
 /// One package asked for: `NAME` or `NAME=VERSION`.

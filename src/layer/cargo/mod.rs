@@ -1,12 +1,12 @@
 //! Building binaries of a Cargo workspace, so that their bytes depend on nothing but the lock.
 //!
-//! The build runs apart from the host: compiler, linker and C library come from the tree of a build root layer, the Rust
+//! The build runs in the sandbox: compiler, linker and C library come from the tree of a build root layer, the Rust
 //! toolchain from the host but by version and commit, the crates from the store. Every path it sees is fixed:
 //!
 //! ```text
-//! /src      the staged packages        /vendor   the crates, as a directory source
-//! /rust     the toolchain              /cargo    Cargo's home: nothing but its configuration
-//! /target   compiled crates, kept between builds; makes them faster and nothing else
+//! /src     the staged packages      /vendor  the crates, as a directory source
+//! /rust    the toolchain            /cargo   Cargo's home: nothing but its configuration
+//! /build   what is compiled         /out     the binary
 //! ```
 
 mod build;
@@ -17,66 +17,19 @@ mod tests;
 pub use build::build;
 pub use root::{Missing, missing};
 
+use super::{sandbox::SandboxError, tree::PathError};
 use crate::{
     recipe::{Arch, CargoLayer},
     source::cargo::{CargoError, LockedCargo, Toolchain},
     store::{KeyBuilder, LayerKey, StoreError},
 };
-use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Raised when the same inputs give other bytes.
 const FORMAT: u64 = 1;
-
-/// A program to run apart from the host.
-#[derive(Debug)]
-pub struct Step<'a> {
-    /// What else it sees. Mount points need not exist in the root.
-    pub binds: &'a [Bind],
-    /// Program and arguments, found by the `PATH` of `env`.
-    pub command: Vec<String>,
-    /// Its whole environment.
-    pub env: BTreeMap<&'static str, String>,
-    /// Its working directory.
-    pub dir: &'static str,
-    /// When it is stopped.
-    pub time_limit: Duration,
-}
-
-/// A directory of the host that a [`Step`] sees.
-#[derive(Debug, Clone)]
-pub struct Bind {
-    /// The directory on the host.
-    pub source: PathBuf,
-    /// Where it is seen.
-    pub target: &'static str,
-    /// Whether it may be written.
-    pub writable: bool,
-}
-
-/// How a [`Step`] ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// Whether the program ended with exit status 0.
-    pub success: bool,
-    /// The end of what it wrote to standard output and error.
-    pub output: String,
-}
-
-/// Runs programs apart from the host, in a build root: namespaces of their own, no network, no paths but the given
-/// ones. What is written elsewhere than in writable binds is lost.
-pub trait Runner {
-    /// Runs one program to its end.
-    ///
-    /// # Errors
-    /// What kept it from being started or watched.
-    fn run(&self, step: &Step<'_>) -> io::Result<Finished>;
-}
 
 /// Everything that a Cargo layer is built from.
 #[derive(Debug, Clone, Copy)]
@@ -94,32 +47,22 @@ pub struct Order<'a> {
 impl Order<'_> {
     /// The key of the layer that comes of it.
     pub fn key(&self) -> LayerKey {
-        let mut key = KeyBuilder::new("cargo", FORMAT);
-        self.add_environment(&mut key);
-        key.digest("sources", &self.locked.sources)
-            .text("package", &self.layer.package)
-            .text("bin", &self.layer.bin)
-            .list("features", &self.layer.features)
-            .list("to", [self.layer.to.as_bytes()]);
-        key.finish().into()
-    }
-
-    /// The key under which compiled crates are kept.
-    fn cache_key(&self) -> Digest {
-        let mut key = KeyBuilder::new("cargo-cache", FORMAT);
-        self.add_environment(&mut key);
-        key.finish()
-    }
-
-    fn add_environment(&self, key: &mut KeyBuilder) {
         let Toolchain { rustc, commit, host } = &self.locked.toolchain;
         let crates = self.locked.crates.iter();
         let crates = crates.map(|row| format!("{} {} {}", row.name, row.version, row.sha256));
-        key.list("toolchain", [rustc, commit, host])
+        KeyBuilder::new("cargo", FORMAT)
+            .list("toolchain", [rustc, commit, host])
             .list("crates", crates)
+            .digest("sources", &self.locked.sources)
             .digest("root", self.root_key.digest())
             .text("target", self.arch.rust_target())
-            .flag("static", self.layer.static_link);
+            .text("package", &self.layer.package)
+            .text("bin", &self.layer.bin)
+            .list("features", &self.layer.features)
+            .flag("static", self.layer.static_link)
+            .list("to", [self.layer.to.as_bytes()])
+            .finish()
+            .into()
     }
 }
 
@@ -157,23 +100,26 @@ pub enum BuildError {
         /// What is missing.
         missing: Vec<Missing>,
     },
-    /// The compiler or Cargo failed.
-    #[error("`{command}` failed while building `{package}`:\n{output}")]
+    /// The compiler or Cargo failed, or the sandbox.
+    #[error("building `{bin}` of the package `{package}`: {source}")]
     Failed {
-        /// What was run.
-        command: String,
         /// The package.
         package: String,
-        /// The end of what it said.
-        output: String,
+        /// The binary.
+        bin: String,
+        /// What was said.
+        source: SandboxError,
     },
-    /// The sandbox failed.
-    #[error("`{command}` could not be run apart from the host: {source}")]
-    Sandbox {
-        /// What was to be run.
-        command: String,
-        /// What the system said.
-        source: io::Error,
+    /// Cargo ended well and left no binary.
+    #[error("cargo left no binary `{0}`; the toolchain is older than 1.91, or the package changes Cargo's settings")]
+    NoBinary(String),
+    /// A name in the sources cannot be a path in the sandbox.
+    #[error("the source `{path}`: {source}")]
+    Path {
+        /// The path.
+        path: String,
+        /// What is wrong with it.
+        source: PathError,
     },
     /// The system refused something.
     #[error("{doing} `{}`: {source}", path.display())]

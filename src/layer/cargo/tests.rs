@@ -1,6 +1,14 @@
 use super::*;
-use crate::{layer::tree::TreePath, source::cargo, store::Store};
-use std::{cell::RefCell, fs, process::Command};
+use crate::{
+    layer::{
+        sandbox::{Sandbox, Scratch},
+        tree::{Meta, Node, Tree, TreePath},
+    },
+    source::cargo,
+    store::Store,
+};
+use gap_format::Digest;
+use std::fs;
 
 fn order_for(workspace: &Path) -> (CargoLayer, LockedCargo) {
     let layer = CargoLayer {
@@ -27,86 +35,50 @@ fn workspace() -> tempfile::TempDir {
     dir
 }
 
-/// A directory that has everything a build root needs, all of it empty.
-fn hollow_root() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for missing in missing(Arch::X86_64, |_| false) {
-        let path = dir.path().join(&missing.path[1..]);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "").unwrap();
-    }
-    dir
+/// A tree that has everything a build root needs, as empty directories.
+fn hollow_root() -> Tree {
+    let directory = Node::Directory { meta: Meta::root_owned(0o755, 0), opaque: false };
+    let needed = missing(Arch::X86_64, |_| false).into_iter();
+    needed.map(|missing| (TreePath::new(missing.path).unwrap(), directory.clone())).collect()
 }
 
-/// Notes what would be run; writes what a compiler would have made.
-#[derive(Default)]
-struct Pretence {
-    commands: RefCell<Vec<String>>,
-    fails: bool,
-}
-
-impl Runner for Pretence {
-    fn run(&self, step: &Step<'_>) -> io::Result<Finished> {
-        self.commands.borrow_mut().push(step.command.join(" "));
-        let target = step.binds.iter().find(|bind| bind.target == "/target").unwrap();
-        let dir = target.source.join("x86_64-unknown-linux-gnu/release");
-        fs::create_dir_all(&dir)?;
-        fs::write(dir.join("app"), "binary")?;
-        Ok(Finished { success: !self.fails, output: "error: it does not compile".to_owned() })
-    }
-}
-
-#[test]
-fn a_build_is_frozen_and_gives_one_file() {
-    let (workspace, root, store_dir) = (workspace(), hollow_root(), tempfile::tempdir().unwrap());
+/// Tries to build in `root`, with a sandbox that cannot even start.
+fn try_build(layer: &CargoLayer, locked: &LockedCargo, root: &Tree) -> BuildError {
+    let store_dir = tempfile::tempdir().unwrap();
     let store = Store::open(store_dir.path()).unwrap();
-    let (layer, _) = order_for(workspace.path());
-    let locked = cargo::resolve(&layer, Arch::X86_64.rust_target(), &store, true).unwrap();
     let root_key = LayerKey::from(Digest::of(b"root"));
-    let order = Order { layer: &layer, locked: &locked, arch: Arch::X86_64, root_key: &root_key };
-    let runner = Pretence::default();
-    let tree = build(&order, &|path| path.under(root.path()).exists(), &store, &runner, || ()).unwrap();
-    assert_eq!(
-        *runner.commands.borrow(),
-        [
-            "cargo update --workspace --offline",
-            "cargo build --frozen --release --target x86_64-unknown-linux-gnu --package app --bin app"
-        ]
-    );
-    let Some(crate::layer::tree::Node::File { meta, content }) = tree.get(&layer.to) else { panic!("no file") };
-    assert_eq!((meta.mode, meta.mtime, content.read().unwrap().as_slice()), (0o755, 0, &b"binary"[..]));
-
-    let failing = Pretence { fails: true, ..Pretence::default() };
-    let error = build(&order, &|path| path.under(root.path()).exists(), &store, &failing, || ()).unwrap_err();
-    assert!(
-        error.to_string().ends_with("`cargo update` failed while building `app`:\nerror: it does not compile")
-            || error.to_string().contains("it does not compile"),
-        "{error}"
-    );
-
-    fs::write(workspace.path().join("src/main.rs"), "fn main() {}\n").unwrap();
-    let error = build(&order, &|path| path.under(root.path()).exists(), &store, &runner, || ()).unwrap_err();
-    assert!(matches!(error, BuildError::Changed { .. }), "{error}");
+    let order = Order { layer, locked, arch: Arch::X86_64, root_key: &root_key };
+    let sandbox = Sandbox::new(Path::new("/nonexistent/helper"), store_dir.path());
+    build(&order, root, &store, &sandbox, Scratch::Memory(1 << 20)).unwrap_err()
 }
 
 #[test]
 fn what_the_build_root_lacks_is_said_with_the_package_that_has_it() {
-    let (workspace, root, store_dir) = (workspace(), hollow_root(), tempfile::tempdir().unwrap());
-    let store = Store::open(store_dir.path()).unwrap();
-    fs::remove_file(root.path().join("usr/bin/gcc")).unwrap();
-    let (layer, mut locked) = order_for(workspace.path());
-    let root_key = LayerKey::from(Digest::of(b"root"));
-    let order = Order { layer: &layer, locked: &locked, arch: Arch::X86_64, root_key: &root_key };
-    let error =
-        build(&order, &|path| path.under(root.path()).exists(), &store, &Pretence::default(), || ()).unwrap_err();
-    assert_eq!(error.to_string(), "the build root `tools` has no `/usr/bin/gcc`; add `gcc` to its `packages`");
+    let workspace = workspace();
+    let (layer, locked) = order_for(workspace.path());
+    let mut root = hollow_root();
+    root.remove(&TreePath::new("usr/bin/gcc").unwrap());
+    assert_eq!(
+        try_build(&layer, &locked, &root).to_string(),
+        "the build root `tools` has no `/usr/bin/gcc`; add `gcc` to its `packages`"
+    );
+}
 
-    fs::write(root.path().join("usr/bin/gcc"), "").unwrap();
-    locked.toolchain.commit = "other".to_owned();
-    let order = Order { layer: &layer, locked: &locked, arch: Arch::X86_64, root_key: &root_key };
-    let error =
-        build(&order, &|path| path.under(root.path()).exists(), &store, &Pretence::default(), || ()).unwrap_err();
+#[test]
+fn another_toolchain_and_edited_sources_are_noticed_before_anything_runs() {
+    let (workspace, store_dir) = (workspace(), tempfile::tempdir().unwrap());
+    let (layer, mut other) = order_for(workspace.path());
+    other.toolchain.commit = "other".to_owned();
+    let error = try_build(&layer, &other, &hollow_root());
     assert!(matches!(error, BuildError::Toolchain { .. }), "{error}");
+
+    let store = Store::open(store_dir.path()).unwrap();
+    let locked = cargo::resolve(&layer, Arch::X86_64.rust_target(), &store, true).unwrap();
+    let error = try_build(&layer, &locked, &hollow_root());
+    assert!(matches!(error, BuildError::Failed { .. }), "the sandbox is started: {error}");
+    fs::write(workspace.path().join("src/main.rs"), "fn main() {}\n").unwrap();
+    let error = try_build(&layer, &locked, &hollow_root());
+    assert!(matches!(error, BuildError::Changed { .. }), "{error}");
 }
 
 #[test]
@@ -140,71 +112,4 @@ fn everything_that_makes_the_binary_is_in_the_key() {
     ] {
         assert_ne!(other, before);
     }
-}
-
-/// Runs steps in namespaces made by `unshare`, as root.
-struct Unshared {
-    root: PathBuf,
-}
-
-impl Runner for Unshared {
-    fn run(&self, step: &Step<'_>) -> io::Result<Finished> {
-        let mut script = String::from(
-            "set -e; R=\"$1\"; shift; mount -t overlay o -o lowerdir=\"$R\",upperdir=$W/up,workdir=$W/work $W/root\n",
-        );
-        for bind in step.binds {
-            let flags = if bind.writable { "" } else { "mount -o remount,bind,ro $T;" };
-            script += &format!(
-                "T=$W/root{}; mkdir -p $T 2>/dev/null || :; mount --bind {} $T; {flags}\n",
-                bind.target,
-                bind.source.display()
-            );
-        }
-        script += "mount -t proc p $W/root/proc; mount --bind /dev $W/root/dev; exec env -i";
-        for (name, value) in &step.env {
-            script += &format!(" {name}='{value}'");
-        }
-        script += &format!(" /usr/bin/unshare --root=$W/root --wd={} \"$@\"", step.dir);
-        let work = tempfile::tempdir()?;
-        for dir in ["up", "work", "root"] {
-            fs::create_dir(work.path().join(dir))?;
-        }
-        let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "--pid", "--net", "--fork", "sh", "-c", &script, "sh"])
-            .arg(&self.root)
-            .args(&step.command);
-        let output = command.env("W", work.path()).output()?;
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        Ok(Finished { success: output.status.success(), output: text })
-    }
-}
-
-/// `BUILD_ROOT`: an unpacked Debian tree with gcc and libc6-dev. `WORKSPACE`, `PACKAGE`, `BIN`: what to build.
-/// `OUT`: where the binary goes.
-#[test]
-#[ignore = "compiles for minutes; needs root and an unpacked build root"]
-fn a_real_binary() {
-    let var = |name: &str| std::env::var(name).unwrap();
-    let store_dir = std::env::var_os("STORE").map(PathBuf::from).unwrap();
-    let store = Store::open(&store_dir).unwrap();
-    let layer = CargoLayer {
-        workspace: var("WORKSPACE").into(),
-        package: var("PACKAGE"),
-        bin: var("BIN"),
-        static_link: std::env::var_os("STATIC").is_some(),
-        ..order_for(Path::new(".")).0
-    };
-    let locked = cargo::resolve(&layer, Arch::X86_64.rust_target(), &store, false).unwrap();
-    println!("{} crates, {} used", locked.crates.len(), locked.crates.iter().filter(|row| row.used).count());
-    let root_key = LayerKey::from(Digest::of(b"root"));
-    let order = Order { layer: &layer, locked: &locked, arch: Arch::X86_64, root_key: &root_key };
-    println!("key {:?}", order.key());
-    let runner = Unshared { root: var("BUILD_ROOT").into() };
-    let exists = |path: &TreePath| path.under(&runner.root).symlink_metadata().is_ok();
-    let tree = build(&order, &exists, &store, &runner, || ()).unwrap();
-    let Some(crate::layer::tree::Node::File { content, .. }) = tree.get(&layer.to) else { panic!("no file") };
-    let bytes = content.read().unwrap();
-    println!("{} bytes, {}", bytes.len(), Digest::of(&bytes));
-    fs::write(var("OUT"), bytes).unwrap();
 }

@@ -63,15 +63,13 @@ pub enum Scratch {
     Directory(PathBuf),
 }
 
-/// A host path that programs in a sandbox can see.
+/// A host path that programs in a sandbox can read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// A file or directory of the host; file systems mounted below it make it unusable.
     pub host: PathBuf,
     /// Where it appears; made if it is not there.
     pub inside: PathBuf,
-    /// Whether they may write there. What they write stays on the host and is no part of the changes.
-    pub writable: bool,
 }
 
 /// One program to run.

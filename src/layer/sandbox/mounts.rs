@@ -87,9 +87,7 @@ pub(super) fn enter(stage: &Path, binds: HeldBinds) -> Result<Made, String> {
         }
         let what = format!("show {} in the sandbox", bind.host.display());
         explain(&what, attach(&tree, &place))?;
-        if !bind.writable {
-            explain(&what, read_only(&place))?;
-        }
+        explain(&what, read_only(&place))?;
     }
     explain("enter the root", chdir(stage))?;
     explain("switch to the root", pivot_root(".", "."))?;

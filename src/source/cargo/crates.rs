@@ -101,8 +101,8 @@ pub(super) fn all_were_locked(pinned: &BTreeSet<Pinned>, staged: &Staged) -> Res
 ///
 /// # Errors
 /// [`CargoError::NotPinned`] naming the first crate that is in one and not in the other.
-pub(crate) fn pins_exactly(path: &Path, locked: &LockedCargo) -> Result<(), CargoError> {
-    let pinned = pinned(path)?;
+pub(crate) fn pins_exactly(cargo_lock: &[u8], locked: &LockedCargo) -> Result<(), CargoError> {
+    let pinned = parse_pinned(cargo_lock, Path::new("Cargo.lock"))?;
     let rows: BTreeSet<Pinned> = locked
         .crates
         .iter()

@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 512 * 1024 * 1024;
 pub struct Staged {
     root: PathBuf,
     manifest: PathBuf,
-    packages: Vec<String>,
+    files: Vec<String>,
     digest: Digest,
     cargo_lock: Vec<u8>,
 }
@@ -56,7 +56,7 @@ impl Staged {
         Ok(Self {
             root: dest.clone(),
             manifest: dest.join(manifest.unwrap_or_default()),
-            packages: needed.keys().map(|&name| name.to_owned()).collect(),
+            files: files.into_keys().chain(["Cargo.lock".to_owned()]).collect(),
             digest: key.finish(),
             cargo_lock,
         })
@@ -72,9 +72,9 @@ impl Staged {
         &self.manifest
     }
 
-    /// Names of the staged packages, sorted.
-    pub fn packages(&self) -> &[String] {
-        &self.packages
+    /// All staged files, by path below [`Staged::root`].
+    pub fn files(&self) -> &[String] {
+        &self.files
     }
 
     /// Digest over names and contents of everything staged but `Cargo.lock`.
