@@ -18,10 +18,15 @@ pub const FILES_DATE: i64 = 315_532_800;
 pub fn files_tree(layer: &FilesLayer) -> Result<Tree, FilesError> {
     let mut whole = Tree::new();
     for item in &layer.items {
-        let to = format!("/{}", String::from_utf8_lossy(item.to.as_bytes()));
-        let path = item.path.as_path();
-        let request =
-            Request { base: Path::new(""), path, to: &to, mode: item.mode, uid: 0, gid: 0, mtime: FILES_DATE };
+        let request = Request {
+            base: &item.base,
+            path: Path::new(&item.path),
+            to: &item.to,
+            mode: item.mode,
+            uid: 0,
+            gid: 0,
+            mtime: FILES_DATE,
+        };
         for (path, node) in collect(&request)? {
             whole.insert(path, node);
         }

@@ -7,7 +7,7 @@ use crate::{
     source::{
         cargo::{self, CargoError},
         debian::{
-            LockedPackage,
+            DEFAULT_ARCHIVE, LockedPackage,
             archive::{self, ArchiveError, Fetch, Offered},
             copyright,
             deb::{self, DebError, Limits},
@@ -208,7 +208,8 @@ impl Renewal<'_> {
     ) -> Result<(LockedDebian, Vec<Archive>), LayerError> {
         (self.step)(&format!("layer `{}`: resolving packages", place.layer.name));
         let index = Index::parse(&offered.indexes, recipe.appliance.arch.debian())?;
-        let installed: Vec<LockedPackage> = relock.below(place).into_iter().flat_map(packages).cloned().collect();
+        let mut installed: Vec<LockedPackage> = relock.below(place).into_iter().flat_map(packages).cloned().collect();
+        installed.extend(layer.assume.iter().map(|name| assumed(name, recipe.appliance.arch.debian())));
         let requests: Vec<String> = layer.packages.iter().map(ToString::to_string).collect();
         let query = Query {
             packages: &requests,
@@ -252,6 +253,24 @@ impl Renewal<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A package that counts as installed, in a version that satisfies every lower bound.
+fn assumed(name: &str, arch: &str) -> LockedPackage {
+    LockedPackage {
+        name: name.to_owned(),
+        version: "99999:0".to_owned(),
+        arch: arch.to_owned(),
+        size: 0,
+        sha256: Digest::of(name.as_bytes()),
+        path: String::new(),
+        archive: DEFAULT_ARCHIVE.to_owned(),
+        installed_size: 0,
+        order: 0,
+        provides: String::new(),
+        conflicts: String::new(),
+        licenses: Vec::new(),
     }
 }
 

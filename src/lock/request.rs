@@ -29,7 +29,8 @@ fn debian(layer: &DebianLayer, key: &mut KeyBuilder) {
         .list("packages", packages)
         .flag("essential", layer.essential)
         .flag("recommends", layer.recommends)
-        .flag("dependencies", layer.dependencies);
+        .flag("dependencies", layer.dependencies)
+        .list("assume", &layer.assume);
 }
 
 fn cargo(layer: &CargoLayer, key: &mut KeyBuilder) {
@@ -38,7 +39,7 @@ fn cargo(layer: &CargoLayer, key: &mut KeyBuilder) {
 
 fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
     for item in &layer.items {
-        key.text("path", &item.written).list("to", [item.to.as_bytes()]);
+        key.text("path", &item.path).text("to", &item.to);
         key.list("mode", item.mode.map(u32::to_le_bytes));
     }
 }

@@ -108,12 +108,13 @@ pub struct FilesLayer {
 /// One file, or one directory taken whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileItem {
-    /// The path as the recipe has it, relative to the file that names it, without `..`.
-    pub written: String,
-    /// Where that is on this machine.
-    pub path: PathBuf,
-    /// Where it goes.
-    pub to: TreePath,
-    /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when absent.
+    /// The directory of the file that names it, on this machine.
+    pub base: PathBuf,
+    /// The path as the recipe has it: relative to that directory, without `..`.
+    pub path: String,
+    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own name.
+    pub to: String,
+    /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when
+    /// absent.
     pub mode: Option<u32>,
 }

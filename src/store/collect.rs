@@ -66,6 +66,8 @@ pub struct Usage {
     pub blobs: (u64, u64),
     /// Records of layers: files and bytes.
     pub records: (u64, u64),
+    /// Caches: directories and bytes.
+    pub caches: (u64, u64),
 }
 
 /// Something that may be removed.
@@ -97,7 +99,7 @@ pub fn collect(dir: &Path, roots: &Roots, policy: &Policy) -> Result<Collected, 
             continue;
         }
         if !policy.dry_run {
-            fs::remove_file(&candidate.path).map_err(StoreError::io("removing", &candidate.path))?;
+            remove(&candidate.path)?;
         }
         total -= candidate.size;
         collected.freed += candidate.size;
@@ -119,6 +121,7 @@ pub fn usage(dir: &Path) -> Result<Usage, StoreError> {
         sources: sum(contents(&dir.join("sources"))?.into_iter().map(|(_, candidate)| candidate).collect()),
         blobs: sum(contents(&dir.join("blobs"))?.into_iter().map(|(_, candidate)| candidate).collect()),
         records: sum(files(&dir.join("records"))?),
+        caches: sum(caches(dir)?),
     })
 }
 
@@ -154,6 +157,10 @@ fn candidates(dir: &Path, roots: &Roots, policy: &Policy) -> Result<Vec<Candidat
             all.push(content);
         }
     }
+    for mut cache in caches(dir)? {
+        cache.keep = cache.used >= policy.used_since;
+        all.push(cache);
+    }
     // Nobody builds while the store is held alone, so locks are of no use now.
     for mut lock in files(&dir.join("locks"))? {
         lock.keep = lock.used >= policy.used_since;
@@ -169,6 +176,17 @@ fn contents(area: &Path) -> Result<Vec<(Option<Digest>, Candidate)>, StoreError>
         for file in files(&shard)? {
             let name = file.path.file_name().and_then(|name| name.to_str());
             found.push((name.and_then(|hex| Digest::from_hex(hex).ok()), file));
+        }
+    }
+    Ok(found)
+}
+
+fn caches(dir: &Path) -> Result<Vec<Candidate>, StoreError> {
+    let mut found = Vec::new();
+    for name in list(&dir.join("caches"))? {
+        for path in list(&name)? {
+            let meta = fs::symlink_metadata(&path).map_err(StoreError::io("looking at", &path))?;
+            found.push(Candidate { size: size_below(&path)?, ..candidate(path, &meta) });
         }
     }
     Ok(found)
@@ -201,4 +219,25 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
         .map_err(StoreError::io("listing", dir))?;
     paths.sort();
     Ok(paths)
+}
+
+fn size_below(root: &Path) -> Result<u64, StoreError> {
+    let mut size = 0;
+    let mut open = vec![root.to_owned()];
+    while let Some(dir) = open.pop() {
+        for path in list(&dir)? {
+            let meta = fs::symlink_metadata(&path).map_err(StoreError::io("looking at", &path))?;
+            size += meta.len();
+            if meta.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    Ok(size)
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    let meta = fs::symlink_metadata(path).map_err(StoreError::io("looking at", path))?;
+    let removed = if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    removed.map_err(StoreError::io("removing", path))
 }

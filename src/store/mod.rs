@@ -4,6 +4,7 @@
 //! sources/sha256/ab/abcd…   what was fetched, by its digest
 //! blobs/sha256/ab/abcd…     what was built, by its digest
 //! records/KEY.json          layer key → digest, size, verity root, and an artifact that holds it
+//! caches/NAME/KEY/          work that only makes things faster, such as compiled dependencies
 //! locks/KEY                 held while the thing of this key is being built
 //! tmp/session-…/            unfinished files of a running process
 //! ```
@@ -86,7 +87,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the directory cannot be made, locked or written.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        for part in ["sources", "blobs", "records", "locks", "tmp"] {
+        for part in ["sources", "blobs", "records", "caches", "locks", "tmp"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(StoreError::io("making the store's directory", &path))?;
         }
@@ -199,6 +200,20 @@ impl Store {
         let path = self.dir.join("locks").join(key.to_hex());
         let file = lock_file_or_wait(&path, waiting)?;
         Ok(BuildLock(file))
+    }
+
+    /// A directory that only makes things faster, such as compiled dependencies. Hold the [`Store::build_lock`] of the
+    /// same key while using it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] or [`StoreError::Io`] if it cannot be made.
+    pub fn cache_dir(&self, name: &'static str, key: &Digest) -> Result<PathBuf, StoreError> {
+        let path = self.dir.join("caches").join(name).join(key.to_hex());
+        fs::create_dir_all(&path).map_err(StoreError::io("making", &path))?;
+        if let Ok(dir) = File::open(&path) {
+            temp::touch(&dir);
+        }
+        Ok(path)
     }
 
     pub(crate) fn content_path(&self, area: Area, digest: &Digest) -> PathBuf {

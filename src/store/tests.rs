@@ -197,6 +197,9 @@ fn garbage_is_what_is_neither_referred_to_nor_recent() {
         age(&store.blob_path(&record.digest), 30);
         layers.push(record.digest);
     }
+    let cache = store.cache_dir("cargo", &Digest::of(b"cache")).unwrap();
+    fs::write(cache.join("object"), [0; 100]).unwrap();
+    age(&cache, 30);
     drop(store);
 
     let roots = Roots { digests: [rooted].into(), layers: [key("kept")].into() };
@@ -208,7 +211,7 @@ fn garbage_is_what_is_neither_referred_to_nor_recent() {
     assert!(planned.removed[0].path.ends_with(oldest.to_hex()), "least recently used first");
 
     let size = usage(dir.path()).unwrap();
-    assert_eq!((size.sources, size.blobs.0, size.records.0), ((4, 23), 2, 2));
+    assert_eq!((size.sources, size.blobs.0, size.records.0, size.caches), ((4, 23), 2, 2, (1, 100)));
     let limit = planned.freed + planned.kept - 1;
     let some = collect(dir.path(), &roots, &Policy { down_to: Some(limit), dry_run: false, ..policy }).unwrap();
     assert_eq!(some.removed.len(), 1, "stops when the store is small enough");
@@ -219,7 +222,7 @@ fn garbage_is_what_is_neither_referred_to_nor_recent() {
     assert!(store.has_source(&rooted, None) && store.has_source(&recent, None));
     assert!(!store.has_source(&older, None) && !store.has_source(&oldest, None));
     assert!(store.layer(&key("kept")).unwrap().is_some() && store.layer(&key("lost")).unwrap().is_none());
-    assert!(!store.blob_path(&layers[1]).exists());
+    assert!(!store.blob_path(&layers[1]).exists() && !cache.exists());
 }
 
 #[test]

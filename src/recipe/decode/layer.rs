@@ -108,6 +108,8 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
     let essential = section.boolean("essential", false);
     let recommends = section.boolean("recommends", false);
     let dependencies = section.boolean("dependencies", true);
+    let assume: Vec<String> =
+        section.strings("assume").iter().filter_map(|text| package(text, problems)).map(|it| it.name).collect();
     if packages.is_empty() && !essential && problems.is_empty() {
         let help = "name packages, or ask for all essential ones with `essential = true`";
         problems.add_with_help(section.at, format!("the layer `{name}` asks for no packages"), help);
@@ -132,6 +134,7 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
         essential,
         recommends,
         dependencies,
+        assume,
     })
 }
 
@@ -237,10 +240,7 @@ fn file(what: &str, value: &Value, problems: &Problems) -> Option<FileItem> {
     let path = section.string("path");
     section.required("to", "\"/etc/motd\"");
     // A directory may be laid over the root of the image.
-    let to = section.string("to").and_then(|to| match to.value {
-        "/" => Some(TreePath::root()),
-        _ => destination(&to, problems),
-    });
+    let to = section.string("to").filter(|to| to.value == "/" || destination(to, problems).is_some());
     let mode = section.integer("mode").and_then(|mode| match u32::try_from(mode.value) {
         Ok(bits) if bits <= 0o7777 => Some(bits),
         _ => {
@@ -253,5 +253,5 @@ fn file(what: &str, value: &Value, problems: &Problems) -> Option<FileItem> {
     let path = path?;
     let shown = format!("the path `{}`", path.value.escape_debug());
     let written = checked(&shown, path.value, path.at, name::confined_path, problems)?;
-    Some(FileItem { written: written.to_owned(), path: path.at.file.dir().join(written), to: to?, mode })
+    Some(FileItem { base: path.at.file.dir().to_owned(), path: written.to_owned(), to: to?.value.to_owned(), mode })
 }
