@@ -82,6 +82,7 @@ pub fn find<T>(
     let begin = clock::since_boot();
     let mut last_news = begin;
     loop {
+        search.modules.serve_devices(story)?;
         let devices = block::list_from(root).attempt(|| "listing block devices".into())?;
         let before = search.done.len();
         if let Some(found) = search.look(&devices) {
@@ -179,22 +180,28 @@ impl<T> Search<'_, T> {
         let seen = clock::since_boot();
         let inside = path.strip_prefix(mount).unwrap_or(path).display();
         let name = format!("{}:/{inside}", device.node.display());
-        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-        let attempt = || {
-            let file = open().map_err(|error| read_error(&name, error))?;
-            let about = file.metadata().map_err(|error| read_error(&name, error))?;
-            if !about.is_file() || !matches!(probe::identify(&file, about.len()), Ok(Content::Artifact)) {
-                return Err(Stop::NotTrusted(format!("{name} is no release")));
-            }
-            let release = (self.check)(&file, about.len())?;
-            let backing = open().map_err(|error| read_error(&name, error))?;
-            let device = loop_device::attach(self.root, &backing).attempt(|| format!("making a device of {name}"))?;
-            Ok((release, device))
-        };
-        let (release, loop_device) = attempt().map_err(|reason| self.refuse(&name, reason)).ok()?;
+        let accepted = self.accept_file(&name, path);
+        let (release, loop_device) = accepted.map_err(|reason| self.refuse(&name, reason)).ok()?;
         let number = number_of(&loop_device.file)?;
         let node = loop_device.node.clone();
         Some(Found { node, number, file: Some(name), release, seen, loop_device: Some(loop_device) })
+    }
+
+    /// Checks a file that is called like a release and makes a device of it.
+    fn accept_file(&mut self, name: &str, path: &Path) -> Result<(T, LoopDevice), Stop> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| read_error(name, error))?;
+        let about = file.metadata().map_err(|error| read_error(name, error))?;
+        if !about.is_file() || !matches!(probe::identify(&file, about.len()), Ok(Content::Artifact)) {
+            return Err(Stop::NotTrusted(format!("{name} is no release")));
+        }
+        let release = (self.check)(&file, about.len())?;
+        self.modules.serve("loop", self.story)?;
+        let device = loop_device::attach(self.root, &file).attempt(|| format!("making a device of {name}"))?;
+        Ok((release, device))
     }
 
     fn refuse(&mut self, name: &str, reason: Stop) {
