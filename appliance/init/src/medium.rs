@@ -1,6 +1,7 @@
 //! Finding the medium: the disk, partition or file that holds the release this boot image was made for.
 //!
-//! Devices come late and in any order, so the list is looked at again and again until a deadline. Releases that lie on
+//! Devices come late and in any order, so the list is looked at again and again until a deadline; between two looks the
+//! modules for one more device are loaded, as the medium is often found before all hardware is up. Releases that lie on
 //! a device from its first byte are looked at before any file system is mounted.
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
     clock,
     device_mapper::Number,
     loop_device::{self, LoopDevice},
-    modules::Modules,
+    modules::{Likely, Modules},
     mounts,
     probe::{self, Content},
     story::Story,
@@ -82,14 +83,14 @@ pub fn find<T>(
     let begin = clock::since_boot();
     let mut last_news = begin;
     loop {
-        search.modules.serve_devices(story)?;
+        let more = search.modules.serve_next(Likely::Other, story)?;
         let devices = block::list_from(root).attempt(|| "listing block devices".into())?;
         let before = search.done.len();
         if let Some(found) = search.look(&devices) {
             return Ok(found);
         }
         let now = clock::since_boot();
-        if search.done.len() > before {
+        if more || search.done.len() > before {
             last_news = now;
         }
         match search.refused.take() {
@@ -97,7 +98,9 @@ pub fn find<T>(
             None if now.saturating_sub(begin) >= patience.medium => return Err(nothing(&devices, patience)),
             reason => search.refused = reason,
         }
-        thread::sleep(INTERVAL);
+        if !more {
+            thread::sleep(INTERVAL);
+        }
     }
 }
 

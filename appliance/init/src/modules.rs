@@ -55,21 +55,42 @@ impl Modules {
         self.tried.len()
     }
 
-    /// Loads what the devices ask for that are there by now, and what the devices ask for that come with it.
+    /// Loads what the firmware's devices ask for: the power button, and where a site configuration may come from.
     ///
     /// # Errors
     /// [`Stop`] when a module of the lists is not there.
-    pub fn serve_devices(&mut self, story: &Story) -> Result<(), Stop> {
-        loop {
-            let new: Vec<String> = device_names(&self.root).difference(&self.served).cloned().collect();
-            if new.is_empty() {
-                return Ok(());
-            }
-            for name in new {
-                self.serve(&name, story)?;
-                self.served.insert(name);
+    pub fn serve_firmware(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(Likely::Firmware, story)? {}
+        Ok(())
+    }
+
+    /// Loads what all devices ask for that are there by now, and what the devices ask for that come with it.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve_all(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(Likely::Other, story)? {}
+        Ok(())
+    }
+
+    /// Loads what one more device asks for, those first that are likely to hold the medium and quick to start; none
+    /// after `last`. False when every device that is there by now is served.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve_next(&mut self, last: Likely, story: &Story) -> Result<bool, Stop> {
+        let before = self.tried.len();
+        let names = device_names(&self.root);
+        let new: BTreeSet<(Likely, String)> =
+            names.difference(&self.served).map(|name| (Likely::of(name), name.clone())).collect();
+        for (_, name) in new.into_iter().take_while(|(likely, _)| *likely <= last) {
+            self.serve(&name, story)?;
+            self.served.insert(name);
+            if self.tried.len() > before {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 
     /// Loads what goes by a name: `fs-ext4`, or a module's own.
@@ -100,6 +121,29 @@ impl Modules {
             Err(error) => story.tell(format_args!("module {name} is not loaded: {error}")),
         }
         Ok(())
+    }
+}
+
+/// In which order devices are served: a controller without disks may take a second to say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Likely {
+    /// The firmware's own devices, and keys.
+    Firmware,
+    /// Disks of virtual machines, and NVMe.
+    Disk,
+    /// All else.
+    Other,
+}
+
+impl Likely {
+    fn of(name: &str) -> Self {
+        let begins = |prefix: &str| name.starts_with(prefix);
+        match name {
+            _ if begins("acpi:") || begins("input:") => Self::Firmware,
+            // The class of NVMe controllers, and the vendor number of virtio.
+            _ if begins("virtio:") || begins("pci:v00001AF4") || name.contains("bc01sc08i02") => Self::Disk,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -159,12 +203,25 @@ mod tests {
         let (root, story) = machine("dm_mod.ko\n", &["virtio:d00000002v00001AF4", "virtio:d00000001v00001AF4"]);
         let mut modules = Modules::load_from(root.path(), &story).unwrap();
         assert_eq!(tried(&modules), ["dm_mod.ko"]);
-        modules.serve_devices(&story).unwrap();
+        modules.serve_all(&story).unwrap();
         assert_eq!(tried(&modules), ["dm_mod.ko", "virtio_blk.ko"]);
         modules.serve("fs-ext4", &story).unwrap();
         modules.serve("loop", &story).unwrap();
         modules.serve("fs-btrfs", &story).unwrap();
         assert_eq!(tried(&modules), ["dm_mod.ko", "ext4.ko", "jbd2.ko", "loop.ko", "virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn likely_devices_come_first_and_one_at_a_time() {
+        let (root, story) = machine("", &["pci:v00008086d00002922bc01sc06i01", "virtio:d00000002v00001AF4"]);
+        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        modules.serve_firmware(&story).unwrap();
+        assert!(tried(&modules).is_empty());
+        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert_eq!(tried(&modules), ["virtio_blk.ko"]);
+        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert_eq!(tried(&modules), ["radio.ko", "virtio_blk.ko"]);
+        assert!(!modules.serve_next(Likely::Other, &story).unwrap());
     }
 
     #[test]

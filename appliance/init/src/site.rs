@@ -54,7 +54,7 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
     let until = clock::since_boot() + patience;
     loop {
         // A device that cannot be served has no volume; the boot does not end for that.
-        modules.serve_devices(story).ok()?;
+        modules.serve_all(story).ok()?;
         let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
         if let Some(device) = volume {
             return Some((
