@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot_report;
+pub mod control;
 pub mod site;
 
 pub use boot_report::BootReport;

@@ -110,8 +110,36 @@ impl SiteConfig {
         {
             return Err(SiteError::Value("api.token_sha256 is 64 lower-case hexadecimal digits"));
         }
+        if let Some(name) = &config.hostname
+            && !is_hostname(name)
+        {
+            return Err(SiteError::Value(
+                "hostname is 1 to 63 letters, digits and hyphens, and a hyphen stands neither first nor last",
+            ));
+        }
+        if let Network::Dhcp { interface: Some(name) } | Network::Static { interface: Some(name), .. } = &config.network
+            && !is_interface(name)
+        {
+            return Err(SiteError::Value("network.interface is the name of a network interface, as `eth0`"));
+        }
+        if config.api.port == Some(0) {
+            return Err(SiteError::Value("api.port is 1 to 65535"));
+        }
         Ok(config)
     }
+}
+
+/// One label of RFC 1123.
+fn is_hostname(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// What the kernel takes as an interface's name, without anything that could lead out of a directory.
+fn is_interface(name: &str) -> bool {
+    (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
 }
 
 #[cfg(test)]
@@ -122,6 +150,23 @@ mod tests {
     fn unknown_keys_are_refused() {
         assert!(matches!(SiteConfig::parse("trust = 'mine'"), Err(SiteError::Invalid(_))));
         assert!(matches!(SiteConfig::parse("[network]\nmode='dhcp'\nx=1"), Err(SiteError::Invalid(_))));
+    }
+
+    #[test]
+    fn names_that_could_mean_something_else_are_refused() {
+        for text in [
+            "hostname = ''",
+            "hostname = '-x'",
+            "hostname = 'a b'",
+            "hostname = 'a.b'",
+            "[network]\nmode = 'dhcp'\ninterface = '../x'",
+            "[network]\nmode = 'static'\naddress = '10.0.0.2'\nprefix = 33",
+            "[api]\nport = 0",
+            "[api]\ntoken_sha256 = 'secret'",
+        ] {
+            assert!(SiteConfig::parse(text).is_err(), "{text}");
+        }
+        assert!(SiteConfig::parse("hostname = 'rack4-u12'\n[network]\nmode = 'dhcp'\ninterface = 'eth0'").is_ok());
     }
 
     #[test]
