@@ -38,14 +38,15 @@ fn live(root: &Path) -> ! {
     match Events::open_from(root) {
         Ok(mut events) => {
             let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
-            let (end, mapped) = match booted {
-                Ok(mapping) => (supervise::run(&mut events, &story), mapping.names),
-                Err(stop) => {
-                    story.announce(&stop);
-                    story.announce("halted; the power button switches the machine off");
-                    (supervise::halted(&mut events), Vec::new())
-                }
+            let (mapped, lived) = match booted {
+                Ok(mapping) => (mapping.names, supervise::run(&mut events, &story)),
+                Err(stop) => (Vec::new(), Err(stop)),
             };
+            let end = lived.unwrap_or_else(|stop| {
+                story.announce(&stop);
+                story.announce("halted; the power button switches the machine off");
+                supervise::halted(&mut events)
+            });
             shutdown::run(root, end, &mut events, &story, &mapped);
         }
         Err(stop) => story.announce(stop),
@@ -73,14 +74,10 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     let trust = release::trust_root(&raw_trust)?;
 
     let mut modules = Modules::load_from(root, story)?;
-    mounts::mount_firmware_variables(root);
+    modules.serve_firmware(story)?;
+    mounts::mount_firmware_variables(root, &mut modules, story)?;
     story.stage("modules");
-    story.tell(format_args!(
-        "{} kernel modules, {} more for hardware that is not here, {} more on demand",
-        modules.loaded,
-        modules.idle,
-        modules.deferred.len()
-    ));
+    story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
     let secure_boot = secure_boot::state_from(root);
     tell_what_it_is_worth(story, secure_boot);
 
