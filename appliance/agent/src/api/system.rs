@@ -95,6 +95,11 @@ pub struct Protection {
     pub rollback: RollbackProtection,
 }
 
+/// What every machine without Secure Boot has to say.
+const WITHOUT_SECURE_BOOT: &str = "the medium brought its own kernel and trust root, so the verification detects \
+    damage, but not an attacker who rewrote the medium as a whole; compare the trust root's fingerprint with the one \
+    you expect, and verify the medium on another machine.";
+
 impl Protection {
     /// The honest sentences on what the verification is worth here.
     pub fn worth(self) -> String {
@@ -102,12 +107,10 @@ impl Protection {
             SecureBoot::Enabled => {
                 "Secure Boot is enabled: the firmware checked the boot image with the keys enrolled in it, and the boot \
                  image checked the rest; this is worth as much as those keys and the firmware."
+                    .to_owned()
             }
-            SecureBoot::Disabled | SecureBoot::Unsupported => {
-                "Secure Boot is off: the medium brought its own kernel and trust root, so the verification detects \
-                 damage, but not an attacker who rewrote the medium as a whole; compare the trust root's fingerprint \
-                 with the one you expect, and verify the medium on another machine."
-            }
+            SecureBoot::Disabled => format!("Secure Boot is off: {WITHOUT_SECURE_BOOT}"),
+            SecureBoot::Unsupported => format!("This firmware has no Secure Boot: {WITHOUT_SECURE_BOOT}"),
         };
         let rollback = match self.rollback {
             RollbackProtection::None => "No rollback protection: an older, validly signed release would start too.",

@@ -10,13 +10,21 @@ use gap_agent::{
     server::{self, Limits},
     token::TokenHash,
 };
-use gap_format::Digest;
+use gap_format::{
+    Digest,
+    trust::{Role, Signer},
+};
 use gap_handover::{
     boot_report::{BootReport, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
     control::Request,
     site::Network,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 use std::{
     fs, io,
     net::SocketAddr,
@@ -77,6 +85,11 @@ pub fn report() -> BootReport {
     }
 }
 
+fn signer() -> Signer {
+    let key = "ab".repeat(32).parse().unwrap();
+    Signer { name: "officer".into(), key, roles: vec![Role::Appliance] }
+}
+
 impl Machine {
     pub fn start(limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -97,6 +110,7 @@ impl Machine {
             hostname: "appliance".into(),
             scrub: Arc::new(scrub::Board::new(&report.layers)),
             report,
+            signers: vec![signer()],
             network: Arc::new(network::Board::new(&Network::None)),
             identity: identity.clone(),
             stages: Mutex::new(vec![boot_clock::stage("agent started")]),
@@ -124,8 +138,7 @@ impl Machine {
     }
 
     pub async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> Answer {
-        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        self.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n").as_bytes()).await
+        self.send(request(method, path, token).as_bytes()).await
     }
 
     /// Sends these bytes and reads until the server closes.
@@ -136,6 +149,11 @@ impl Machine {
         drop(stream.flush().await);
         read_answer(&mut stream).await
     }
+}
+
+fn request(method: &str, path: &str, token: Option<&str>) -> String {
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n")
 }
 
 pub async fn read_answer(stream: &mut TlsStream<TcpStream>) -> Answer {
@@ -154,4 +172,60 @@ pub fn connector(identity: &Identity) -> TlsConnector {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
     TlsConnector::from(Arc::new(config.with_no_client_auth()))
+}
+
+/// Asks a server that is known by the SHA-256 of its certificate.
+pub async fn ask_by_fingerprint(address: SocketAddr, sha256: &str, method: &str, path: &str, token: &str) -> Answer {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(ByFingerprint { sha256: sha256.to_owned(), provider: provider.clone() });
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    stream.write_all(request(method, path, Some(token)).as_bytes()).await.unwrap();
+    read_answer(&mut stream).await
+}
+
+/// Trusts one certificate, as somebody does who compared its fingerprint with the console.
+#[derive(Debug)]
+struct ByFingerprint {
+    sha256: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for ByFingerprint {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let is_it = Digest::of(certificate).to_hex() == self.sha256;
+        is_it.then(ServerCertVerified::assertion).ok_or_else(|| rustls::Error::General("another certificate".into()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }

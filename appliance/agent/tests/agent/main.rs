@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;
+mod daemon;
 mod machine;
 mod network;
 mod openapi;
+mod release;
