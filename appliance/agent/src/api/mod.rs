@@ -27,7 +27,7 @@ use std::{
 };
 
 /// The description that `/openapi.json` serves (OpenAPI 3.1).
-pub const OPENAPI: &str = include_str!("../../openapi.json");
+pub const OPENAPI: &str = include_str!("openapi.json");
 /// Every path with its method, and whether it is open to those without a token.
 pub const ROUTES: [(&str, &str, bool); 5] = [
     ("/healthz", "get", true),
