@@ -59,7 +59,7 @@ fn any_flipped_byte_of_a_disk_is_refused() {
     let padding = artifact.find(".pad/0") + 600..esp - 600;
     let wanted = |at: &usize| {
         let own = *at < tables || (esp - 600..esp + 600).contains(at) || *at >= backup;
-        own || at % if padding.contains(at) { 4093 } else { 23 } == 0
+        own || at.is_multiple_of(if padding.contains(at) { 4093 } else { 23 })
     };
     every_flip_is_refused(&artifact, &(0..artifact.bytes.len()).filter(wanted).collect::<Vec<_>>());
 }
@@ -247,10 +247,10 @@ fn a_signature_for_another_release_is_refused() {
     other.serial = 6;
     let donor = unsigned(false, &other).signed(&[1, 2]);
     let mut artifact = Artifact::archive();
-    artifact.set_region(&donor.region().to_vec());
+    artifact.set_region(donor.region());
     assert!(verify_both(&artifact.bytes).is_ok(), "the same content under another statement is that other release");
     let mut disk = Artifact::appliance();
-    disk.set_region(&donor.region().to_vec());
+    disk.set_region(donor.region());
     assert!(refusal(&disk.bytes).starts_with("layout.json at offset"));
 }
 
