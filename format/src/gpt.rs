@@ -25,7 +25,7 @@ const HEADER_LEN: u32 = 92;
 /// The EFI system partition, C12A7328-F81F-11D2-BA4B-00A0C93EC93B.
 const ESP_TYPE: [u8; 16] = guid(0xC12A_7328, 0xF81F, 0x11D2, 0xBA4B, 0x00A0_C93E_C93B);
 
-/// The payload of an artifact, 8F6B4D2E-3C1A-4E57-9B70-6761_70696D67: known to no system, so mounted by none.
+/// The payload of an artifact, 8F6B4D2E-3C1A-4E57-9B70-676170696D67: known to no system, so mounted by none.
 const PAYLOAD_TYPE: [u8; 16] = guid(0x8F6B_4D2E, 0x3C1A, 0x4E57, 0x9B70, 0x6761_7069_6D67);
 
 /// A GUID in the mixed byte order of UEFI: three little-endian fields, then eight bytes as written.

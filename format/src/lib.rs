@@ -15,6 +15,7 @@ pub mod gpt;
 pub mod head;
 pub mod key;
 pub mod layout;
+pub mod medium;
 pub mod oci;
 pub mod read_at;
 pub mod release;

@@ -11,14 +11,18 @@
 
 mod fixture;
 
-use fixture::{Artifact, check, noise, policy, release, signing_key, time, trust, unsigned, verify_both, verify_with};
+use fixture::{
+    Artifact, check, large, noise, policy, release, signing_key, time, trust, unsigned, verify_both, verify_with,
+};
 use gap_format::{
     Digest, VerifyError,
     dsse::Envelope,
     floor::{Floor, FloorError},
+    layout::Align,
     statement::Kind,
     trust::{Clock, TrustError},
     verify::{Extent, verify, verify_stream},
+    writer::{ArtifactPlan, BlobDigests, BlobPlan, Contents, WriteError},
 };
 
 fn refusal(bytes: &[u8]) -> String {
@@ -59,7 +63,7 @@ fn any_flipped_byte_of_a_disk_is_refused() {
     let padding = artifact.find(".pad/0") + 600..esp - 600;
     let wanted = |at: &usize| {
         let own = *at < tables || (esp - 600..esp + 600).contains(at) || *at >= backup;
-        own || at % if padding.contains(at) { 4093 } else { 23 } == 0
+        own || at.is_multiple_of(if padding.contains(at) { 4093 } else { 23 })
     };
     every_flip_is_refused(&artifact, &(0..artifact.bytes.len()).filter(wanted).collect::<Vec<_>>());
 }
@@ -181,6 +185,36 @@ fn a_rotten_blob_is_named() {
 }
 
 #[test]
+fn a_flip_in_any_chunk_of_a_large_blob_is_refused_on_any_number_of_threads() {
+    let mut bytes = large().bytes;
+    let (extent, trust, policy) = (Extent::File(bytes.len() as u64), trust(), policy());
+    for threads in [1, 2, 5] {
+        for full in [false, true] {
+            let check = check(threads, full);
+            assert!(verify(&bytes, extent, &trust, &policy, &check).is_ok());
+            assert!(verify_stream(&mut bytes.as_slice(), &trust, &policy, &check).is_ok());
+            for at in (200_000..bytes.len() - 8192).step_by(1 << 20) {
+                bytes[at] ^= 2;
+                assert!(verify(&bytes, extent, &trust, &policy, &check).is_err(), "{at} on {threads}");
+                assert!(verify_stream(&mut bytes.as_slice(), &trust, &policy, &check).is_err(), "{at} on {threads}");
+                bytes[at] ^= 2;
+            }
+        }
+    }
+}
+
+#[test]
+fn blobs_that_turn_out_the_same_are_told_apart_from_a_good_plan() {
+    let plans = [BlobPlan { size: 3, align: Align::Tar, tree: None }; 2];
+    let plan = ArtifactPlan::new(false, 2, 2, &plans).unwrap();
+    let blobs = [BlobDigests { digest: Digest::of(b"abc"), root: None }; 2];
+    let release = release(Kind::Data);
+    let contents = Contents { index: b"{}", manifest: b"[]", blobs: &blobs, release: &release };
+    let target = std::sync::Mutex::new(Vec::new());
+    assert!(matches!(plan.finish(&target, &contents), Err(WriteError::Duplicate { first: 0, second: 1 })));
+}
+
+#[test]
 fn an_envelope_that_is_not_canonical_is_refused() {
     let artifact = Artifact::archive();
     let text = String::from_utf8(artifact.envelope().encode().unwrap()).unwrap();
@@ -247,10 +281,10 @@ fn a_signature_for_another_release_is_refused() {
     other.serial = 6;
     let donor = unsigned(false, &other).signed(&[1, 2]);
     let mut artifact = Artifact::archive();
-    artifact.set_region(&donor.region().to_vec());
+    artifact.set_region(donor.region());
     assert!(verify_both(&artifact.bytes).is_ok(), "the same content under another statement is that other release");
     let mut disk = Artifact::appliance();
-    disk.set_region(&donor.region().to_vec());
+    disk.set_region(donor.region());
     assert!(refusal(&disk.bytes).starts_with("layout.json at offset"));
 }
 
