@@ -32,6 +32,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 /// Time between two looks at the API while it is not up.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Longest that the appliance may take to switch itself off.
+const GRACE: Duration = Duration::from_secs(10);
 /// Longest answer of the API that is read, bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 /// Address that QEMU's network gives its only guest.
@@ -130,7 +132,7 @@ pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) 
     let healthy_after = healthy.duration_since(machine.started());
     drop(health);
     let system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
-    machine.powerdown(Duration::ZERO)?;
+    machine.powerdown(GRACE)?;
     Ok(Checked { system, healthy_after })
 }
 
