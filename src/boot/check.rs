@@ -34,6 +34,8 @@ const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3),
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time between two looks at a scrub that goes on.
 const SCRUB_PAUSE: Duration = Duration::from_secs(1);
+/// Longest that the appliance may take to switch itself off.
+const GRACE: Duration = Duration::from_secs(10);
 /// Longest answer of the API that is read, bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 /// Address that QEMU's network gives its only guest.
@@ -144,7 +146,7 @@ pub fn check(
         machine.new_lines()?.iter().for_each(|line| console(line));
         system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
     }
-    machine.powerdown(Duration::ZERO)?;
+    machine.powerdown(GRACE)?;
     Ok(Checked { system, healthy_after })
 }
 

@@ -1,8 +1,8 @@
 //! The initial RAM file system: `gap-init`, the trust root and the kernel modules it needs, as a
 //! cpio archive in the "new ASCII" format (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`).
 //!
-//! The archive is compressed with zstd. The kernel unpacks it beside its own start, so that costs
-//! nothing, and firmware, which is slow at reading, has a fifth to read.
+//! The archive is compressed with zstd. The kernel unpacks it beside its own start, and no delay
+//! could be told from the noise; firmware, which is slow at reading, has a fifth to read.
 //!
 //! # Kernel modules
 //! They lie decompressed, signatures included, in `/gap/modules`, with three lists:
