@@ -79,11 +79,17 @@ pub(super) fn write(lower: &Tree, packages: &[PackageInput], source_date: i64) -
 fn stanza(package: &PackageInput) -> Vec<u8> {
     let mut out = package.control_stanza.trim_ascii_end().to_vec();
     out.extend_from_slice(b"\nStatus: install ok unpacked\n");
-    let conffiles: Vec<_> = package.conffiles().collect();
+    let conffiles: Vec<_> = package.lines("conffiles").collect();
     if !conffiles.is_empty() {
         out.extend_from_slice(b"Conffiles:\n");
-        for path in conffiles {
-            out.extend([b" ", path, b" ", NEW_CONFFILE, b"\n"].concat());
+        for line in conffiles {
+            // `remove-on-upgrade PATH` has its flag behind the digest here.
+            let (flag, path) = match line.iter().position(|&byte| byte == b' ') {
+                Some(space) if !line.starts_with(b"/") => line.split_at(space),
+                _ => (b"".as_slice(), line),
+            };
+            let gap: &[u8] = if flag.is_empty() { b"" } else { b" " };
+            out.extend([b" ", path.trim_ascii_start(), b" ", NEW_CONFFILE, gap, flag, b"\n"].concat());
         }
     }
     out.push(b'\n');

@@ -301,8 +301,23 @@ fn steps(packages: &[PackageInput]) -> Vec<Step> {
             .with("DPKG_ADMINDIR", "/var/lib/dpkg")
             .with("DPKG_ROOT", "")
     });
-    let configure = ["dpkg", "--configure", "--pending", "--force-confdef", "--force-confold", "--force-unsafe-io"];
-    preinsts.chain([quiet(Step::new(configure))]).collect()
+    let dpkg = ["dpkg", "--force-confdef", "--force-confold", "--force-unsafe-io", "--configure"].map(str::to_owned);
+    let mut named = Step { command: dpkg.to_vec(), ..Step::default() };
+    named.command.extend(in_order_of_importance(packages).map(database::info_name));
+    let mut pending = Step { command: dpkg.to_vec(), ..Step::default() };
+    pending.command.push("--pending".to_owned());
+    preinsts.chain([quiet(named), quiet(pending)]).collect()
+}
+
+/// Essential packages and those of priority `required` first, as Debian's installers configure them:
+/// other packages' scripts rely on `passwd` and the like without depending on it.
+fn in_order_of_importance(packages: &[PackageInput]) -> impl Iterator<Item = &PackageInput> {
+    let is_required = |package: &&PackageInput| {
+        let text = String::from_utf8_lossy(&package.control_stanza);
+        text.lines().any(|line| matches!(line, "Priority: required" | "Essential: yes"))
+    };
+    let rest = packages.iter().filter(move |package| !is_required(package));
+    packages.iter().filter(is_required).chain(rest)
 }
 
 impl Stack {
