@@ -1,7 +1,6 @@
 //! Layers: trees of files as deterministic tars.
 
-pub mod cargo;
-pub mod files;
+pub mod configure;
 pub mod sandbox;
 pub mod stack;
 pub mod tar;
