@@ -54,7 +54,8 @@ fn it_boots_from_a_disk_with_4096_byte_sectors() {
 fn a_flipped_byte_in_a_layer_is_a_read_error_inside_and_the_agent_reports_it() {
     let appliance = quickstart();
     let inspected: serde_json::Value =
-        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json")))).unwrap();
+        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json"))))
+            .unwrap();
     let image = inspected["images"].as_array().unwrap().iter().find(|image| image["name"] == "os").unwrap();
     let kernel = image["layers"].as_array().unwrap().iter().find(|layer| layer["name"] == "kernel").unwrap();
     // Near the end of the kernel layer lie modules that no boot needs.
@@ -109,7 +110,8 @@ fn ovmf_and_partition_tools_accept_the_disk_and_the_boot_image() {
     }
     let dir = tempfile::TempDir::new().unwrap();
     let inspected: serde_json::Value =
-        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json")))).unwrap();
+        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json"))))
+            .unwrap();
     let esp = dir.path().join("esp");
     let member = &inspected["esp"];
     let mut bytes = vec![0; member["size"].as_u64().unwrap() as usize];
@@ -127,7 +129,8 @@ fn ovmf_and_partition_tools_accept_the_disk_and_the_boot_image() {
 fn it_boots_from_a_file_on_a_file_system() {
     let appliance = quickstart();
     let inspected: serde_json::Value =
-        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json")))).unwrap();
+        serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json"))))
+            .unwrap();
     let esp = &inspected["esp"];
     // A disk as an administrator would make it: an ESP with the boot image, and ext4 that holds the artifact.
     let disk = fixture::cache().join("carrier.img");

@@ -131,9 +131,7 @@ fn openssl_alone_and_cosign_check_the_signature() {
         jq -r '.signatures[0].sig' release.dsse.json | base64 -d > sig
         openssl pkeyutl -verify -rawin -pubin -inkey release.pub -in pae -sigfile sig
         jq -r .predicateType payload > type"#;
-    succeed(
-        Command::new("bash").args(["-c", script, "-"]).arg(project.path()).arg(&artifact).arg(&project.keys.key),
-    );
+    succeed(Command::new("bash").args(["-c", script, "-"]).arg(project.path()).arg(&artifact).arg(&project.keys.key));
     let kind = fs::read_to_string(project.path().join("type")).unwrap();
     let cosign = |index: &str| {
         let mut command = in_trixie(&[project.path()], "cosign");

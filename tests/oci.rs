@@ -63,7 +63,11 @@ fn skopeo_and_umoci_take_each_image_and_yield_the_tree_of_the_recipe() {
         );
         let bundle = project.path().join(format!("bundle-{image}"));
         succeed(
-            Command::new("umoci").arg("unpack").arg("--image").arg(format!("{}:{image}", layout.display())).arg(&bundle),
+            Command::new("umoci")
+                .arg("unpack")
+                .arg("--image")
+                .arg(format!("{}:{image}", layout.display()))
+                .arg(&bundle),
         );
         let root = bundle.join("rootfs");
         assert_eq!(fs::read(root.join("srv/added")).unwrap(), [8; 10_001]);
@@ -124,9 +128,12 @@ fn the_kernel_and_fsck_accept_the_metadata_and_show_the_same_tree() {
     succeed(Command::new("unshare").args(["-m", "bash", "-c", &script]));
     assert_same_tree(&project.path().join("site"), &project.path().join("copy/srv"), &["added"]);
 
-    for device in inspected["images"].as_array().unwrap().iter().flat_map(|image| {
-        image["layers"].as_array().unwrap().iter().chain(std::iter::once(&image["metadata"]))
-    }) {
+    for device in inspected["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|image| image["layers"].as_array().unwrap().iter().chain(std::iter::once(&image["metadata"])))
+    {
         let root = device["verity"]["root"].as_str().unwrap().strip_prefix("sha256:").unwrap();
         succeed(
             Command::new("/sbin/veritysetup")
