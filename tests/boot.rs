@@ -156,7 +156,7 @@ fn it_boots_from_a_file_on_a_file_system() {
             .env("PATH", format!("{}:/sbin:/usr/sbin", std::env::var("PATH").unwrap())),
     );
     let _machine = MACHINE.lock();
-    let system = system(boot(&disk).arg("--disk"));
+    let system = system(&mut boot(&disk));
     assert_eq!(system["medium"]["file"], "appliance.gap", "{system}");
     fs::remove_file(disk).unwrap();
 }

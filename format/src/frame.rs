@@ -54,7 +54,15 @@ impl Piece {
     pub const fn end(&self) -> u64 {
         self.offset + self.len
     }
+
+    /// Whether the format prescribes zeros.
+    pub const fn is_zeros(&self) -> bool {
+        matches!(self.part, Part::Data(Owner::Pad(_)) | Part::Padding(_) | Part::End)
+    }
 }
+
+/// Zeros to compare with.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The sizes would not fit in 2^53 - 1 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -182,7 +190,7 @@ pub struct Generator<'a> {
 impl Generator<'_> {
     /// The bytes that the format prescribes for a piece; `None` where it is content: a blob, the head's documents.
     ///
-    /// No such piece is longer than 1 MiB.
+    /// No such piece is longer than 1 MiB, so a gap of zeros is a plain vector, too.
     pub fn bytes(&self, piece: &Piece) -> Option<Vec<u8>> {
         match piece.part {
             Part::Header(owner, size) => {
@@ -191,9 +199,41 @@ impl Generator<'_> {
             }
             Part::Backup => Some(self.disk?.backup()),
             Part::Data(Owner::Member(0)) => Some(self.disk?.primary()),
-            Part::Data(Owner::Pad(_)) | Part::Padding(_) | Part::End => Some(vec![0; usize::try_from(piece.len).ok()?]),
-            Part::Data(_) => None,
+            _ if piece.is_zeros() => Some(vec![0; usize::try_from(piece.len).ok()?]),
+            _ => None,
         }
+    }
+
+    /// Whether a piece is hashed or, as the envelope, encoded again, instead of generated.
+    const fn is_content(&self, piece: &Piece) -> bool {
+        match piece.part {
+            Part::Data(Owner::Member(0)) => self.disk.is_none(),
+            Part::Data(_) => !piece.is_zeros(),
+            Part::Header(..) | Part::Padding(_) | Part::End | Part::Backup => false,
+        }
+    }
+
+    /// Compares a piece with the bytes that the format prescribes; the offset of the first that differs, if any does.
+    ///
+    /// Content is passed over.
+    pub fn first_difference(&self, piece: &Piece, found: &[u8]) -> Option<u64> {
+        let same = if piece.is_zeros() {
+            found.chunks(ZEROS.len()).take_while(|chunk| ZEROS.starts_with(chunk)).map(<[u8]>::len).sum::<usize>()
+        } else {
+            if self.is_content(piece) {
+                return None;
+            }
+            // A piece that cannot be generated equals nothing.
+            let expected = self.bytes(piece).unwrap_or_default();
+            if expected == found { found.len() } else { expected.iter().zip(found).take_while(|(a, b)| a == b).count() }
+        };
+        if same as u64 == piece.len {
+            return None;
+        }
+        // Among zeros only whole chunks were counted; the rest of the way goes byte by byte.
+        let rest = found.get(same..).unwrap_or_default();
+        let more = if piece.is_zeros() { rest.iter().take_while(|byte| **byte == 0).count() } else { 0 };
+        Some(piece.offset + (same + more) as u64)
     }
 
     /// The name of a member.

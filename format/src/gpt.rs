@@ -175,9 +175,29 @@ fn put(area: &mut [u8], offset: usize, bytes: &[u8]) {
 
 /// CRC-32 as UEFI uses it (ISO 3309, reflected, polynomial 0x04C11DB7).
 fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        let [low, ..] = (crc ^ u32::from(*byte)).to_le_bytes();
+        crc >> 8 ^ CRC_TABLE.get(usize::from(low)).copied().unwrap_or(0)
     })
+}
+
+/// What each value of a byte adds to the CRC.
+static CRC_TABLE: [u32; 256] = crc_table();
+
+#[allow(clippy::indexing_slicing, reason = "evaluated by the compiler; an index out of bounds does not compile")]
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut value = 0_u32;
+    while value < 256 {
+        let (mut crc, mut bit) = (value, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[value as usize] = crc;
+        value += 1;
+    }
+    table
 }
 
 #[cfg(test)]

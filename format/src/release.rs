@@ -196,12 +196,10 @@ impl<S> Release<S> {
     /// Compares a piece with what the format prescribes for it; content is passed over.
     pub(crate) fn compare(&self, piece: &Piece, found: &[u8]) -> Result<(), VerifyError> {
         let generator = self.generator();
-        let Some(expected) = generator.bytes(piece) else { return Ok(()) };
-        if found == expected {
-            return Ok(());
+        match generator.first_difference(piece, found) {
+            Some(offset) => Err(VerifyError::Differs { what: generator.describe(piece.part), offset }),
+            None => Ok(()),
         }
-        let same = expected.iter().zip(found).take_while(|(a, b)| a == b).count();
-        Err(VerifyError::Differs { what: generator.describe(piece.part), offset: piece.offset + same as u64 })
     }
 
     /// What generates the bytes between the content.

@@ -142,7 +142,8 @@ impl ArtifactPlan {
         for (path, len) in [("index.json", index_len), ("manifest.json", manifest_len)] {
             check_len(path, len, MAX_DOCUMENT_LEN)?;
         }
-        let is_esp = |blob: &BlobPlan| blob.align == Align::Partition && blob.size > 0 && blob.size.is_multiple_of(4096);
+        let is_esp =
+            |blob: &BlobPlan| blob.align == Align::Partition && blob.size > 0 && blob.size.is_multiple_of(4096);
         if disk && !blobs.first().is_some_and(is_esp) {
             return Err(WriteError::NoSystemPartition);
         }

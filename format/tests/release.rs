@@ -1,5 +1,14 @@
 //! What a good artifact gives: to a verifier, to a booting machine, to a signer, and to tools of others.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
 mod fixture;
 
 use fixture::{Artifact, check, policy, release, signing_key, trust, unsigned, verify_both};

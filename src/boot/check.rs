@@ -32,6 +32,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 const PATIENCE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 /// Time between two looks at the API while it is not up.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Time between two looks at a scrub that goes on.
+const SCRUB_PAUSE: Duration = Duration::from_secs(1);
 /// Longest answer of the API that is read, bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 /// Address that QEMU's network gives its only guest.
@@ -115,11 +117,17 @@ pub struct Checked {
 
 /// Boots what `options` describe, waits at most `limit` until the API is healthy, asks it for
 /// `/v1/system`, and switches the machine off. Site configuration and, unless one is given, port of
-/// `options` are chosen here. Every line of the console passes `console`.
+/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. Every line of
+/// the console passes `console`.
 ///
 /// # Errors
 /// [`CheckError`]; [`CheckError::NotTrusted`] when the appliance refused the release.
-pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) -> Result<Checked, CheckError> {
+pub fn check(
+    options: &Options,
+    limit: Duration,
+    scrubbed: bool,
+    mut console: impl FnMut(&str),
+) -> Result<Checked, CheckError> {
     let credentials = Credentials::generate()?;
     let client = credentials.client()?;
     let options = Options { site: Some(credentials.site()?), port: options.port.or(Some(0)), ..options.clone() };
@@ -129,9 +137,25 @@ pub fn check(options: &Options, limit: Duration, mut console: impl FnMut(&str)) 
     let healthy = wait_until_healthy(&mut machine, &health, limit, &mut console)?;
     let healthy_after = healthy.duration_since(machine.started());
     drop(health);
-    let system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    let deadline = Instant::now() + limit;
+    let mut system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    while scrubbed && !is_scrubbed(&system) && Instant::now() < deadline {
+        std::thread::sleep(SCRUB_PAUSE);
+        machine.new_lines()?.iter().for_each(|line| console(line));
+        system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    }
     machine.powerdown(Duration::ZERO)?;
     Ok(Checked { system, healthy_after })
+}
+
+/// Whether the agent has come to a verdict on every layer.
+fn is_scrubbed(system: &Value) -> bool {
+    let layers = system.get("layers").and_then(Value::as_array);
+    let settled = |layer: &Value| {
+        let size = layer.get("size").and_then(Value::as_u64);
+        size.is_some() && layer.get("checked_bytes").and_then(Value::as_u64) == size
+    };
+    layers.is_some_and(|layers| layers.iter().all(settled))
 }
 
 fn wait_until_healthy(
@@ -209,6 +233,7 @@ fn get_system(client: &Agent, port: u16, token: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
     #[test]
     fn the_site_configuration_is_one_that_the_appliance_takes() {
@@ -222,5 +247,55 @@ mod tests {
     #[test]
     fn every_run_has_its_own_token() {
         assert_ne!(*Credentials::generate().unwrap().token, *Credentials::generate().unwrap().token);
+    }
+
+    /// A TLS server with these credentials that answers like an appliance; gives its port.
+    fn serve(credentials: &Credentials) -> u16 {
+        use std::{io::Write, net::TcpListener};
+        let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let (config, bearer) = (Arc::new(config), format!("bearer {}\r\n", *credentials.token));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream.unwrap());
+                let mut request = [0; 2048];
+                let Ok(len) = stream.read(&mut request) else { continue };
+                let request = String::from_utf8_lossy(&request[..len]).to_lowercase();
+                let open = request.starts_with("get /healthz ");
+                let known = request.starts_with("get /v1/system ") && request.contains(&bearer);
+                let status = if open || known { "200 OK" } else { "401 Unauthorized" };
+                let head = format!("HTTP/1.1 {status}\r\ncontent-length: 12\r\nconnection: close\r\n\r\n");
+                let _ = stream.write_all(format!("{head}{{\"serial\":7}}").get(..head.len() + 12).unwrap().as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn health_is_noticed_and_the_system_described() {
+        let credentials = Credentials::generate().unwrap();
+        let (client, port) = (credentials.client().unwrap(), serve(&credentials));
+        let health = HealthWatch::start(&client, port);
+        health.healthy.recv_timeout(Duration::from_secs(5)).unwrap();
+        assert_eq!(get_system(&client, port, &credentials.token).unwrap()["serial"], 7);
+        assert!(get_system(&client, port, "another").unwrap_err().contains("401"));
+    }
+
+    #[test]
+    fn a_machine_with_another_certificate_is_not_believed() {
+        let (ours, others) = (Credentials::generate().unwrap(), Credentials::generate().unwrap());
+        let port = serve(&others);
+        assert!(get_system(&ours.client().unwrap(), port, &ours.token).is_err());
     }
 }

@@ -5,13 +5,14 @@
 
 use crate::boot::{
     console::Lines,
+    firmware::{Firmware, QEMU},
+    machine::{device_arguments, machine_arguments},
     qmp::{Qmp, QmpError},
 };
-use gap_handover::site::FW_CFG_NAME;
 use serde_json::json;
 use std::{
     collections::VecDeque,
-    env, fs,
+    fs,
     io::{self, Read},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -22,20 +23,16 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The program, looked for in `PATH`.
-const QEMU: &str = "qemu-system-x86_64";
-/// Firmware code and its variables, as distributions lay them.
-const FIRMWARE: [(&str, &str); 5] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
-];
 /// Port of the API inside the guest.
 pub const GUEST_PORT: u16 = 8443;
 /// Longest that QEMU may take to answer a command.
 const QMP_LIMIT: Duration = Duration::from_secs(20);
+/// The device that gives programs the host's processor for guests.
+const KVM: &str = "/dev/kvm";
+/// Longest that firmware may take to its first word in a trial of it; one second is usual.
+const TRIAL_LIMIT: Duration = Duration::from_secs(6);
+/// Memory of the trial's machine, MiB.
+const TRIAL_MEMORY: u32 = 256;
 /// How often a wait looks whether QEMU has ended.
 const TICK: Duration = Duration::from_millis(50);
 /// Console lines that may wait to be read; the guest is held up beyond that.
@@ -51,8 +48,6 @@ pub enum Attach {
     Virtio,
     /// An NVMe disk.
     Nvme,
-    /// A SATA disk.
-    Sata,
     /// A USB stick.
     Usb,
 }
@@ -64,6 +59,30 @@ pub enum Accelerator {
     Kvm,
     /// Emulation.
     Tcg,
+}
+
+impl Accelerator {
+    /// The host's processor where that works, else emulation. A device file alone proves little (it
+    /// may lie inside a machine that cannot nest another), so firmware is started for a moment.
+    ///
+    /// # Errors
+    /// [`QemuError`] when QEMU or its firmware is missing.
+    pub fn detect() -> Result<Self, QemuError> {
+        let (qemu, firmware) = Firmware::find()?;
+        if fs::File::options().read(true).write(true).open(KVM).is_err() {
+            return Ok(Self::Tcg);
+        }
+        let mut arguments = machine_arguments(Self::Kvm, 1, TRIAL_MEMORY, &firmware);
+        arguments.extend(["-nic", "none"].map(Into::into));
+        let directory = firmware.lay_out()?;
+        let talks = Machine::launch(&qemu, arguments, directory)
+            .and_then(|mut machine| {
+                machine.switch_on()?;
+                machine.wait_for(TRIAL_LIMIT, |line| (!line.trim().is_empty()).then_some(()))
+            })
+            .is_ok();
+        Ok(if talks { Self::Kvm } else { Self::Tcg })
+    }
 }
 
 /// A machine to start.
@@ -167,15 +186,26 @@ impl Machine {
     /// [`QemuError`] when QEMU or its firmware is missing, the image cannot be read, or QEMU refuses
     /// to start.
     pub fn start(options: &Options) -> Result<Self, QemuError> {
-        let qemu = find_program(QEMU).ok_or(QemuError::NoQemu)?;
-        let (code, variables) = find_firmware().ok_or(QemuError::NoFirmware)?;
-        let directory = lay_out(options, variables)?;
+        let (qemu, firmware) = Firmware::find()?;
+        let directory = firmware.lay_out()?;
+        lay_out(options, directory.path())?;
+        let mut arguments = machine_arguments(options.accelerator, options.cpus, options.memory, &firmware);
+        arguments.extend(device_arguments(options));
+        let mut machine = Self::launch(&qemu, arguments, directory)?;
+        if options.port.is_some() {
+            machine.port = Some(machine.forwarded_port()?);
+        }
+        machine.switch_on()?;
+        Ok(machine)
+    }
+
+    /// Starts QEMU in `directory`, with the guest still switched off.
+    fn launch(qemu: &Path, arguments: Vec<String>, directory: TempDir) -> Result<Self, QemuError> {
         let mut command = Command::new(qemu);
-        command.args(arguments(options, code)).current_dir(directory.path());
+        command.args(arguments).current_dir(directory.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = |source: io::Error| QemuError::Start { reason: source.to_string() };
         let mut child = command.spawn().map_err(start)?;
-        let started = Instant::now();
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(start(io::ErrorKind::BrokenPipe.into()));
@@ -184,21 +214,21 @@ impl Machine {
         let qmp = match Qmp::new(stdout, stdin, QMP_LIMIT) {
             Ok(qmp) => qmp,
             Err(error) => {
-                // It cannot be ended more than once, and its own words say more than ours.
+                // It may have ended by itself; then its own words say more than ours.
                 let _ = child.kill();
                 let _ = child.wait();
                 let said: Vec<String> = lines.iter().take(REMEMBERED).collect();
                 return Err(if said.is_empty() { error.into() } else { QemuError::Start { reason: said.join("; ") } });
             }
         };
-        let remembered = VecDeque::new();
-        let mut machine = Self { child, qmp, lines, remembered, port: None, started, _directory: directory };
-        if options.port.is_some() {
-            machine.port = Some(machine.forwarded_port()?);
-        }
-        machine.qmp.execute("cont", json!({}))?;
-        machine.started = Instant::now();
-        Ok(machine)
+        let (remembered, started) = (VecDeque::new(), Instant::now());
+        Ok(Self { child, qmp, lines, remembered, port: None, started, _directory: directory })
+    }
+
+    fn switch_on(&mut self) -> Result<(), QemuError> {
+        self.qmp.execute("cont", json!({}))?;
+        self.started = Instant::now();
+        Ok(())
     }
 
     /// The port of the host's loopback that leads to the guest's API.
@@ -259,18 +289,23 @@ impl Machine {
     /// [`QemuError::Qmp`] when QEMU does not obey; it is ended all the same.
     pub fn powerdown(mut self, grace: Duration) -> Result<(), QemuError> {
         if !grace.is_zero() {
-            self.qmp.execute("system_powerdown", json!({}))?;
+            self.obey("system_powerdown")?;
             let deadline = Instant::now() + grace;
             while Instant::now() < deadline {
                 if matches!(self.child.try_wait(), Ok(Some(_))) {
                     return Ok(());
                 }
-                let _ = self.new_lines();
+                // A guest whose console nobody reads is held up.
+                self.lines.try_iter().for_each(drop);
                 thread::sleep(TICK);
             }
         }
-        match self.qmp.execute("quit", json!({})) {
-            // It may end before its answer is out.
+        self.obey("quit")
+    }
+
+    /// Gives a command after which the machine may well be gone.
+    fn obey(&mut self, command: &str) -> Result<(), QemuError> {
+        match self.qmp.execute(command, json!({})) {
             Ok(_) | Err(QmpError::Gone(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -305,73 +340,16 @@ impl Drop for Machine {
     }
 }
 
-/// Puts the files of a machine where QEMU runs, under names that need no escaping.
-fn lay_out(options: &Options, variables: &Path) -> Result<TempDir, QemuError> {
+/// Puts the artifact and the site configuration where QEMU runs, under names that need no escaping.
+fn lay_out(options: &Options, directory: &Path) -> Result<(), QemuError> {
     let image = |source| QemuError::Image { path: options.image.clone(), source };
     let path = options.image.canonicalize().map_err(image)?;
     fs::File::open(&path).map_err(image)?;
-    let directory = tempfile::Builder::new().prefix("gapimage-boot-").tempdir().map_err(QemuError::Prepare)?;
-    symlink(path, directory.path().join("medium")).map_err(QemuError::Prepare)?;
-    fs::write(directory.path().join("variables"), fs::read(variables).map_err(QemuError::Prepare)?)
-        .map_err(QemuError::Prepare)?;
-    if let Some(site) = &options.site {
-        fs::write(directory.path().join("site"), site).map_err(QemuError::Prepare)?;
+    symlink(path, directory.join("medium")).map_err(QemuError::Prepare)?;
+    match &options.site {
+        Some(site) => fs::write(directory.join("site"), site).map_err(QemuError::Prepare),
+        None => Ok(()),
     }
-    Ok(directory)
-}
-
-/// QEMU's command line. Paths are relative to the machine's directory.
-fn arguments(options: &Options, firmware: &Path) -> Vec<String> {
-    let (accelerator, processor) = match options.accelerator {
-        Accelerator::Kvm => ("kvm", "host"),
-        Accelerator::Tcg => ("tcg,thread=multi", "max"),
-    };
-    let mut arguments: Vec<String> = ["-nodefaults", "-no-user-config", "-no-reboot", "-S"].map(Into::into).into();
-    let mut add = |name: &str, value: String| arguments.extend([format!("-{name}"), value]);
-    add("name", "gapimage".into());
-    add("machine", "q35".into());
-    add("accel", accelerator.into());
-    add("cpu", processor.into());
-    add("smp", options.cpus.to_string());
-    add("m", options.memory.to_string());
-    add("display", "none".into());
-    add("device", "VGA".into());
-    // The console goes to standard error, where QEMU's own complaints go as well; standard input and
-    // output carry the control protocol.
-    add("chardev", "file,id=console,path=/dev/fd/2".into());
-    add("serial", "chardev:console".into());
-    add("qmp", "stdio".into());
-    let file = |name: &str, path: &str, read_only: bool| {
-        json!({ "driver": "raw", "node-name": name, "read-only": read_only, "file": { "driver": "file", "filename": path } })
-            .to_string()
-    };
-    add("blockdev", file("firmware", &firmware.to_string_lossy(), true));
-    add("blockdev", file("variables", "variables", false));
-    add("machine", "pflash0=firmware,pflash1=variables".into());
-    add("blockdev", file("medium", "medium", true));
-    let blocks = format!("logical_block_size={0},physical_block_size={0}", options.block_size);
-    let disk = format!("drive=medium,bootindex=0,{blocks}");
-    match options.attach {
-        Attach::Virtio => add("device", format!("virtio-blk-pci,{disk}")),
-        Attach::Nvme => add("device", format!("nvme,serial=gapimage,{disk}")),
-        Attach::Sata => add("device", format!("ide-hd,bus=ide.0,{disk}")),
-        Attach::Usb => {
-            add("device", "qemu-xhci".into());
-            add("device", format!("usb-storage,{disk}"));
-        }
-    }
-    if options.site.is_some() {
-        add("fw_cfg", format!("name={FW_CFG_NAME},file=site"));
-    }
-    match options.port {
-        Some(port) => {
-            add("netdev", format!("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{GUEST_PORT}"));
-            // Without its boot ROM, which would look for a network to boot from.
-            add("device", "virtio-net-pci,netdev=net,romfile=".into());
-        }
-        None => add("nic", "none".into()),
-    }
-    arguments
 }
 
 /// Reads a console into lines, as long as somebody takes them.
@@ -396,13 +374,31 @@ fn read_lines(mut source: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// Finds a program in `PATH`.
-fn find_program(name: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.is_file())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Finds UEFI firmware: code and a fresh set of variables.
-fn find_firmware() -> Option<(&'static Path, &'static Path)> {
-    let pairs = FIRMWARE.into_iter().map(|(code, variables)| (Path::new(code), Path::new(variables)));
-    pairs.into_iter().find(|(code, variables)| code.is_file() && variables.is_file())
+    #[test]
+    fn an_image_that_is_not_there_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = lay_out(&Options::new("/nonexistent/a,b.gap", Accelerator::Tcg), directory.path()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot use /nonexistent/a,b.gap as a disk: "), "{error}");
+    }
+
+    #[test]
+    fn firmware_starts_and_obeys() {
+        let (qemu, firmware) = Firmware::find().unwrap();
+        let arguments = machine_arguments(Accelerator::Tcg, 1, 128, &firmware);
+        let mut machine = Machine::launch(&qemu, arguments, firmware.lay_out().unwrap()).unwrap();
+        assert_eq!(machine.qmp.execute("query-status", json!({})).unwrap()["running"], false);
+        machine.powerdown(Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn what_qemu_complains_about_is_passed_on() {
+        let (qemu, firmware) = Firmware::find().unwrap();
+        let arguments = vec!["-qmp".into(), "stdio".into(), "-machine".into(), "no-such-machine".into()];
+        let error = Machine::launch(&qemu, arguments, firmware.lay_out().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("machine type"), "{error}");
+    }
 }

@@ -75,8 +75,12 @@ impl<W: Write> Qmp<W> {
     /// # Errors
     /// [`QmpError`] when it refuses, ends or takes too long.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        writeln!(self.sink, "{}", json!({ "execute": command, "arguments": arguments }))?;
-        self.sink.flush()?;
+        let sent = writeln!(self.sink, "{}", json!({ "execute": command, "arguments": arguments }))
+            .and_then(|()| self.sink.flush());
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(QmpError::Gone(command.to_owned())),
+            sent => sent?,
+        }
         let answer = self.receive(command, |answer| {
             // Anything else is an event.
             (answer.get("return").is_some() || answer.get("error").is_some()).then(|| answer.clone())
@@ -141,6 +145,14 @@ mod tests {
     fn an_end_is_not_waited_for() {
         assert!(matches!(connect("{\"QMP\":{}}\n"), Err(QmpError::Gone(_))));
         assert!(matches!(connect("not json\n"), Err(QmpError::Gone(_))));
+    }
+
+    #[test]
+    fn a_machine_that_is_gone_is_told_apart_from_one_that_cannot_be_reached() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let answers = Cursor::new("{\"QMP\":{}}\n");
+        assert!(matches!(Qmp::new(answers, writer, LIMIT), Err(QmpError::Gone(_))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Making the layers that are missing, and fetching what they are made of.
 
-use super::{BuildError, Request};
+use super::{BuildError, Problem, Request};
 use crate::{
     boot::{depmod::ModuleTables, modules::Kernel},
     layer::{
@@ -23,7 +23,7 @@ use crate::{
     },
     store::{Record, StoreError},
 };
-use gap_format::{Discard, verity::TreeBuilder};
+use gap_format::{verity::TreeBuilder, write_at::Discard};
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
@@ -31,8 +31,6 @@ use std::{
     sync::Arc,
     thread::available_parallelism,
 };
-
-type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// Fetches what the store lacks, or says what is missing when nothing may be fetched.
 ///
@@ -97,8 +95,8 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = planned.build_root.ok_or("its build root is not in the plan")?;
-            let root_tree = stack_of(request, plan, &[root])?;
-            super::binary::build(request, plan, layer, rows, root, &root_tree)
+            let root_key = plan.layers.get(root).map(|layer| layer.key).ok_or("its build root is not in the plan")?;
+            super::binary::build(request, layer, rows, &stack_of(request, plan, &[root])?, &root_key)
         }
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }
@@ -141,7 +139,8 @@ fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result
     let mut stack = Stack::default();
     for layer in numbers.iter().filter_map(|&number| plan.layers.get(number)) {
         let found = request.store.layer(&layer.key)?;
-        let found = found.ok_or_else(|| format!("layer `{}` below it is gone from the store", layer.place.layer.name))?;
+        let found =
+            found.ok_or_else(|| format!("layer `{}` below it is gone from the store", layer.place.layer.name))?;
         let index = read_index(&found.file, found.record.size)?;
         stack.apply(&index.to_tree(&Arc::new(found.file)))?;
     }

@@ -1,5 +1,7 @@
 //! Building: what the plan says is missing is fetched and made, then everything is assembled.
 
+mod binary;
+mod configured;
 mod layers;
 mod opened;
 mod os_files;
@@ -9,9 +11,7 @@ mod up_to_date;
 pub use opened::LayerBytes;
 
 use crate::{
-    boot::{
-        depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError,
-    },
+    boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
     image::{
         merge::{MergeError, Merged, merge},
         oci::{ImageInfo, RunSettings},
@@ -38,6 +38,9 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
+
+/// What went wrong with one layer, whatever room it comes from.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a build needs besides recipe and lock.
 pub struct Request<'a> {
@@ -97,11 +100,13 @@ pub enum BuildError {
     #[error(transparent)]
     Esp(#[from] EspError),
     /// Sources are missing and may not be fetched.
-    #[error("{count} sources of {bytes} bytes are not in the store, and --offline forbids fetching them; build once without it")]
+    #[error(
+        "{count} sources of {bytes} bytes are not in the store, and --offline forbids fetching them; build once without it"
+    )]
     Offline { count: usize, bytes: u64 },
     /// A layer cannot be built.
     #[error("layer `{layer}`: {source}")]
-    Layer { layer: String, source: Box<dyn std::error::Error + Send + Sync> },
+    Layer { layer: String, source: Problem },
     /// The layers of an image contradict each other.
     #[error("image `{image}`: {source}")]
     Merge { image: String, source: MergeError },
@@ -182,23 +187,21 @@ fn inputs<'a>(
         info: info(request, image),
         layers: layers.iter().filter_map(|number| used.binary_search(number).ok()).collect(),
     });
-    let boot = starter.zip(request.recipe.images.iter().position(|image| image.boot)).map(|(starter, image)| pack::Boot {
-        image,
-        size: starter.esp_size(),
-        make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
-    });
-    Ok(pack::Inputs {
-        release: release(request)?,
-        layers: layers.collect(),
-        images: images.collect(),
-        merged,
-        boot,
-    })
+    let boot =
+        starter.zip(request.recipe.images.iter().position(|image| image.boot)).map(|(starter, image)| pack::Boot {
+            image,
+            size: starter.esp_size(),
+            make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
+        });
+    Ok(pack::Inputs { release: release(request)?, layers: layers.collect(), images: images.collect(), merged, boot })
 }
 
 fn release(request: &Request<'_>) -> Result<Release, BuildError> {
     let appliance = &request.recipe.appliance;
-    let time = |seconds, what| Timestamp::from_seconds(seconds).map_err(|_| BuildError::Date { what });
+    let time = |seconds: i64, what| {
+        let seconds = u64::try_from(seconds).map_err(|_| BuildError::Date { what })?;
+        Timestamp::from_seconds(seconds).map_err(|_| BuildError::Date { what })
+    };
     Ok(Release {
         kind: Kind::Appliance,
         name: appliance.name.clone(),

@@ -66,12 +66,12 @@ impl LayerBytes<'_> {
     pub fn reader(&self) -> &dyn ReadAt {
         match self {
             Self::Stored { slice, .. } => slice,
-            Self::Streamed(_) => &NOTHING,
+            Self::Streamed(_) => &*NOTHING,
         }
     }
 }
 
-static NOTHING: [u8; 0] = [];
+static NOTHING: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(Vec::new);
 
 /// Opens every layer of the plan.
 ///

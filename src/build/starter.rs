@@ -7,7 +7,7 @@ use crate::{
         depmod::ModuleTables,
         esp::EspPlan,
         initramfs::Initramfs,
-        modules::{Kernel, OsFiles, boot_modules},
+        modules::{BootModules, Kernel, OsFiles},
         uki::Uki,
     },
     layer::tree::TreePath,
@@ -58,7 +58,7 @@ impl Starter {
     pub fn new(parts: &Parts<'_>) -> Result<Self, BuildError> {
         let kernel = Kernel::find(&parts.os, None)?;
         let tables = ModuleTables::of(&parts.os, &kernel)?;
-        let modules = boot_modules(&parts.os, &kernel, &tables)?;
+        let modules = BootModules::take(&parts.os, &kernel, &tables)?;
         let initramfs = Initramfs {
             init: &required(&parts.init, INIT, "boot.init")?,
             trust: parts.trust,

@@ -5,11 +5,7 @@ use crate::{
     plan::Plan,
     store::{KeyBuilder, Store, StoreError},
 };
-use gap_format::{
-    Digest,
-    release::Release,
-    statement::Statement,
-};
+use gap_format::{Digest, release::Release, statement::Statement};
 use std::{
     fs::{self, File},
     io::{self, Write},

@@ -224,12 +224,15 @@ struct BootArgs {
     /// Port on this machine's loopback that leads to the appliance's API [default: a free one]
     #[arg(long, value_name = "P")]
     port: Option<u16>,
+    /// With --check: wait until the agent has read every layer once
+    #[arg(long, requires = "check")]
+    wait_for_scrub: bool,
     /// Memory of the machine in MiB
     #[arg(long, value_name = "M", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..))]
     memory: u32,
     /// Logical block size of the virtual disk in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
-    block_size: u32,
+    block_size: u16,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
@@ -258,7 +261,7 @@ enum StoreCommand {
     },
 }
 
-fn block_size(text: &str) -> Result<u32, String> {
+fn block_size(text: &str) -> Result<u16, String> {
     match text {
         "512" => Ok(512),
         "4096" => Ok(4096),
@@ -268,9 +271,6 @@ fn block_size(text: &str) -> Result<u32, String> {
 
 /// Runs the command line and gives the exit code.
 pub fn main() -> ExitCode {
-    if let Some(code) = crate::layer::sandbox::entry(std::env::args_os()) {
-        return code;
-    }
     match Cli::try_parse() {
         Ok(cli) => match run(cli.command) {
             Ok(()) => ExitCode::SUCCESS,

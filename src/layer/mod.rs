@@ -2,6 +2,7 @@
 
 pub mod cargo;
 pub mod files;
+pub mod sandbox;
 pub mod stack;
 pub mod tar;
 pub mod tree;

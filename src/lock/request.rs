@@ -23,10 +23,7 @@ pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
 }
 
 fn debian(layer: &DebianLayer, key: &mut KeyBuilder) {
-    let packages = layer.packages.iter().map(|package| match &package.version {
-        Some(version) => format!("{}={version}", package.name),
-        None => package.name.clone(),
-    });
+    let packages = layer.packages.iter().map(ToString::to_string);
     key.text("suite", &layer.suite)
         .list("components", &layer.components)
         .list("packages", packages)

@@ -57,11 +57,10 @@ impl Documents {
             Ok(ImageDocuments { config, manifest, mount, info: image.info.clone(), layers })
         });
         let release = &inputs.release;
-        let created = jiff::Timestamp::from_second(release.source_date.seconds()).map(|time| time.to_string());
         let annotations = [
             (annotation::TITLE.to_owned(), release.name.clone()),
             (annotation::VERSION.to_owned(), release.version.clone()),
-            (annotation::CREATED.to_owned(), created.unwrap_or_default()),
+            (annotation::CREATED.to_owned(), release.source_date.to_string()),
         ];
         let documents = Self {
             images: images.collect::<Result<_, PackError>>()?,
@@ -75,8 +74,12 @@ impl Documents {
     /// The same with the boot manifest for this partition.
     pub fn with_esp(mut self, inputs: &Inputs<'_>, esp: Option<Digest>) -> Self {
         if let Some((boot, digest)) = inputs.boot.as_ref().zip(esp) {
-            let part =
-                BootPart { media_type: media_type::ESP, title: "EFI system partition".to_owned(), digest, size: boot.size };
+            let part = BootPart {
+                media_type: media_type::ESP,
+                title: "EFI system partition".to_owned(),
+                digest,
+                size: boot.size,
+            };
             self.boot = oci::boot_manifest(&[part], &self.mount_of(boot.image));
         }
         self

@@ -3,10 +3,7 @@
 //! The caller's thread reads and writes; one thread computes the flat SHA-256, another the verity
 //! tree. Chunks are shared between them and recycled, so memory does not grow with the data.
 
-use gap_format::{
-    Digest, Slice,
-    verity::TreeBuilder,
-};
+use gap_format::{Digest, Slice, verity::TreeBuilder};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
@@ -194,7 +191,8 @@ mod tests {
     fn one_pass_writes_hashes_and_trees() {
         let data = sample(CHUNK * 2 + 3 * 4096);
         let out = tempfile::tempfile().unwrap();
-        let place = Place { file: &out, offset: 4096, len: data.len() as u64, tree: Some((&out, 4096 + data.len() as u64)) };
+        let place =
+            Place { file: &out, offset: 4096, len: data.len() as u64, tree: Some((&out, 4096 + data.len() as u64)) };
         let done = ingest(place, &|_| (), |sink| sink.write_all(&data)).unwrap();
         assert_eq!(done.digest, Digest::of(&data));
         let mut tree = vec![0; tree_len(data.len() as u64) as usize];

@@ -172,9 +172,7 @@ fn reserve(file: &File, len: u64, output: &Path) -> Result<(), PackError> {
     use rustix::{fs::FallocateFlags, io::Errno};
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
         Ok(()) => Ok(()),
-        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-            Err(PackError::Full { path: output.to_owned(), needed: len })
-        }
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Err(PackError::Full { path: output.to_owned(), needed: len }),
         // Not every file system can; then a full disk shows while writing.
         Err(_) => file.set_len(len).map_err(|source| PackError::Output {
             doing: "reserving space for",
@@ -220,7 +218,8 @@ impl Laying<'_> {
         }
         let index = documents.index();
         let manifest = documents.docker()?;
-        let blobs = self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
+        let blobs =
+            self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
         let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
         let contents = Contents { index: &index, manifest: &manifest, blobs: &blobs, release: &self.inputs.release };
         let statement = self.plan.finish(self.out, &contents)?;
@@ -264,16 +263,14 @@ impl Laying<'_> {
             return Ok(());
         }
         let Some(input) = self.inputs.images.get(image) else { return Ok(()) };
-        let windows: Vec<_> = input.layers.iter().map(|&layer| self.window(layer)).collect();
+        let window = |&layer: &usize| {
+            let size = self.inputs.layers.get(layer).map_or(0, |layer| layer.size);
+            Slice::new(self.out, self.offset(self.slots.layer(layer).0), size)
+        };
+        let windows: Vec<Slice<&File>> = input.layers.iter().map(window).collect();
         let readers: Vec<&dyn ReadAt> = windows.iter().map(|window| window as &dyn ReadAt).collect();
         let what = format!("the file system of image `{}`", input.info.name);
         self.lay_covered(slot, tree, plan.size(), &what, |out| plan.write(out, &readers)).map(drop)
-    }
-
-    /// A layer where it lies in the artifact.
-    fn window(&self, layer: usize) -> Slice<&File> {
-        let size = self.inputs.layers.get(layer).map_or(0, |layer| layer.size);
-        Slice::new(self.out, self.offset(self.slots.layer(layer).0), size)
     }
 
     fn lay_covered(

@@ -63,7 +63,8 @@ impl Ingredients {
                 Some(_) => {}
             }
         }
-        changes.extend(last.keys().filter(|name| !self.items.contains_key(*name)).map(|name| format!("{name} is gone")));
+        changes
+            .extend(last.keys().filter(|name| !self.items.contains_key(*name)).map(|name| format!("{name} is gone")));
         match changes.len() {
             0 => "no longer in the store".to_owned(),
             count if count > NAMED => {

@@ -63,8 +63,8 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: PlacedLayer<'r>) -> Result<Planne
             cargo(layer, rows, build_root.and_then(|number| plan.layers.get(number)).map(|root| root.key))
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => {
-            let taken = files_tree(layer)
-                .map_err(|source| PlanError::Files { layer: place.layer.name.clone(), source })?;
+            let taken =
+                files_tree(layer).map_err(|source| PlanError::Files { layer: place.layer.name.clone(), source })?;
             let ingredients = self::files(&taken);
             tree = Some(taken);
             ingredients

@@ -68,6 +68,15 @@ pub struct PackageRequest {
     pub version: Option<String>,
 }
 
+impl std::fmt::Display for PackageRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.version {
+            Some(version) => write!(f, "{}={version}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
 /// A binary of a Cargo workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CargoLayer {

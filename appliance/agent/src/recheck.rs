@@ -1,21 +1,50 @@
 //! Verifying the release a second time, from the medium, with the trust root that PID 1 left.
 //!
 //! PID 1 verified it to start this very program. The agent does it again, so that what it tells of the release rests
-//! on the medium and not on a report that something in between might have changed.
+//! on the medium and not on a report alone.
 
 use crate::{given::Given, root::Root};
-use std::io;
+use gap_format::{
+    Digest, Release, Timestamp, VerifyError,
+    release::{MountSet, Policy},
+    statement::Kind,
+    trust::{Clock, ParseTrustError, Signer, Trust},
+};
+use gap_handover::{BootReport, boot_report};
+use std::{fs::File, io};
+
+/// Longest kernel command line that is read, in bytes; the kernel's own limit on x86 is 2048.
+const MAX_COMMAND_LINE: u64 = 64 << 10;
 
 /// Why the agent does not serve this release.
 #[derive(Debug, thiserror::Error)]
 pub enum RecheckError {
-    /// The medium cannot be read.
+    /// The medium cannot be opened.
     #[error("reading the release again from {device}: {source}")]
     Medium {
         /// The block device.
         device: String,
         /// The system's answer.
         source: io::Error,
+    },
+    /// The trust root is no trust file.
+    #[error("the trust root is refused: {0}")]
+    Trust(#[from] ParseTrustError),
+    /// The release is refused.
+    #[error("the release on the medium is refused: {0}")]
+    Refused(#[from] VerifyError),
+    /// The kernel was not told which OS image this is.
+    #[error("the kernel command line names no OS image (gap.os=sha256:…)")]
+    NoImage,
+    /// The boot report says something else than the medium.
+    #[error("the boot report and the release on the medium disagree about {what}: {reported} and {found}")]
+    Disagree {
+        /// What they disagree about.
+        what: &'static str,
+        /// What PID 1 reported.
+        reported: String,
+        /// What the agent found.
+        found: String,
     },
 }
 
@@ -24,14 +53,91 @@ impl RecheckError {
     pub const fn is_fatal(&self) -> bool {
         match self {
             Self::Medium { .. } => false,
+            Self::Refused(error) => !error.could_not_run(),
+            Self::Trust(_) | Self::NoImage | Self::Disagree { .. } => true,
         }
     }
 }
 
-/// Verifies the release again and compares it with the boot report.
+/// Verifies the release again and compares it with the boot report. Returns who signed it.
+///
+/// Validity windows and expiry stop the acceptance of a release, not the start of one whose boot image was accepted;
+/// a revoked key stops both.
 ///
 /// # Errors
 /// [`RecheckError`] when the medium cannot be read, the release is not trusted, or the report says something else.
-pub fn recheck(_root: &Root, _given: &Given) -> Result<(), RecheckError> {
+pub fn recheck(root: &Root, given: &Given) -> Result<Vec<Signer>, RecheckError> {
+    let report = &given.report;
+    let trust = Trust::parse(&given.trust)?;
+    let device = &report.medium.device;
+    let medium =
+        File::open(root.at(device)).map_err(|source| RecheckError::Medium { device: device.clone(), source })?;
+    let policy = Policy {
+        clock: Clock::AlreadyAccepted,
+        kind: Some(Kind::Appliance),
+        name: Some(report.release.name.clone()),
+        min_serial: None,
+        floor: None,
+    };
+    let release = Release::open(&medium, &trust, &policy)?;
+    let image = os_image(root).ok_or(RecheckError::NoImage)?;
+    let mounts = release.mount_set(&medium, &image)?;
+    agree(report, &facts(&release), &mounts)?;
+    Ok(release.signers().to_vec())
+}
+
+/// The digest of the OS image's mount manifest, which the boot image gave the kernel.
+fn os_image(root: &Root) -> Option<Digest> {
+    let bytes = root.read("/proc/cmdline", MAX_COMMAND_LINE).ok()?;
+    let line = String::from_utf8(bytes).ok()?;
+    line.split_ascii_whitespace().find_map(|word| word.strip_prefix("gap.os="))?.parse().ok()
+}
+
+/// What the medium says, in the report's words.
+fn facts(release: &Release) -> boot_report::Release {
+    let statement = release.statement();
+    boot_report::Release {
+        name: statement.release.name.clone(),
+        version: statement.release.version.clone(),
+        serial: statement.release.serial,
+        index: statement.index,
+        signers: release.signers().iter().map(|signer| signer.key.to_string()).collect(),
+        expires: statement.release.expires.map(Timestamp::seconds),
+    }
+}
+
+fn agree(report: &BootReport, found: &boot_report::Release, mounts: &MountSet) -> Result<(), RecheckError> {
+    let reported = &report.release;
+    compare("the version", &reported.version, &found.version)?;
+    compare("the serial", &reported.serial, &found.serial)?;
+    compare("the digest of index.json", &reported.index, &found.index)?;
+    compare("the expiry", &Shown(reported.expires), &Shown(found.expires))?;
+    compare("the signers", &reported.signers.join(", "), &found.signers.join(", "))?;
+    compare("the number of layers", &report.layers.len(), &mounts.layers.len().saturating_add(1))?;
+    for (layer, mount) in report.layers.iter().zip(std::iter::once(&mounts.metadata).chain(&mounts.layers)) {
+        compare("the digest of a layer", &layer.digest, &mount.digest)?;
+        compare("the size of a layer", &layer.size, &mount.size)?;
+        compare("the verity root of a layer", &layer.verity_root, &mount.root)?;
+    }
     Ok(())
+}
+
+fn compare<T: PartialEq + ToString>(what: &'static str, reported: &T, found: &T) -> Result<(), RecheckError> {
+    if reported == found {
+        return Ok(());
+    }
+    Err(RecheckError::Disagree { what, reported: reported.to_string(), found: found.to_string() })
+}
+
+/// A time that may be absent.
+#[derive(PartialEq)]
+struct Shown(Option<u64>);
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(seconds) => write!(f, "{seconds} seconds since 1970"),
+            None => f.write_str("never"),
+        }
+    }
 }

@@ -13,8 +13,9 @@ use crate::{
     server::{self, Limits},
     token::{self, TokenError},
 };
+use gap_format::trust::Signer;
 use gap_handover::{
-    BootReport, SiteConfig,
+    BootReport, SiteConfig, boot_report,
     control::{EXIT_FAILED, EXIT_NOT_TRUSTED, EXIT_STOPPED, Request},
     site::Network,
 };
@@ -108,9 +109,9 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let root = Root::new(&options.root);
     let mut stages = vec![boot_clock::stage("agent started")];
     let given = Given::read(&root, console::say)?;
-    recheck::recheck(&root, &given)?;
+    let signers = recheck::recheck(&root, &given)?;
     stages.push(boot_clock::stage("release verified again"));
-    tell_release(&given.report);
+    tell_release(&given.report, &signers);
 
     let Given { report, site, .. } = given;
     let hostname = site.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
@@ -127,6 +128,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         hostname,
         scrub: Arc::new(scrub::Board::new(&report.layers)),
         report,
+        signers,
         network: Arc::new(network::Board::new(&site.network)),
         identity: identity.clone(),
         stages: Mutex::new(stages),
@@ -145,7 +147,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
 
     let network = tokio::spawn(keep_network(system.clone(), site.network, options.owns_machine));
     let scrub_stop = Arc::new(AtomicBool::new(false));
-    let open = Box::new(move |layer: &gap_handover::boot_report::Layer| scrub::open_device(root.at(&layer.device)));
+    let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
     let layers = system.report.layers.clone();
     scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
 
@@ -226,12 +228,11 @@ fn ask_pid_1(request: Request) {
     }
 }
 
-fn tell_release(report: &BootReport) {
-    let release = &report.release;
-    let (name, version, serial) = (&release.name, &release.version, release.serial);
-    console::say(format_args!("release {name} {version} (serial {serial}) is verified again, signed by {}", {
-        release.signers.join(", ")
-    }));
+fn tell_release(report: &BootReport, signers: &[Signer]) {
+    let boot_report::Release { name, version, serial, .. } = &report.release;
+    let signers: Vec<&str> = signers.iter().map(|signer| signer.name.as_str()).collect();
+    let signers = signers.join(", ");
+    console::say(format_args!("release {name} {version} (serial {serial}) verified again, signed by {signers}"));
 }
 
 fn tell_api(listener: &TcpListener, identity: &Identity, token: Option<&str>) {

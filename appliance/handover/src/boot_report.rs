@@ -18,9 +18,6 @@ pub struct BootReport {
     pub release: Release,
     /// Where it was read from.
     pub medium: Medium,
-    /// The time that the release was checked with, seconds since 1970: the machine's clock, but at least the time when
-    /// the boot image was made. The agent checks with its own clock, but with no earlier time than this one.
-    pub checked_at: u64,
     /// SHA-256 of the trust file in the initrd.
     pub trust_fingerprint: Digest,
     /// State of UEFI Secure Boot.

@@ -1,8 +1,8 @@
 //! PID 1 of the appliance: from the kernel's first user process to a running agent in a verified OS image.
 //!
 //! It is a static program in the initramfs and stays in its memory: a pulled medium cannot take it away. There is no
-//! shell and no fallback. [`main`](../src/gap_init/main.rs.html) tells the boot in order; each module here is one
-//! concern and takes the directory that stands for `/`, so that a made-up tree can stand in for a machine.
+//! shell and no fallback. `main.rs` tells the boot in order; each module here is one concern and takes the directory that
+//! stands for `/`, so that a made-up tree can stand in for a machine.
 //!
 //! # What it leaves to the OS image
 //! The image's root is read-only. `/run`, `/tmp` and `/var` are empty tmpfs (`/var` gets its usual directories, so what
@@ -14,6 +14,16 @@
 //! # What the agent asks of it
 //! By a signal to PID 1: `SIGUSR1`, `SIGUSR2` or `SIGPWR` power the machine off, `SIGTERM` or `SIGINT` (which is
 //! Ctrl-Alt-Del too) restart it. An agent that ends, with whatever status, is started again after 1 s, 2 s, … 30 s.
+//!
+//! # What it needs in the initramfs
+//! `/gap/trust.toml`, `/gap/build-time`, `/gap/modules/order` and the modules named there, and the empty directories
+//! `/dev`, `/proc`, `/sys`, `/run`, `/sysroot` and `/medium`. Without `button` and `evdev` it does not see the power
+//! button, without `qemu_fw_cfg` or `vfat` no site configuration, without `efivarfs` no state of Secure Boot.
+//!
+//! # The site configuration
+//! QEMU's firmware configuration comes before a FAT volume labelled `GAPSITE`; on a machine with USB it waits up to 2 s
+//! for that volume. A configuration that does not parse is announced as ignored and not handed on: nothing in it can be
+//! relied on, so the agent starts with its defaults (no network, a token made at boot).
 //!
 //! # What it prints
 //! Lines that begin with `gap-init: `. Two of them are read by programs: `gap-init: not trusted: REASON` and

@@ -116,7 +116,7 @@ fn tell_what_it_is_worth(story: &Story, secure_boot: SecureBoot) {
         story.tell("  the checks below detect damage, not an attacker who rewrote the whole medium:");
         story.tell("  compare the trust root above with the one you were given");
     }
-    story.tell("no rollback protection: an older release with a valid signature would start as well");
+    story.tell("no rollback protection: an older medium with a valid signature would start as well");
 }
 
 /// The present, at least: a clock that is behind the build of this boot image is wrong.

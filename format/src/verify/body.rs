@@ -55,8 +55,9 @@ pub(super) fn check<S: Sync>(release: &Release<S>, source: &dyn ReadAt, check: &
 fn compare_generated<S>(release: &Release<S>, source: &dyn ReadAt) -> Result<(), VerifyError> {
     let head_len = release.frame().head_len();
     let generated = |piece: &&Piece| piece.offset >= head_len && !is_blob(piece);
+    let mut found = Vec::new();
     for piece in release.frame().pieces().iter().filter(generated) {
-        let mut found = vec![0; usize::try_from(piece.len).unwrap_or(0)];
+        found.resize(usize::try_from(piece.len).unwrap_or(0), 0);
         let what = || release.generator().describe(piece.part);
         source.read_exact_at(&mut found, piece.offset).map_err(|source| VerifyError::Io { what: what(), source })?;
         release.compare(piece, &found)?;

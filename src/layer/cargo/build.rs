@@ -2,7 +2,7 @@
 
 use super::{Bind, BuildError, Order, Runner, Step, missing};
 use crate::{
-    layer::tree::{Content, Meta, Node, Tree},
+    layer::tree::{Content, Meta, Node, Tree, TreePath},
     source::cargo::{Staged, Toolchain, pins_exactly, sysroot, unpack_crates},
     store::Store,
 };
@@ -27,14 +27,14 @@ const RENAMED: [(&str, &str); 5] =
 const CONFIGURATION: &str =
     "[source.crates-io]\nreplace-with = \"vendored\"\n\n[source.vendored]\ndirectory = \"/vendor\"\n";
 
-/// Builds the binary in the build root unpacked at `root`. All sources must be in the store. `waiting` is called if
+/// Builds the binary in a build root that `runner` shows to programs and of which `root` knows what exists. All sources must be in the store. `waiting` is called if
 /// somebody else is building with the same crates.
 ///
 /// # Errors
 /// [`BuildError`].
 pub fn build(
     order: &Order<'_>,
-    root: &Path,
+    root: &dyn Fn(&TreePath) -> bool,
     store: &Store,
     runner: &dyn Runner,
     waiting: impl FnOnce(),
@@ -49,7 +49,7 @@ pub fn build(
     let workshop = Workshop::set_up(order, store, &cache, work.path(), &toolchain)?;
     // The staged sources may be older than what was compiled before from others: never go by their times.
     workshop.forget_local_packages()?;
-    let run = |arguments: Vec<String>| workshop.run(order, root, runner, arguments);
+    let run = |arguments: Vec<String>| workshop.run(order, runner, arguments);
     run(["update", "--workspace", "--offline"].map(str::to_owned).to_vec())?;
     pins_exactly(&workshop.staged.root().join("Cargo.lock"), order.locked)?;
     run(build_arguments(order))?;
@@ -59,8 +59,8 @@ pub fn build(
     Ok(Tree::from_iter([(order.layer.to.clone(), node)]))
 }
 
-fn check_root(order: &Order<'_>, root: &Path) -> Result<(), BuildError> {
-    let missing = missing(order.arch, |path| path.under(root).symlink_metadata().is_ok());
+fn check_root(order: &Order<'_>, root: &dyn Fn(&TreePath) -> bool) -> Result<(), BuildError> {
+    let missing = missing(order.arch, root);
     match missing.is_empty() {
         true => Ok(()),
         false => Err(BuildError::Root { layer: order.layer.build_root.clone(), missing }),
@@ -146,17 +146,11 @@ impl Workshop {
         Ok(())
     }
 
-    fn run(
-        &self,
-        order: &Order<'_>,
-        root: &Path,
-        runner: &dyn Runner,
-        arguments: Vec<String>,
-    ) -> Result<(), BuildError> {
+    fn run(&self, order: &Order<'_>, runner: &dyn Runner, arguments: Vec<String>) -> Result<(), BuildError> {
         let command: Vec<String> = std::iter::once("cargo".to_owned()).chain(arguments).collect();
         let shown = command.iter().take(2).cloned().collect::<Vec<_>>().join(" ");
         let env = environment(order);
-        let step = Step { root, binds: &self.binds, command, env, dir: "/src", time_limit: TIME_LIMIT };
+        let step = Step { binds: &self.binds, command, env, dir: "/src", time_limit: TIME_LIMIT };
         let finished = runner.run(&step).map_err(|source| BuildError::Sandbox { command: shown.clone(), source })?;
         match finished.success {
             true => Ok(()),

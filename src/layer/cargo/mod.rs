@@ -36,8 +36,6 @@ const FORMAT: u64 = 1;
 /// A program to run apart from the host.
 #[derive(Debug)]
 pub struct Step<'a> {
-    /// The directory that is `/` for it. It is not changed: what is written elsewhere than in writable binds is lost.
-    pub root: &'a Path,
     /// What else it sees. Mount points need not exist in the root.
     pub binds: &'a [Bind],
     /// Program and arguments, found by the `PATH` of `env`.
@@ -70,7 +68,8 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Runs programs apart from the host: namespaces of their own, no network, no paths but the given ones.
+/// Runs programs apart from the host, in a build root: namespaces of their own, no network, no paths but the given
+/// ones. What is written elsewhere than in writable binds is lost.
 pub trait Runner {
     /// Runs one program to its end.
     ///

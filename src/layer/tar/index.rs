@@ -7,9 +7,9 @@ use super::{
     pax,
     plan::extended_header,
 };
-use crate::layer::tree::{Device, Meta, PATH_MAX, TreePath, Xattrs};
+use crate::layer::tree::{Content, Device, Meta, Node, PATH_MAX, Tree, TreePath, Xattrs};
 use gap_format::ReadAt;
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, fs::File, io, sync::Arc};
 
 /// The entries of a layer, in the order of the tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,30 @@ pub enum IndexKind {
     Fifo,
     /// Removes what lower layers hold here.
     Whiteout,
+}
+
+impl LayerIndex {
+    /// The tree that the layer in `file` holds; contents are parts of `file`.
+    pub fn to_tree(&self, file: &Arc<File>) -> Tree {
+        let nodes = self.entries.iter().map(|entry| {
+            let meta = entry.meta.clone();
+            let node = match &entry.kind {
+                IndexKind::Directory { opaque } => Node::Directory { meta, opaque: *opaque },
+                IndexKind::File { offset, len } => {
+                    let content = Content::Slice { file: Arc::clone(file), offset: *offset, len: *len };
+                    Node::File { meta, content }
+                }
+                IndexKind::Symlink(target) => Node::Symlink { meta, target: target.clone() },
+                IndexKind::HardLink(target) => Node::HardLink { target: target.clone() },
+                IndexKind::CharDevice(device) => Node::CharDevice { meta, device: *device },
+                IndexKind::BlockDevice(device) => Node::BlockDevice { meta, device: *device },
+                IndexKind::Fifo => Node::Fifo { meta },
+                IndexKind::Whiteout => Node::Whiteout,
+            };
+            (entry.path.clone(), node)
+        });
+        nodes.collect()
+    }
 }
 
 /// Why a file is no layer.

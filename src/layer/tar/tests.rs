@@ -72,6 +72,10 @@ fn every_kind_is_found_again() {
     let tar = written(&plan);
     let index = read_index(&tar, tar.len() as u64).unwrap();
     assert_eq!(index, plan.index());
+    let mut spooled = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut spooled, &tar).unwrap();
+    let again = index.to_tree(&Arc::new(spooled));
+    assert_eq!(written(&TarPlan::new(&again).unwrap()), tar);
     let large = index.entries.iter().filter(|entry| matches!(entry.kind, IndexKind::File { len: BLOCK.., .. }));
     for entry in large {
         let IndexKind::File { offset, len } = entry.kind else { unreachable!() };

@@ -53,7 +53,8 @@ pub fn fetch_packages<'p>(
     let wanted = Digest::of(b"packages");
     let directory = store.cache_dir("downloads", &wanted)?;
     let _alone = store.build_lock(&wanted, || ())?;
-    let items: Vec<Download> = items.into_values().filter(|item| !store.has_source(&item.sha256, Some(item.size))).collect();
+    let items: Vec<Download> =
+        items.into_values().filter(|item| !store.has_source(&item.sha256, Some(item.size))).collect();
     let paths = client.download_all(&items, &directory, progress)?;
     for (item, path) in items.iter().zip(paths) {
         store.adopt_source(&path, &item.sha256)?;

@@ -7,8 +7,11 @@ pub mod copyright;
 pub mod data_tar;
 pub mod deb;
 pub mod deb822;
-pub mod fetch;
+
+#[cfg(test)]
+mod deb_tests;
 mod explain;
+pub mod fetch;
 pub mod index;
 pub mod mirror;
 pub mod openpgp;

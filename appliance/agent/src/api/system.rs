@@ -7,10 +7,10 @@ use crate::{
     root::Root,
     scrub::{self, LayerState, Range},
 };
-use gap_format::Digest;
+use gap_format::{Digest, trust::Signer};
 use gap_handover::{
     BootReport,
-    boot_report::{Medium, Release, RollbackProtection, SecureBoot, Stage},
+    boot_report::{Medium, RollbackProtection, SecureBoot, Stage},
 };
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,8 @@ pub struct System {
     pub hostname: String,
     /// What PID 1 saw and did, which the agent verified again.
     pub report: BootReport,
+    /// Who signed the release, as the agent found by itself.
+    pub signers: Vec<Signer>,
     /// How far the layers are read.
     pub scrub: Arc<scrub::Board>,
     /// The network.
@@ -40,7 +42,7 @@ pub struct SystemView {
     status: &'static str,
     hostname: String,
     agent_version: &'static str,
-    release: Release,
+    release: ReleaseView,
     medium: Medium,
     trust: Trust,
     layers: Vec<LayerView>,
@@ -50,6 +52,17 @@ pub struct SystemView {
     devices: Devices,
     memory: Memory,
     kernel: Kernel,
+}
+
+/// What the signed statement says, and who signed it.
+#[derive(Debug, Serialize)]
+struct ReleaseView {
+    name: String,
+    version: String,
+    serial: u64,
+    index: Digest,
+    expires: Option<u64>,
+    signers: Vec<Signer>,
 }
 
 /// What the verification rests on.
@@ -124,7 +137,7 @@ impl System {
             status: if self.is_degraded() { "degraded" } else { "ok" },
             hostname: self.hostname.clone(),
             agent_version: env!("CARGO_PKG_VERSION"),
-            release: report.release.clone(),
+            release: self.release(),
             medium: report.medium.clone(),
             trust: Trust {
                 fingerprint: report.trust_fingerprint,
@@ -139,6 +152,18 @@ impl System {
             devices: machine::devices(&self.root),
             memory: machine::memory(&self.root),
             kernel: machine::kernel(),
+        }
+    }
+
+    fn release(&self) -> ReleaseView {
+        let release = &self.report.release;
+        ReleaseView {
+            name: release.name.clone(),
+            version: release.version.clone(),
+            serial: release.serial,
+            index: release.index,
+            expires: release.expires,
+            signers: self.signers.clone(),
         }
     }
 

@@ -69,7 +69,6 @@ pub fn report() -> BootReport {
             expires: None,
         },
         medium: Medium { device: "/dev/vda".into(), file: None },
-        checked_at: 1_800_000_000,
         trust_fingerprint: Digest::of(b"trust"),
         secure_boot: SecureBoot::Disabled,
         rollback_protection: RollbackProtection::None,

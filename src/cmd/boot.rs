@@ -1,0 +1,62 @@
+//! `gapimage boot`.
+
+use super::{
+    BootArgs, Outcome,
+    failure::{Failure, failed},
+    terminal::Terminal,
+    verify::{load_trust, now, verify_file},
+};
+use crate::boot::{
+    check::{CheckError, check},
+    qemu::{Accelerator, Machine, Options},
+};
+use gap_format::release::Policy;
+use std::time::Duration;
+
+/// Longest that `gapimage boot` without --check lets a machine run.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Verifies if asked to, then boots.
+pub fn run(args: &BootArgs) -> Outcome {
+    let terminal = Terminal::new();
+    if let Some(trust) = &args.trust {
+        let accounted = verify_file(&args.file, &load_trust(trust)?, &Policy::at(now()?), false)?;
+        let release = &accounted.release.statement().release;
+        terminal.line(format!("verified {} {} on this machine", release.name, release.version));
+    }
+    let accelerator = Accelerator::detect().map_err(failed("looking for a way to run virtual machines"))?;
+    let options = Options {
+        memory: args.memory,
+        block_size: args.block_size,
+        port: args.port,
+        ..Options::new(&args.file, accelerator)
+    };
+    if args.check { run_check(args, &options, &terminal) } else { run_console(&options) }
+}
+
+fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome {
+    let limit = Duration::from_secs(args.timeout);
+    let checked =
+        check(options, limit, args.wait_for_scrub, |line| terminal.line(line)).map_err(|error| match error {
+            CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
+            error => failed(format!("booting `{}`", args.file.display()))(error),
+        })?;
+    terminal.line(format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
+    println!("{}", checked.system);
+    Ok(())
+}
+
+/// The console on this terminal until the machine is switched off.
+fn run_console(options: &Options) -> Outcome {
+    let options = Options { port: options.port.or(Some(0)), ..options.clone() };
+    let mut machine = Machine::start(&options).map_err(failed("starting the virtual machine"))?;
+    if let Some(port) = machine.port() {
+        eprintln!("the API will be at https://127.0.0.1:{port}; end with Ctrl-C");
+    }
+    machine
+        .wait_for(FOREVER, |line| -> Option<()> {
+            println!("{line}");
+            None
+        })
+        .map_err(failed("running the virtual machine"))
+}

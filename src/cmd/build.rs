@@ -1,0 +1,145 @@
+//! `gapimage build`.
+
+use super::{
+    BuildArgs, Outcome,
+    failure::{Failure, failed},
+    lock::{load, load_recipe, open_store, renew},
+    terminal::{Terminal, human_bytes},
+    verify::read_trust,
+};
+use crate::{
+    build::{BuildError, Built, Request, build},
+    lock::Lock,
+    plan::Plan,
+    recipe::Recipe,
+    source::http::{Client, Settings},
+    store::Store,
+};
+use gap_format::trust::Trust;
+use std::path::{Path, PathBuf};
+
+/// Does what is missing of lock and fetch, builds, and says what came of it.
+pub fn run(args: &BuildArgs) -> Outcome {
+    let recipe = load_recipe(&args.recipe)?;
+    let store = open_store(&args.store)?;
+    let trust = trust_for(&recipe, args.trust.as_deref())?;
+    let output = output_for(&recipe, args.output.as_deref());
+    let path = Lock::path_for(&args.recipe);
+    let lock = current_lock(&recipe, &path, &store, args.offline)?;
+    let built = run_build(args, &recipe, &lock, &store, &trust, &output)?;
+    if let Some(lock) = &built.lock {
+        lock.save(&path).map_err(failed("writing the lock"))?;
+    }
+    if args.json {
+        print_json(&built, &output)
+    } else {
+        print_text(&built, &output)
+    }
+    Ok(())
+}
+
+fn run_build(
+    args: &BuildArgs,
+    recipe: &Recipe,
+    lock: &Lock,
+    store: &Store,
+    trust: &[u8],
+    output: &Path,
+) -> Result<Built, Failure> {
+    let terminal = Terminal::new();
+    let client = (!args.offline).then(|| Client::new(Settings::default()));
+    let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
+    let mut plan = Plan::new(recipe, lock).map_err(failed("planning"))?;
+    plan.look(store).map_err(failed("planning"))?;
+    let step = terminal.bytes("building", plan.to_fetch() + plan.artifact_size());
+    drop(plan);
+    let request = Request {
+        recipe,
+        lock,
+        store,
+        client: client.as_ref(),
+        trust,
+        output,
+        program: &program,
+        step: &|text| terminal.line(text),
+        progress: &|count| step.advance(count),
+    };
+    build(&request).map_err(|error: BuildError| failed(format!("building `{}`", args.recipe.display()))(error))
+}
+
+/// The lock as it is if it answers the recipe; otherwise renewed and saved, unless nothing may be resolved.
+fn current_lock(recipe: &Recipe, path: &Path, store: &Store, offline: bool) -> Result<Lock, Failure> {
+    let old = load(path)?;
+    let stale = match &old {
+        Some(lock) => lock.check(recipe).err(),
+        None => None,
+    };
+    match (old, stale) {
+        (Some(lock), None) => Ok(lock),
+        (None, _) if offline => Err(Failure::could_not_run(
+            format!("there is no lock `{}`, and --offline forbids resolving", path.display()),
+            "run `gapimage lock` on the connected side, and keep the lock beside the recipe",
+        )),
+        (_, Some(error)) if offline => Err(failed("building with --offline")(error)),
+        (old, _) => {
+            let renewed = renew(recipe, old.as_ref(), store)?;
+            renewed.lock.save(path).map_err(failed("writing the lock"))?;
+            Ok(renewed.lock)
+        }
+    }
+}
+
+/// The bytes of the trust file that the appliance will go by.
+///
+/// # Errors
+/// [`Failure`] if there is none, or it is not valid.
+pub fn trust_for(recipe: &Recipe, given: Option<&Path>) -> Result<Vec<u8>, Failure> {
+    let path = given.or(recipe.appliance.trust.as_deref()).ok_or_else(|| {
+        Failure::usage(
+            "nobody says whom the appliance will trust",
+            "name a trust file with --trust, or as appliance.trust",
+        )
+    })?;
+    let bytes = read_trust(path)?;
+    Trust::parse(&bytes).map_err(failed(format!("reading the trust file `{}`", path.display())))?;
+    Ok(bytes)
+}
+
+/// Where the artifact goes.
+pub fn output_for(recipe: &Recipe, given: Option<&Path>) -> PathBuf {
+    let name = || format!("{}-{}.gap", recipe.appliance.name, recipe.appliance.version).into();
+    given.map_or_else(name, Path::to_owned)
+}
+
+fn print_text(built: &Built, output: &Path) {
+    let statement = &built.statement;
+    let verb = if built.up_to_date { "up to date" } else { "built" };
+    println!("{verb:<12} {} ({})", output.display(), human_bytes(statement.length));
+    println!(
+        "release      {} {}, serial {}",
+        statement.release.name, statement.release.version, statement.release.serial
+    );
+    println!("index        {}", statement.index);
+    if built.lock.is_some() {
+        println!("files beside the recipe changed; their rows in the lock were updated");
+    }
+    if !built.up_to_date {
+        println!("next         gapimage sign {} --key release.key", output.display());
+    }
+}
+
+fn print_json(built: &Built, output: &Path) {
+    let layers = built.built.iter().map(|(layer, why)| serde_json::json!({ "layer": layer, "why": why }));
+    let report = serde_json::json!({
+        "output": output,
+        "up_to_date": built.up_to_date,
+        "length": built.statement.length,
+        "index": built.statement.index,
+        "name": built.statement.release.name,
+        "version": built.statement.release.version,
+        "serial": built.statement.release.serial,
+        "built": layers.collect::<Vec<_>>(),
+        "lock_updated": built.lock.is_some(),
+    });
+    println!("{report}");
+}

@@ -1,0 +1,92 @@
+//! `gapimage keygen`.
+
+use super::{
+    KeygenArgs, Outcome,
+    failure::{Failure, failed},
+};
+use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
+use gap_format::{key::KeyId, trust};
+use pkcs8::LineEnding;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+use zeroize::Zeroizing;
+
+/// Name of the first key in its trust file.
+const NAME: &str = "release";
+
+/// Makes `release.key` and `trust.toml`.
+pub fn run(args: &KeygenArgs) -> Outcome {
+    let (key_path, trust_path) = (args.dir.join("release.key"), args.dir.join("trust.toml"));
+    for path in [&key_path, &trust_path] {
+        if path.exists() {
+            let message = format!("`{}` exists already", path.display());
+            return Err(Failure::could_not_run(message, "a key is never overwritten: name another directory"));
+        }
+    }
+    let passphrase = if args.passphrase { Some(new_passphrase()?) } else { None };
+    let key = generate()?;
+    let pem = encode(&key, passphrase.as_ref())?;
+    let making = format!("making the directory `{}`", args.dir.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(&args.dir).map_err(failed(making))?;
+    write_new(&key_path, pem.as_bytes(), 0o600)?;
+    write_new(&trust_path, trust::starter(NAME, &key.verifying_key()).as_bytes(), 0o644)?;
+    println!("private key  {} (mode 0600; keep it away from artifacts and repositories)", key_path.display());
+    println!("trust file   {}", trust_path.display());
+    println!("key id       {}", KeyId::of(&key.verifying_key()));
+    Ok(())
+}
+
+fn generate() -> Result<SigningKey, Failure> {
+    let mut seed = Zeroizing::new([0; 32]);
+    let mut random = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
+    random.read_exact(seed.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
+    Ok(SigningKey::from_bytes(&seed))
+}
+
+fn encode(key: &SigningKey, passphrase: Option<&Zeroizing<String>>) -> Result<Zeroizing<String>, Failure> {
+    let encoding = |error: pkcs8::Error| Failure::could_not_run(format!("encoding the key: {error}"), "try again");
+    let der = key.to_pkcs8_der().map_err(encoding)?;
+    let Some(passphrase) = passphrase else {
+        return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| encoding(e.into()));
+    };
+    let mut salt_and_nonce = Zeroizing::new([0; 32]);
+    let mut random = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
+    random.read_exact(salt_and_nonce.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
+    let (salt, nonce) = salt_and_nonce.split_at(16);
+    let nonce: [u8; 16] = nonce.try_into().unwrap_or_default();
+    let scrypt = pkcs8::pkcs5::scrypt::Params::recommended();
+    let parameters = pkcs8::pkcs5::pbes2::Parameters::scrypt_aes256cbc(scrypt, salt, &nonce)
+        .map_err(|error| Failure::could_not_run(format!("encrypting the key: {error}"), "try again"))?;
+    let info = pkcs8::PrivateKeyInfo::try_from(der.as_bytes()).map_err(encoding)?;
+    let encrypted = info.encrypt_with_params(parameters, passphrase.as_bytes()).map_err(encoding)?;
+    encrypted.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).map_err(|error| encoding(error.into()))
+}
+
+/// From the environment, or asked for twice.
+fn new_passphrase() -> Result<Zeroizing<String>, Failure> {
+    if let Ok(given) = std::env::var("GAPIMAGE_PASSPHRASE") {
+        return Ok(Zeroizing::new(given));
+    }
+    let ask =
+        |prompt| rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(failed("asking for a passphrase"));
+    let first = ask("Passphrase for the new key: ")?;
+    if *first != *ask("The same again: ")? {
+        return Err(Failure::could_not_run("the two passphrases differ", "try again"));
+    }
+    Ok(first)
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Outcome {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // The umask may have taken bits away that a trust file's readers need.
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+    };
+    write().map_err(failed(format!("writing `{}`", path.display())))
+}

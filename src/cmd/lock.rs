@@ -1,0 +1,89 @@
+//! `gapimage lock`.
+
+use super::{
+    LockArgs, Outcome, StoreDir,
+    failure::{Failure, failed},
+    terminal::{Terminal, human_bytes},
+};
+use crate::{
+    lock::{Lock, Renewal, Renewed},
+    recipe::Recipe,
+    source::http::{Client, Settings},
+    store::Store,
+};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Locks, and says what became of each layer.
+pub fn run(args: &LockArgs) -> Outcome {
+    let recipe = load_recipe(&args.recipe)?;
+    let store = open_store(&args.store)?;
+    let path = Lock::path_for(&args.recipe);
+    let old = load(&path)?;
+    let renewed = renew(&recipe, if args.update { None } else { old.as_ref() }, &store)?;
+    renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    for layer in &renewed.kept {
+        println!("kept      {layer}");
+    }
+    for layer in &renewed.resolved {
+        println!("resolved  {layer}");
+    }
+    println!("written   {}", path.display());
+    Ok(())
+}
+
+/// Reads a recipe.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] with every mistake, its line and its mending.
+pub fn load_recipe(path: &Path) -> Result<Recipe, Failure> {
+    Recipe::load(path).map_err(|errors| Failure::CouldNotRun(errors.into()))
+}
+
+/// Opens the store that the command line, the environment or the home directory names.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] if there is none.
+pub fn open_store(dir: &StoreDir) -> Result<Store, Failure> {
+    let dir = match &dir.store {
+        Some(dir) => dir.clone(),
+        None => Store::default_dir().map_err(failed("finding the store"))?,
+    };
+    Store::open(&dir).map_err(failed("opening the store"))
+}
+
+/// Reads the lock, if there is one.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] if it is damaged.
+pub fn load(path: &Path) -> Result<Option<Lock>, Failure> {
+    Lock::load(path).map_err(failed("reading the lock"))
+}
+
+/// Resolves what is not locked yet.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] with the layer and the reason.
+pub fn renew(recipe: &Recipe, old: Option<&Lock>, store: &Store) -> Result<Renewed, Failure> {
+    let terminal = Terminal::new();
+    let client = Client::new(Settings::default());
+    let fetched = AtomicU64::new(0);
+    let renewal = Renewal {
+        old,
+        store,
+        client: &client,
+        now: jiff::Timestamp::now(),
+        progress: &|count| {
+            fetched.fetch_add(count, Ordering::Relaxed);
+        },
+        step: &|text| terminal.line(text),
+    };
+    let renewed = renewal.run(recipe).map_err(failed("locking the recipe"))?;
+    let fetched = fetched.into_inner();
+    if fetched > 0 {
+        terminal.line(format!("fetched {}", human_bytes(fetched)));
+    }
+    Ok(renewed)
+}

@@ -1,0 +1,103 @@
+//! `gapimage sign`.
+
+use super::{
+    Outcome, SignArgs,
+    failure::{Failure, failed},
+    terminal::{Terminal, human_bytes},
+    verify::refused,
+};
+use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
+use gap_format::{
+    escape::escaped,
+    release::{Release, Unverified},
+    sign::{SignError, recover, sign_in_place},
+    verify::{self, Check, Extent},
+};
+use std::{fs::File, io::Read, path::Path};
+use zeroize::Zeroizing;
+
+/// Longest private key file that is read, in bytes.
+const MAX_KEY: u64 = 64 * 1024;
+
+/// Checks everything, shows what is about to be signed, and adds the signature.
+pub fn run(args: &SignArgs) -> Outcome {
+    let key = load_key(&args.key)?;
+    let name = args.file.display();
+    if recover(&args.file).map_err(signing)? {
+        Terminal::new().line(format!("`{name}` was being signed when that was interrupted; undone"));
+    }
+    let release = account(&args.file)?;
+    show(&release);
+    let id = sign_in_place(&args.file, &key).map_err(signing)?;
+    println!("signed       {name} with key {id}");
+    Ok(())
+}
+
+/// Every byte of it, with the flat digests: what is signed here is trusted elsewhere.
+fn account(path: &Path) -> Result<Release<Unverified>, Failure> {
+    let file = File::open(path).map_err(failed(format!("opening `{}`", path.display())))?;
+    let len = file.metadata().map_err(failed(format!("looking at `{}`", path.display())))?.len();
+    let terminal = Terminal::new();
+    let step = terminal.bytes("checking every byte", len);
+    let progress = |done, _| step.at(done);
+    let check = Check { full: true, progress: &progress, ..Check::quiet() };
+    match verify::account(&file, Extent::File(len), &check) {
+        Ok(accounted) => Ok(accounted.release),
+        Err(error) => Err(refused(path, error, "nothing was signed; build it again")),
+    }
+}
+
+fn show(release: &Release<Unverified>) {
+    let statement = release.statement();
+    let it = &statement.release;
+    println!("kind         {}", it.kind);
+    println!(
+        "release      {} {} (serial {}, rollback to {})",
+        it.name,
+        escaped(&it.version),
+        it.serial,
+        it.rollback_to
+    );
+    println!("architecture {}", it.architecture);
+    println!("date         {}", it.source_date);
+    if let Some(expires) = it.expires {
+        println!("expires      {expires}");
+    }
+    println!("length       {} ({} bytes)", human_bytes(statement.length), statement.length);
+    println!("index        {}", statement.index);
+}
+
+fn signing(error: SignError) -> Failure {
+    match error {
+        SignError::Head(error) if !error.could_not_run() => {
+            Failure::not_trusted(error, "nothing was signed; build it again")
+        }
+        error => failed("signing")(error),
+    }
+}
+
+/// A PKCS#8 PEM key; its passphrase comes from the environment or is asked for.
+fn load_key(path: &Path) -> Result<SigningKey, Failure> {
+    let reading = || format!("reading the key `{}`", path.display());
+    let mut pem = Zeroizing::new(String::new());
+    let file = File::open(path).map_err(failed(reading()))?;
+    file.take(MAX_KEY).read_to_string(&mut pem).map_err(failed(reading()))?;
+    let unusable = |error: &dyn std::fmt::Display| {
+        let advice = "it must be an Ed25519 key in PKCS#8 PEM, as `gapimage keygen` or `openssl genpkey` makes it";
+        Failure::could_not_run(format!("{}: {error}", reading()), advice)
+    };
+    if !pem.contains("ENCRYPTED PRIVATE KEY") {
+        return SigningKey::from_pkcs8_pem(&pem).map_err(|error| unusable(&error));
+    }
+    let passphrase = match std::env::var("GAPIMAGE_PASSPHRASE") {
+        Ok(given) => given,
+        Err(_) => rpassword::prompt_password(format!("Passphrase for `{}`: ", path.display()))
+            .map_err(failed("asking for the passphrase"))?,
+    };
+    let passphrase = Zeroizing::new(passphrase);
+    let (_, document) = pkcs8::SecretDocument::from_pem(&pem).map_err(|error| unusable(&error))?;
+    let encrypted = pkcs8::EncryptedPrivateKeyInfo::try_from(document.as_bytes()).map_err(|error| unusable(&error))?;
+    let plain =
+        encrypted.decrypt(passphrase.as_bytes()).map_err(|_| unusable(&"the passphrase is not the right one"))?;
+    SigningKey::from_pkcs8_der(plain.as_bytes()).map_err(|error| unusable(&error))
+}

@@ -1,0 +1,44 @@
+//! What the two halves of the sandbox tell each other.
+//!
+//! The caller writes the length of the specification (8 bytes, little endian) and the specification
+//! (JSON) to the helper's standard input. The helper enters its name spaces and writes [`MAP_ME`] to
+//! its standard output; the caller sets the id maps and answers [`MAPPED`]. Then the helper writes
+//! one [`Report`] (JSON) and exits. Its standard error is the programs' output.
+
+use super::{Bind, Scratch, Step};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// "I am in my user name space."
+pub(super) const MAP_ME: u8 = b'M';
+/// "Your id maps are set."
+pub(super) const MAPPED: u8 = b'G';
+/// Longest specification or report, in bytes.
+pub(super) const MAX_MESSAGE: u64 = 64 << 20;
+
+/// What the helper shall do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Specification {
+    /// The file system to begin with, a layer tar of `input_len` bytes.
+    pub input: PathBuf,
+    pub input_len: u64,
+    /// Where the layer tar of the changes goes; the file exists and is empty.
+    pub output: PathBuf,
+    pub scratch: Scratch,
+    pub binds: Vec<Bind>,
+    pub steps: Vec<Step>,
+    pub source_date: i64,
+    /// Only empty the scratch directory, which an interrupted run left full.
+    pub clean_only: bool,
+}
+
+/// How it went.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// Every step succeeded and the changes are written.
+    Done { output_len: u64 },
+    /// A step ended badly.
+    StepFailed { step: usize, status: String },
+    /// The sandbox itself could not do its work.
+    Broken { message: String },
+}

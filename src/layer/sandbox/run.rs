@@ -1,0 +1,182 @@
+//! The caller's half: hands the tree over, starts the helper, maps ids, waits, takes the changes.
+
+use super::{
+    Job, Outcome, Sandbox, SandboxError, Scratch,
+    entry::{ENTRY_ARGUMENT, write_message},
+    ids,
+    protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report, Specification},
+};
+use crate::layer::{
+    tar::{TarPlan, read_index},
+    tree::{Node, Tree},
+};
+use rustix::process::{Pid, Signal};
+use std::{
+    io::{self, Read, Write},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+use tempfile::NamedTempFile;
+
+/// How much of the programs' output is kept, in bytes.
+const KEPT_OUTPUT: usize = 64 << 10;
+/// How much of it an error shows, in lines.
+const SHOWN_LINES: usize = 40;
+/// How long emptying a scratch directory may take.
+const CLEANING_TIME: Duration = Duration::from_secs(300);
+
+impl Sandbox {
+    /// Runs the job and returns what it changed.
+    ///
+    /// # Errors
+    /// [`SandboxError`]; nothing is left behind then.
+    pub fn run(&self, job: &Job<'_>) -> Result<Outcome, SandboxError> {
+        let spooling = || format!("cannot spool the sandbox's files in {}", self.spool.display());
+        let mut input = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
+        let output = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
+        let plan = TarPlan::new(&without_devices(job.root))?;
+        plan.write(input.as_file_mut()).map_err(during(spooling))?;
+        let specification = Specification {
+            input: input.path().to_owned(),
+            input_len: plan.size(),
+            output: output.path().to_owned(),
+            scratch: job.scratch.clone(),
+            binds: job.binds.clone(),
+            steps: job.steps.clone(),
+            source_date: job.source_date,
+            clean_only: false,
+        };
+        let result = self.perform(&specification, job.time_limit);
+        let done = matches!(result, Ok((Report::Done { .. }, _)));
+        if !done && matches!(job.scratch, Scratch::Directory(_)) {
+            let clean = Specification { clean_only: true, binds: Vec::new(), steps: Vec::new(), ..specification };
+            self.perform(&clean, CLEANING_TIME)?;
+        }
+        let (report, printed) = result?;
+        match report {
+            Report::Done { output_len } => {
+                let file = output.into_file();
+                let index = read_index(&file, output_len)?;
+                Ok(Outcome { changes: index.to_tree(&Arc::new(file)), output: printed })
+            }
+            Report::StepFailed { step, status } => {
+                let command = job.steps.get(step).map(|step| step.command.join(" ")).unwrap_or_default();
+                Err(SandboxError::Step { command, status, output: shown(&printed) })
+            }
+            Report::Broken { message } => Err(SandboxError::Broken { message, output: shown(&printed) }),
+        }
+    }
+
+    fn perform(&self, specification: &Specification, limit: Duration) -> Result<(Report, Vec<u8>), SandboxError> {
+        let starting = || format!("cannot start the sandbox's helper {}", self.helper.display());
+        let message = serde_json::to_vec(specification).map_err(io::Error::other).map_err(during(starting))?;
+        let mut child = Command::new(&self.helper)
+            .arg(ENTRY_ARGUMENT)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(during(starting))?;
+        let errors = child.stderr.take();
+        let pid = Pid::from_child(&child);
+        std::thread::scope(|scope| {
+            let printed = scope.spawn(move || errors.map(tail).unwrap_or_default());
+            let (finished, watch) = mpsc::channel::<()>();
+            let watchdog = scope.spawn(move || {
+                let late = watch.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+                // The child is not waited for before this thread has ended, so the number is still its own.
+                late && rustix::process::kill_process(pid, Signal::KILL).is_ok()
+            });
+            let report = converse(&mut child, &message);
+            if report.is_err() {
+                // The watchdog may have been first.
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            drop(finished);
+            let late = watchdog.join().unwrap_or_default();
+            let waited = child.wait().map_err(during(starting));
+            let printed = printed.join().unwrap_or_default();
+            if late {
+                return Err(SandboxError::TimedOut { seconds: limit.as_secs(), output: shown(&printed) });
+            }
+            waited?;
+            match report? {
+                Some(report) => Ok((report, printed)),
+                None => {
+                    let message = "the helper died without a word".to_owned();
+                    Err(SandboxError::Broken { message, output: shown(&printed) })
+                }
+            }
+        })
+    }
+}
+
+/// Says what was attempted when it failed.
+fn during(what: impl Fn() -> String) -> impl Fn(io::Error) -> SandboxError {
+    move |source| SandboxError::Io { during: what(), source }
+}
+
+/// Hands over the specification, maps the ids when the helper asks for it, and takes its report.
+fn converse(child: &mut Child, message: &[u8]) -> Result<Option<Report>, SandboxError> {
+    let talking = during(|| "cannot talk to the sandbox's helper".to_owned());
+    let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        return Ok(None);
+    };
+    write_message(&mut stdin, message).map_err(&talking)?;
+    let mut first = [0];
+    if stdout.read(&mut first).map_err(&talking)? == 0 {
+        return Ok(None);
+    }
+    if first != [MAP_ME] {
+        return rest(stdout, &first).map_err(&talking);
+    }
+    ids::map(child.id())?;
+    stdin.write_all(&[MAPPED]).map_err(&talking)?;
+    drop(stdin);
+    rest(stdout, &[]).map_err(&talking)
+}
+
+fn rest(stdout: ChildStdout, first: &[u8]) -> io::Result<Option<Report>> {
+    let mut text = first.to_vec();
+    stdout.take(MAX_MESSAGE).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
+}
+
+/// Reads everything and keeps the end.
+fn tail(mut source: impl Read) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let mut buffer = vec![0; 1 << 14];
+    while let Ok(count @ 1..) = source.read(&mut buffer) {
+        kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        if kept.len() > 2 * KEPT_OUTPUT {
+            kept.drain(..kept.len() - KEPT_OUTPUT);
+        }
+    }
+    kept
+}
+
+/// The last lines, with everything escaped that could confuse a terminal.
+fn shown(printed: &[u8]) -> String {
+    let text = String::from_utf8_lossy(printed);
+    let lines: Vec<&str> = text.lines().collect();
+    let start = lines.len().saturating_sub(SHOWN_LINES);
+    let last = lines.get(start..).unwrap_or_default().iter();
+    last.map(|line| line.chars().flat_map(escaped).collect::<String>()).collect::<Vec<_>>().join("\n")
+}
+
+fn escaped(letter: char) -> impl Iterator<Item = char> {
+    let control = letter.is_control() && letter != '\t';
+    let plain = (!control).then_some(letter);
+    let escape = control.then(|| letter.escape_default());
+    plain.into_iter().chain(escape.into_iter().flatten())
+}
+
+fn without_devices(tree: &Tree) -> Tree {
+    let kept = |node: &Node| !matches!(node, Node::CharDevice { .. } | Node::BlockDevice { .. });
+    tree.iter().filter(|(_, node)| kept(node)).map(|(path, node)| (path.clone(), node.clone())).collect()
+}

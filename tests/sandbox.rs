@@ -1,0 +1,215 @@
+//! The sandbox as its callers see it: what programs find in it, and what comes back.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use gapimage::layer::{
+    sandbox::{Bind, Job, Outcome, Sandbox, SandboxError, Scratch, Step},
+    tree::{Content, Device, Meta, Node, Tree, TreePath},
+};
+use std::{path::Path, time::Duration};
+
+const DATE: i64 = 1_700_000_000;
+
+fn path(raw: &str) -> TreePath {
+    TreePath::new(raw).unwrap()
+}
+
+fn directory() -> Node {
+    Node::Directory { meta: Meta::root_owned(0o755, 5), opaque: false }
+}
+
+fn file(text: &str) -> Node {
+    Node::File { meta: Meta { uid: 7, ..Meta::root_owned(0o644, 5) }, content: Content::bytes(text.as_bytes()) }
+}
+
+/// A root that borrows the host's `/usr`.
+fn root() -> Tree {
+    let mut tree = Tree::new();
+    for raw in ["", "usr", "data", "data/sub"] {
+        tree.insert(path(raw), directory());
+    }
+    for name in ["bin", "lib", "lib64"] {
+        let target = format!("usr/{name}").into_bytes();
+        tree.insert(path(name), Node::Symlink { meta: Meta::root_owned(0o777, 5), target });
+    }
+    for raw in ["data/changed", "data/gone", "data/kept", "data/sub/gone", "data/moved"] {
+        tree.insert(path(raw), file(raw));
+    }
+    tree.insert(path("data/linked"), Node::HardLink { target: path("data/kept") });
+    let device = Device { major: 1, minor: 3 };
+    tree.insert(path("data/null"), Node::CharDevice { meta: Meta::root_owned(0o666, 5), device });
+    tree
+}
+
+fn run_in(scratch: Scratch, script: &str, limit: Duration) -> Result<Outcome, SandboxError> {
+    let spool = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
+    let job = Job {
+        root: &root(),
+        scratch,
+        binds: vec![Bind { host: "/usr".into(), inside: "/usr".into(), writable: false }],
+        steps: vec![Step::new(["sh", "-ec", script]).with("GIVEN", "value")],
+        source_date: DATE,
+        time_limit: limit,
+    };
+    let result = sandbox.run(&job);
+    assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "the spool is left clean");
+    result
+}
+
+fn run(script: &str) -> Result<Outcome, SandboxError> {
+    run_in(Scratch::Memory(64 << 20), script, Duration::from_secs(60))
+}
+
+/// Runs a script that must succeed and returns what it printed.
+fn printed(script: &str) -> String {
+    String::from_utf8(run(script).unwrap().output).unwrap()
+}
+
+const CHANGES: &str = "cd /data; echo new > new; chmod 600 changed; chown 12:34 changed; rm gone; rm -r sub; \
+    mkdir dir; ln new dir/hard; ln -s nowhere dir/soft; mv moved dir/; mkfifo dir/fifo; touch -d @99 dir/old; \
+    echo x > /tmp/x; echo x > /run/x; setfattr() { :; }; cat kept > /dev/null";
+
+fn assert_changes(changes: &Tree) {
+    let described: Vec<String> = changes
+        .iter()
+        .map(|(path, node)| match node {
+            Node::HardLink { target } => format!("{path} = {target}"),
+            Node::Whiteout => format!("{path} gone"),
+            Node::File { meta, content } => {
+                let text = String::from_utf8(content.read().unwrap()).unwrap();
+                format!("{path} {:o} {}:{} {} {}", meta.mode, meta.uid, meta.gid, meta.mtime - DATE, text.trim())
+            }
+            node => format!("{path} {:o} {}", node.meta().unwrap().mode, node.meta().unwrap().mtime - DATE),
+        })
+        .collect();
+    let old = 5 - DATE;
+    assert_eq!(
+        described,
+        [
+            "/data 755 0".to_owned(),
+            format!("/data/changed 600 12:34 {old} data/changed"),
+            "/data/dir 755 0".to_owned(),
+            "/data/dir/fifo 644 0".to_owned(),
+            "/data/dir/hard 644 0:0 0 new".to_owned(),
+            format!("/data/dir/moved 644 7:0 {old} data/moved"),
+            format!("/data/dir/old 644 0:0 {} ", 99 - DATE),
+            "/data/dir/soft 777 0".to_owned(),
+            "/data/gone gone".to_owned(),
+            "/data/moved gone".to_owned(),
+            "/data/new = /data/dir/hard".to_owned(),
+            "/data/sub gone".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn what_programs_change_comes_back() {
+    assert_changes(&run(CHANGES).unwrap().changes);
+}
+
+#[test]
+fn a_scratch_directory_serves_as_well_and_is_left_empty() {
+    let scratch = tempfile::tempdir().unwrap();
+    let in_it = || Scratch::Directory(scratch.path().to_owned());
+    assert_changes(&run_in(in_it(), CHANGES, Duration::from_secs(60)).unwrap().changes);
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    run_in(in_it(), "exit 3", Duration::from_secs(60)).unwrap_err();
+    run_in(in_it(), "sleep 60", Duration::from_millis(500)).unwrap_err();
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn nothing_of_the_host_is_seen() {
+    assert_eq!(
+        printed("ls -x /; ls -x /tmp /run; ls /home 2>/dev/null || echo none").split_whitespace().collect::<Vec<_>>(),
+        ["bin", "data", "dev", "lib", "lib64", "proc", "run", "tmp", "usr", "/run:", "/tmp:", "none"]
+    );
+    assert_eq!(
+        printed("ls /dev").split_whitespace().collect::<Vec<_>>(),
+        ["fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
+    );
+    // Only kernel file systems, the tmpfs ones and the bind are mounted.
+    let mounts = printed("cut -d' ' -f2 /proc/mounts | sort -u");
+    assert!(
+        mounts.lines().all(|line| line == "/"
+            || line == "/usr"
+            || line == "/proc"
+            || line == "/tmp"
+            || line == "/run"
+            || line.starts_with("/dev")),
+        "{mounts}"
+    );
+}
+
+#[test]
+fn there_is_no_network_and_nobody_else() {
+    assert_eq!(printed("tail -n +3 /proc/net/dev | cut -d: -f1").trim(), "lo");
+    let processes = printed("ls /proc | grep -c '^[0-9]'");
+    assert!(processes.trim().parse::<u32>().unwrap() <= 4, "{processes}");
+    assert_eq!(printed("uname -n; id -u; id -g; umask"), "localhost\n0\n0\n0022\n");
+}
+
+#[test]
+fn the_environment_is_fixed() {
+    let environment = printed("env | grep -v ^_= | sort");
+    assert_eq!(
+        environment.lines().collect::<Vec<_>>(),
+        [
+            "GIVEN=value",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+            "LC_ALL=C.UTF-8",
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PWD=/",
+            "SOURCE_DATE_EPOCH=1700000000",
+            "TERM=dumb",
+        ]
+    );
+}
+
+#[test]
+fn a_bound_path_cannot_be_written() {
+    let output = printed("touch /usr/x 2>&1 || echo refused");
+    assert!(output.contains("Read-only file system") && output.contains("refused"), "{output}");
+}
+
+#[test]
+fn a_failure_shows_the_end_of_the_output() {
+    let error = run("printf 'first\\n\\033[31mred'; exit 7").unwrap_err();
+    assert!(matches!(error, SandboxError::Step { .. }));
+    let message = error.to_string();
+    assert!(message.contains("exit status: 7") && message.ends_with("first\n\\u{1b}[31mred"), "{message}");
+    let missing = Job {
+        root: &root(),
+        scratch: Scratch::Memory(1 << 20),
+        binds: Vec::new(),
+        steps: vec![Step::new(["/no/such/program"])],
+        source_date: DATE,
+        time_limit: Duration::from_secs(60),
+    };
+    let spool = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
+    assert!(sandbox.run(&missing).unwrap_err().to_string().contains("cannot be started"));
+}
+
+#[test]
+fn the_time_limit_ends_everything() {
+    let start = std::time::Instant::now();
+    let error = run_in(Scratch::Memory(64 << 20), "echo begun; sleep 1234567 & sleep 1234567", Duration::from_secs(1))
+        .unwrap_err();
+    assert!(matches!(&error, SandboxError::TimedOut { output, .. } if output == "begun"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let sleeping = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x001234567\0"));
+    assert!(!sleeping);
+}
+
+#[test]
+fn background_programs_end_with_the_last_step() {
+    let outcome = run("(sleep 600; echo late > /data/late) & echo done").unwrap();
+    assert_eq!(outcome.output, b"done\n");
+    assert!(outcome.changes.is_empty(), "{:?}", outcome.changes);
+}
