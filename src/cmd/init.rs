@@ -24,10 +24,8 @@ pub fn run(dir: &Path) -> Outcome {
         write(&dir.join(name), text)?;
     }
     let shown = dir.join("recipe.toml").display().to_string();
-    let text = format!(
-        "wrote {shown}\nnext: gapimage keygen {}, then gapimage build {shown}\n",
-        dir.join("keys").display()
-    );
+    let text =
+        format!("wrote {shown}\nnext: gapimage keygen {}, then gapimage build {shown}\n", dir.join("keys").display());
     print(&text).map_err(failed("writing to standard output"))
 }
 
@@ -35,7 +33,12 @@ fn write(path: &Path, text: &str) -> Outcome {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(failed(format!("making the directory `{}`", parent.display())))?;
     }
-    match OpenOptions::new().write(true).create_new(true).open(path).and_then(|mut file| file.write_all(text.as_bytes())) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+    {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(path)),
         other => other.map_err(failed(format!("writing `{}`", path.display()))),
     }

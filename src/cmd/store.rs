@@ -100,7 +100,10 @@ mod tests {
     fn sizes_are_told_to_people_and_programs() {
         let dir = filled();
         let json: serde_json::Value = serde_json::from_str(&du(dir.path().to_owned(), true).unwrap()).unwrap();
-        assert_eq!((&json["sources"]["count"], &json["sources"]["bytes"], &json["bytes"]), (&1.into(), &5.into(), &5.into()));
+        assert_eq!(
+            (&json["sources"]["count"], &json["sources"]["bytes"], &json["bytes"]),
+            (&1.into(), &5.into(), &5.into())
+        );
         let text = du(dir.path().to_owned(), false).unwrap();
         assert!(text.contains("sources") && text.contains("5 B"), "{text}");
     }

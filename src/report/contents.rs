@@ -256,7 +256,8 @@ impl Contents {
             .map(|(name, entry)| {
                 let mount = mounts.get(&entry.digest);
                 let layers = self.manifest(&entry.digest)?.layers;
-                let layers = layers.iter().map(|layer| self.layer(name, layer)).collect::<Result<_, ContentsError>>()?;
+                let layers =
+                    layers.iter().map(|layer| self.layer(name, layer)).collect::<Result<_, ContentsError>>()?;
                 Ok(Image {
                     name: name.clone(),
                     digest: entry.digest,
@@ -279,10 +280,12 @@ impl Contents {
     }
 
     fn manifest(&self, digest: &Digest) -> Result<Manifest, ContentsError> {
-        let bytes =
-            self.release.read_blob(&self.file, digest, MAX_MANIFEST).map_err(|source| self.head(source))?;
-        Manifest::parse(&bytes)
-            .map_err(|source| ContentsError::Manifest { path: self.path.clone(), digest: *digest, source })
+        let bytes = self.release.read_blob(&self.file, digest, MAX_MANIFEST).map_err(|source| self.head(source))?;
+        Manifest::parse(&bytes).map_err(|source| ContentsError::Manifest {
+            path: self.path.clone(),
+            digest: *digest,
+            source,
+        })
     }
 
     fn layer(&self, image: &str, layer: &Descriptor) -> Result<Layer, ContentsError> {

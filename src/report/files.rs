@@ -115,7 +115,11 @@ fn listed(path: &[u8], inode: &Inode) -> Listed {
         gid: inode.meta.gid,
         size: if let InodeKind::File(extent) = &inode.kind { extent.len } else { 0 },
         mtime: inode.meta.mtime,
-        target: if let InodeKind::Symlink(target) = &inode.kind { Some(target.escape_ascii().to_string()) } else { None },
+        target: if let InodeKind::Symlink(target) = &inode.kind {
+            Some(target.escape_ascii().to_string())
+        } else {
+            None
+        },
         device: match &inode.kind {
             InodeKind::CharDevice(device) | InodeKind::BlockDevice(device) => number(device),
             _ => None,

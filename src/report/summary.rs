@@ -41,11 +41,8 @@ impl<'a> Summary<'a> {
     /// Of this artifact.
     pub fn of(contents: &'a Contents) -> Self {
         let release = &contents.release().statement().release;
-        let partition = |esp: &gap_format::layout::Member| Partition {
-            offset: esp.offset,
-            size: esp.size,
-            digest: esp.digest,
-        };
+        let partition =
+            |esp: &gap_format::layout::Member| Partition { offset: esp.offset, size: esp.size, digest: esp.digest };
         Self {
             name: &release.name,
             version: &release.version,
@@ -69,7 +66,7 @@ fn bytes(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(' ');
         }
         text.push(digit);

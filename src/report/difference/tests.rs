@@ -38,7 +38,8 @@ fn fields_of_the_statement_that_differ_are_named() {
 fn files_that_came_went_and_changed_are_named_and_others_are_not() {
     let kept = [("a", "a"), ("longer", "1"), ("same_length", "one"), ("gone", "x")];
     let old = tree(&kept);
-    let mut new = tree(&[("a", "a"), ("longer", "12"), ("same_length", "two"), ("added", "x"), ("shift", "moves data")]);
+    let mut new =
+        tree(&[("a", "a"), ("longer", "12"), ("same_length", "two"), ("added", "x"), ("shift", "moves data")]);
     let meta = Meta { uid: 7, ..Meta::root_owned(0o600, 5) };
     let node = Node::File { meta, content: Content::bytes(*b"same") };
     new.insert(TreePath::new("meta").unwrap(), node);
@@ -101,7 +102,10 @@ fn packages_of_both_databases_are_compared_by_version() {
         .iter()
         .map(|package| (package.name.as_str(), package.old.as_deref(), package.new.as_deref()))
         .collect();
-    assert_eq!(packages, [("gone", Some("1"), None), ("libc6", Some("2.41-1"), Some("2.41-2")), ("new", None, Some("9"))]);
+    assert_eq!(
+        packages,
+        [("gone", Some("1"), None), ("libc6", Some("2.41-1"), Some("2.41-2")), ("new", None, Some("9"))]
+    );
     assert!(found.to_string().contains("~ package libc6: 2.41-1 -> 2.41-2"));
 }
 

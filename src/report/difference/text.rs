@@ -43,7 +43,11 @@ impl fmt::Display for Change {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.identical {
-            writeln!(f, "the same release in every byte{}", if self.statement.is_empty() { "" } else { " but the signatures" })?;
+            writeln!(
+                f,
+                "the same release in every byte{}",
+                if self.statement.is_empty() { "" } else { " but the signatures" }
+            )?;
         }
         for field in &self.statement {
             let value = |value: &Option<String>| value.as_deref().map_or_else(|| "(none)".to_owned(), escaped);
