@@ -1,0 +1,161 @@
+//! What an artifact says about itself.
+
+use super::contents::{Blob, Contents, Image};
+use gap_format::{Digest, Timestamp, escape::escaped, key::KeyId, statement::Kind};
+use serde::Serialize;
+use std::fmt::{self, Write as _};
+
+/// Everything that `inspect` tells; `null` under `trusted`, because nobody was asked whom to trust.
+#[derive(Debug, Serialize)]
+pub struct Summary<'a> {
+    name: &'a str,
+    version: &'a str,
+    serial: u64,
+    rollback_to: u64,
+    kind: Kind,
+    architecture: &'a str,
+    source_date: Timestamp,
+    expires: Option<Timestamp>,
+    length: u64,
+    trusted: Option<bool>,
+    signatures: Vec<Signature>,
+    esp: Option<Partition>,
+    images: &'a [Image],
+}
+
+/// A signature that nobody checked.
+#[derive(Debug, Serialize)]
+struct Signature {
+    key: KeyId,
+}
+
+/// The EFI system partition.
+#[derive(Debug, Serialize)]
+struct Partition {
+    offset: u64,
+    size: u64,
+    digest: Digest,
+}
+
+impl<'a> Summary<'a> {
+    /// Of this artifact.
+    pub fn of(contents: &'a Contents) -> Self {
+        let release = &contents.release().statement().release;
+        let partition =
+            |esp: &gap_format::layout::Member| Partition { offset: esp.offset, size: esp.size, digest: esp.digest };
+        Self {
+            name: &release.name,
+            version: &release.version,
+            serial: release.serial,
+            rollback_to: release.rollback_to,
+            kind: release.kind,
+            architecture: &release.architecture,
+            source_date: release.source_date,
+            expires: release.expires,
+            length: contents.release().statement().length,
+            trusted: None,
+            signatures: contents.release().claimed_signers().iter().map(|key| Signature { key: *key }).collect(),
+            esp: contents.esp().map(partition),
+            images: contents.images(),
+        }
+    }
+}
+
+/// `12345678 bytes`, grouped for the eye and exact.
+fn bytes(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} (serial {}, {})", self.name, self.version, self.serial, self.kind)?;
+        writeln!(f, "  nothing of this is verified: use `gapimage verify` for that")?;
+        writeln!(f, "  architecture   {}", self.architecture)?;
+        writeln!(f, "  source date    {}", self.source_date)?;
+        if let Some(expires) = self.expires {
+            writeln!(f, "  expires        {expires}")?;
+        }
+        writeln!(f, "  rollback to    serial {}", self.rollback_to)?;
+        writeln!(f, "  length         {} bytes", bytes(self.length))?;
+        match self.signatures.as_slice() {
+            [] => writeln!(f, "  signatures     none")?,
+            signatures => {
+                for signature in signatures {
+                    writeln!(f, "  signed by      {} (claimed)", signature.key)?;
+                }
+            }
+        }
+        if let Some(esp) = &self.esp {
+            writeln!(f, "  boot partition {} bytes at {}", bytes(esp.size), esp.offset)?;
+        }
+        self.images.iter().try_for_each(|image| write_image(f, image))
+    }
+}
+
+fn write_image(f: &mut fmt::Formatter<'_>, image: &Image) -> fmt::Result {
+    writeln!(f, "\nimage {}{}", escaped(&image.name), if image.boot { " (boots)" } else { "" })?;
+    writeln!(f, "  {}", image.digest)?;
+    let metadata = image.metadata.iter().map(|blob| ("(metadata)".to_owned(), blob));
+    let layers = image.layers.iter().map(|layer| (escaped(&layer.name), &layer.blob));
+    let rows: Vec<(String, &Blob)> = metadata.chain(layers).collect();
+    let names = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let sizes = rows.iter().map(|(_, blob)| bytes(blob.size).len()).max().unwrap_or_default();
+    for (name, blob) in rows {
+        let mut line = format!("  {name:<names$}  {:>sizes$}  {}", bytes(blob.size), blob.digest);
+        if blob.verity.is_none() {
+            write!(line, "  not mounted")?;
+        }
+        writeln!(f, "{line}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::Sample;
+
+    #[test]
+    fn json_has_the_promised_shape() {
+        let sample = Sample::new();
+        let contents = Contents::open(&sample.artifact("a.gap", "1.0", &[("base", "one"), ("site", "two")])).unwrap();
+        let json = serde_json::to_value(Summary::of(&contents)).unwrap();
+        assert_eq!(json["name"], "example");
+        assert_eq!(json["kind"], "appliance");
+        assert_eq!(json["source_date"], "2025-06-15T15:06:40Z");
+        assert_eq!((&json["expires"], &json["trusted"], &json["esp"]), (&().into(), &().into(), &().into()));
+        assert_eq!(json["signatures"], serde_json::json!([]));
+        let image = &json["images"][0];
+        assert_eq!((&image["name"], &image["boot"]), (&"os".into(), &false.into()));
+        for blob in [&image["metadata"], &image["layers"][0], &image["layers"][1]] {
+            assert!(blob["size"].as_u64().unwrap() >= 8192 && blob["offset"].as_u64().unwrap() % 4096 == 0, "{blob}");
+            for digest in [&blob["digest"], &blob["verity"]["root"], &blob["verity"]["tree"]] {
+                assert!(digest.as_str().unwrap().starts_with("sha256:"), "{blob}");
+            }
+        }
+        assert_eq!(image["layers"][1]["name"], "site");
+    }
+
+    #[test]
+    fn people_are_told_that_nothing_is_verified() {
+        let sample = Sample::new();
+        let contents = Contents::open(&sample.artifact("a.gap", "1.0", &[("base", "one")])).unwrap();
+        let text = Summary::of(&contents).to_string();
+        for part in ["nothing of this is verified", "image os", "(metadata)", "base", "signatures     none"] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn long_numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(bytes), ["0", "999", "1 000", "1 234 567"]);
+    }
+}
