@@ -175,6 +175,24 @@ fn a_bound_path_cannot_be_written() {
 }
 
 #[test]
+fn a_bound_directory_may_lie_where_the_root_is_staged() {
+    let shared = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::write(shared.path().join("file"), "content").unwrap();
+    let spool = tempfile::tempdir().unwrap();
+    let bind = |host: &Path, inside: &str| Bind { host: host.to_owned(), inside: inside.into() };
+    let job = Job {
+        root: &root(),
+        scratch: Scratch::Memory(64 << 20),
+        binds: vec![bind(Path::new("/usr"), "/usr"), bind(shared.path(), "/shared")],
+        steps: vec![Step::new(["cat", "/shared/file"])],
+        source_date: DATE,
+        time_limit: Duration::from_secs(60),
+    };
+    let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
+    assert_eq!(sandbox.run(&job).unwrap().output, b"content");
+}
+
+#[test]
 fn a_failure_shows_the_end_of_the_output() {
     let error = run("printf 'first\\n\\033[31mred'; exit 7").unwrap_err();
     assert!(matches!(error, SandboxError::Step { .. }));

@@ -29,15 +29,15 @@ fn explain<T>(what: impl std::fmt::Display, result: rustix::io::Result<T>) -> Re
     result.map_err(|error| format!("cannot {what}: {error}"))
 }
 
-/// Host paths, taken hold of before the host's tree disappears.
-pub(super) struct HeldBinds(Vec<(OwnedFd, Bind)>);
+/// Host paths, taken hold of before the host's tree disappears: each with whether it is a directory.
+pub(super) struct HeldBinds(Vec<(OwnedFd, bool, Bind)>);
 
 /// Takes hold of host paths.
 pub(super) fn hold(binds: &[Bind]) -> Result<HeldBinds, String> {
     let held = binds.iter().map(|bind| {
         let what = format!("take {} into the sandbox", bind.host.display());
         let tree = open_tree(CWD, &bind.host, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
-        Ok((explain(what, tree)?, bind.clone()))
+        Ok((explain(what, tree)?, bind.host.is_dir(), bind.clone()))
     });
     held.collect::<Result<_, String>>().map(HeldBinds)
 }
@@ -73,10 +73,10 @@ pub(super) fn enter(stage: &Path, binds: HeldBinds) -> Result<Made, String> {
         explain(format!("mount /{name}"), attach(&memory, &stage.join(name)))?;
     }
     devices(&stage.join("dev"))?;
-    for (tree, bind) in binds.0 {
+    for (tree, is_directory, bind) in binds.0 {
         let inside = bind.inside.strip_prefix("/").unwrap_or(&bind.inside);
         let place = stage.join(inside);
-        if bind.host.is_dir() {
+        if is_directory {
             make_directory(stage, inside, &mut made)?;
         } else {
             make_directory(stage, inside.parent().unwrap_or(Path::new("")), &mut made)?;
