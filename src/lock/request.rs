@@ -2,7 +2,7 @@
 //! which mirror serves the packages, do not.
 
 use crate::{
-    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PlacedLayer},
+    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PackageRequest, PlacedLayer},
     store::KeyBuilder,
 };
 use gap_format::Digest;
@@ -23,13 +23,11 @@ pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
 }
 
 fn debian(layer: &DebianLayer, key: &mut KeyBuilder) {
-    let packages = layer.packages.iter().map(|package| match &package.version {
-        Some(version) => format!("{}={version}", package.name),
-        None => package.name.clone(),
-    });
+    let packages = layer.packages.iter().map(PackageRequest::to_string);
     key.text("suite", &layer.suite)
         .list("components", &layer.components)
         .list("packages", packages)
+        .list("assume", &layer.assume)
         .flag("essential", layer.essential)
         .flag("recommends", layer.recommends)
         .flag("dependencies", layer.dependencies);
@@ -41,7 +39,7 @@ fn cargo(layer: &CargoLayer, key: &mut KeyBuilder) {
 
 fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
     for item in &layer.items {
-        key.text("path", &item.written).list("to", [item.to.as_bytes()]);
+        key.text("path", &item.path).text("to", &item.to);
         key.list("mode", item.mode.map(u32::to_le_bytes));
     }
 }

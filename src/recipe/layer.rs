@@ -1,7 +1,7 @@
 //! What a layer can be made of.
 
 use crate::layer::tree::TreePath;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// A layer of a recipe, with shared definitions filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct DebianLayer {
     pub keyring: Option<PathBuf>,
     /// What is asked for.
     pub packages: Vec<PackageRequest>,
+    /// Packages that count as installed in any version although they are not: what they would do is not needed.
+    pub assume: Vec<String>,
     /// Whether maintainer scripts run (`dpkg --configure` in the sandbox).
     pub configure: bool,
     /// Whether all packages marked essential are added.
@@ -59,13 +61,19 @@ pub struct DebianLayer {
     pub dependencies: bool,
 }
 
-/// One package asked for: `NAME` or `NAME=VERSION`.
+/// One package asked for: `NAME`, `NAME=VERSION`, or with one of `>=`, `<=`, `>>`, `<<`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PackageRequest {
     /// Name of the package.
     pub name: String,
-    /// The exact version wanted, if the recipe pins one.
-    pub version: Option<String>,
+    /// Operator and version (`=2.41-12`), if the recipe constrains it.
+    pub constraint: Option<String>,
+}
+
+impl fmt::Display for PackageRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, self.constraint.as_deref().unwrap_or_default())
+    }
 }
 
 /// A binary of a Cargo workspace.
@@ -97,12 +105,13 @@ pub struct FilesLayer {
 /// One file, or one directory taken whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileItem {
-    /// The path as the recipe has it, relative to the file that names it, without `..`.
-    pub written: String,
-    /// Where that is on this machine.
-    pub path: PathBuf,
-    /// Where it goes.
-    pub to: TreePath,
-    /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when absent.
+    /// The directory of the file that names it, on this machine.
+    pub base: PathBuf,
+    /// The path as the recipe has it: relative to that directory, without `..`.
+    pub path: String,
+    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own name.
+    pub to: String,
+    /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when
+    /// absent.
     pub mode: Option<u32>,
 }

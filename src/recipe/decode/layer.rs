@@ -104,6 +104,8 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
     section.required("packages", "[\"base-files\"]");
     let packages: Vec<PackageRequest> =
         section.strings("packages").iter().filter_map(|text| package(text, problems)).collect();
+    let assume: Vec<String> =
+        section.strings("assume").iter().filter_map(|name| package_name(name.value, name.at, problems)).collect();
     let configure = section.boolean("configure", false);
     let essential = section.boolean("essential", false);
     let recommends = section.boolean("recommends", false);
@@ -128,6 +130,7 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
         mirror: own.mirror.or_else(|| defaults.mirror.clone()),
         keyring: own.keyring.or_else(|| defaults.keyring.clone()),
         packages,
+        assume,
         configure,
         essential,
         recommends,
@@ -136,20 +139,26 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
 }
 
 fn package(text: &Placed<'_, &str>, problems: &Problems) -> Option<PackageRequest> {
-    let (name, version) = match text.value.split_once('=') {
-        Some((name, version)) => (name.trim_end(), Some(version.trim_start())),
-        None => (text.value, None),
+    let (name, constraint) = text.value.split_at(text.value.find(['=', '<', '>']).unwrap_or(text.value.len()));
+    let name = package_name(name.trim_end(), text.at, problems)?;
+    if constraint.is_empty() {
+        return Some(PackageRequest { name, constraint: None });
+    }
+    let found = ["=", ">=", "<=", ">>", "<<"].into_iter().rev();
+    let split = found.filter_map(|operator| Some((operator, constraint.strip_prefix(operator)?.trim_start()))).next();
+    let Some((operator, version)) = split else {
+        let help = "Debian compares with `=`, `>=`, `<=`, `>>` (later) and `<<` (earlier)";
+        problems.add_with_help(text.at, format!("`{}` is ambiguous", text.value.escape_debug()), help);
+        return None;
     };
+    let what = format!("the version `{}`", version.escape_debug());
+    let version = checked(&what, version, text.at, name::debian_version, problems)?;
+    Some(PackageRequest { name, constraint: Some(format!("{operator}{version}")) })
+}
+
+fn package_name(name: &str, at: &At, problems: &Problems) -> Option<String> {
     let what = format!("the package name `{}`", name.escape_debug());
-    let name = checked(&what, name, text.at, name::debian_package, problems)?;
-    let version = match version {
-        Some(version) => {
-            let what = format!("the version `{}`", version.escape_debug());
-            Some(checked(&what, version, text.at, name::debian_version, problems)?.to_owned())
-        }
-        None => None,
-    };
-    Some(PackageRequest { name: name.to_owned(), version })
+    checked(&what, name, at, name::debian_package, problems).map(str::to_owned)
 }
 
 fn cargo(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<CargoLayer> {
@@ -237,10 +246,7 @@ fn file(what: &str, value: &Value, problems: &Problems) -> Option<FileItem> {
     let path = section.string("path");
     section.required("to", "\"/etc/motd\"");
     // A directory may be laid over the root of the image.
-    let to = section.string("to").and_then(|to| match to.value {
-        "/" => Some(TreePath::root()),
-        _ => destination(&to, problems),
-    });
+    let to = section.string("to").filter(|to| to.value == "/" || destination(to, problems).is_some());
     let mode = section.integer("mode").and_then(|mode| match u32::try_from(mode.value) {
         Ok(bits) if bits <= 0o7777 => Some(bits),
         _ => {
@@ -253,5 +259,5 @@ fn file(what: &str, value: &Value, problems: &Problems) -> Option<FileItem> {
     let path = path?;
     let shown = format!("the path `{}`", path.value.escape_debug());
     let written = checked(&shown, path.value, path.at, name::confined_path, problems)?;
-    Some(FileItem { written: written.to_owned(), path: path.at.file.dir().join(written), to: to?, mode })
+    Some(FileItem { base: path.at.file.dir().to_owned(), path: written.to_owned(), to: to?.value.to_owned(), mode })
 }
