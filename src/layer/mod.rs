@@ -1,6 +1,7 @@
 //! Layers: trees of files as deterministic tars.
 
 pub mod cargo;
+pub mod configure;
 pub mod sandbox;
 pub mod stack;
 pub mod tar;

@@ -115,7 +115,9 @@ impl Stack {
         for (path, node) in links_last {
             let place = self.place(path)?;
             match (node, self.tree.get(&place)) {
-                (Node::Directory { meta, .. }, None | Some(Node::Directory { .. })) => self.put_directory(&place, meta),
+                // dpkg leaves the owner, mode and time of a directory to who made it.
+                (Node::Directory { .. }, Some(Node::Directory { .. })) => {}
+                (Node::Directory { meta, .. }, None) => self.put_directory(&place, meta),
                 (Node::Directory { .. }, Some(Node::Symlink { .. })) if self.leads_to_directory(&place)? => {}
                 // dpkg never replaces a directory with a link.
                 (Node::Symlink { .. }, Some(Node::Directory { .. })) => {}
@@ -189,9 +191,11 @@ impl Stack {
     fn put_directory(&mut self, path: &TreePath, meta: &Meta) {
         if let Some(Node::Directory { meta: old, .. }) = self.tree.get_mut(path) {
             *old = meta.clone();
-        } else {
-            self.put(path, Node::Directory { meta: meta.clone(), opaque: false });
+            return;
         }
+        // What lies below without a directory of its own stays.
+        self.remove_one(path);
+        self.tree.insert(path.clone(), Node::Directory { meta: meta.clone(), opaque: false });
     }
 
     fn put(&mut self, path: &TreePath, node: Node) {

@@ -76,12 +76,12 @@ pub enum HttpError {
         status: u16,
     },
     /// The server went silent.
-    #[error("{url}: the server sent (next to) nothing for {seconds} s; try again, or choose another mirror")]
+    #[error("{url}: the server sent (next to) nothing for {limit:?}; try again, or choose another mirror")]
     Stalled {
         /// What was asked for.
         url: String,
         /// The time limit.
-        seconds: u64,
+        limit: Duration,
     },
     /// The connection ended before the file did.
     #[error("{url}: the connection ended after {got} of {expected} bytes; try again, or choose another mirror")]
@@ -287,7 +287,8 @@ impl Client {
             self.persist_while(|| {
                 let before = part.len;
                 let result = self.continue_part(part, url, item, progress);
-                (part.len > before, result)
+                // A hundredth of the file, so that a mirror cannot keep this going forever.
+                (part.len >= before + (item.size / 100).max(1), result)
             })?;
             let found = part.digest();
             if found == item.sha256 {
@@ -377,8 +378,8 @@ impl Client {
             take(buffer.get(..read).unwrap_or_default())?;
             received += read as u64;
             if since.elapsed() >= stall {
-                if received < PACE_MIN.saturating_mul(stall.as_secs()) {
-                    return Err(HttpError::Stalled { url: shown(url), seconds: stall.as_secs() });
+                if u128::from(received) * 1000 < u128::from(PACE_MIN) * stall.as_millis() {
+                    return Err(HttpError::Stalled { url: shown(url), limit: stall });
                 }
                 (since, received) = (Instant::now(), 0);
             }
@@ -416,13 +417,12 @@ impl Client {
     fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
         let url = shown(url);
         match error {
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => HttpError::Unreachable {
-                url,
-                reason: format!("no connection in {} s", self.settings.connect.as_secs()),
-            },
-            ureq::Error::Timeout(_) => HttpError::Stalled { url, seconds: self.settings.stall.as_secs() },
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+                HttpError::Unreachable { url, reason: format!("no connection in {:?}", self.settings.connect) }
+            }
+            ureq::Error::Timeout(_) => HttpError::Stalled { url, limit: self.settings.stall },
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                HttpError::Stalled { url, seconds: self.settings.stall.as_secs() }
+                HttpError::Stalled { url, limit: self.settings.stall }
             }
             ureq::Error::HostNotFound => HttpError::Unreachable { url, reason: "no such host".to_owned() },
             ureq::Error::Io(error) => HttpError::Unreachable { url, reason: error.to_string() },

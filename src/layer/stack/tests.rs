@@ -108,6 +108,13 @@ fn a_layer_removes_and_replaces() {
 }
 
 #[test]
+fn a_directory_that_comes_late_keeps_what_lies_below() {
+    let mut stack = Stack::new(&tree([("d/x", file("x")), ("e", file("e"))])).unwrap();
+    stack.apply(&tree([("", directory()), ("d", directory()), ("e", directory())])).unwrap();
+    assert_eq!(shown(stack.tree()), ["/ d 755", "/d d 755", "/d/x f x", "/e d 755"]);
+}
+
+#[test]
 fn only_changes_and_their_parents_are_in_a_diff() {
     let lower = tree([
         ("a", directory()),

@@ -86,9 +86,16 @@ fn names(synopsis: &str) -> Vec<String> {
     names
 }
 
+/// Longest short name; what is longer is a sentence.
+const NAME_MAX: usize = 64;
+
 /// Debian's short name as an SPDX identifier.
 fn spdx(name: &str) -> String {
-    const KNOWN: [(&str, &str); 24] = [
+    if name.len() > NAME_MAX {
+        return UNREADABLE.to_owned();
+    }
+    const KNOWN: [(&str, &str); 35] = [
+        ("0bsd", "0BSD"),
         ("apache-2", "Apache-2.0"),
         ("apache-2.0", "Apache-2.0"),
         ("artistic", "Artistic-1.0-Perl"),
@@ -96,6 +103,7 @@ fn spdx(name: &str) -> String {
         ("bsd-2-clause", "BSD-2-Clause"),
         ("bsd-3-clause", "BSD-3-Clause"),
         ("bsd-4-clause", "BSD-4-Clause"),
+        ("beerware", "Beerware"),
         ("bsl-1.0", "BSL-1.0"),
         ("cc0", "CC0-1.0"),
         ("cc0-1.0", "CC0-1.0"),
@@ -105,13 +113,22 @@ fn spdx(name: &str) -> String {
         ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
         ("curl", "curl"),
         ("expat", "MIT"),
+        ("fsfap", "FSFAP"),
+        ("fsful", "FSFUL"),
+        ("fsfullr", "FSFULLR"),
+        ("gfdl-niv-1.3", "GFDL-1.3-no-invariants-only"),
+        ("gfdl-niv-1.3+", "GFDL-1.3-no-invariants-or-later"),
         ("isc", "ISC"),
+        ("latex2e", "Latex2e"),
         ("mit", "MIT"),
         ("mpl-1.1", "MPL-1.1"),
         ("mpl-2.0", "MPL-2.0"),
+        ("ms-pl", "MS-PL"),
         ("openssl", "OpenSSL"),
         ("psf-2", "PSF-2.0"),
+        ("sleepycat", "Sleepycat"),
         ("unicode", "Unicode-DFS-2016"),
+        ("x11", "X11"),
         ("zlib", "Zlib"),
     ];
     let lower = name.to_ascii_lowercase();
@@ -120,7 +137,7 @@ fn spdx(name: &str) -> String {
     }
     gnu(name, &lower).unwrap_or_else(|| {
         let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '-' };
-        format!("LicenseRef-debian-{}", name.chars().take(100).map(safe).collect::<String>())
+        format!("LicenseRef-debian-{}", name.chars().map(safe).collect::<String>())
     })
 }
 
@@ -130,9 +147,9 @@ fn gnu(name: &str, lower: &str) -> Option<String> {
     if !matches!(family, "GPL" | "LGPL" | "AGPL" | "GFDL") || lower.contains(' ') {
         return None;
     }
-    let (number, suffix) = match version.strip_suffix('+') {
+    let (number, suffix) = match version.strip_suffix('+').or_else(|| version.strip_suffix("-or-later")) {
         Some(number) => (number, "or-later"),
-        None => (version, "only"),
+        None => (version.strip_suffix("-only").unwrap_or(version), "only"),
     };
     let dotted = match number {
         "1" | "2" | "3" if family != "GFDL" => format!("{number}.0"),
@@ -147,9 +164,9 @@ mod tests {
     use super::*;
     use crate::layer::tree::Meta;
 
-    const DEP5: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+    const DEP5: &str = "Format: copyright-format/1.0\n\n\
         Files: *\nCopyright: x\nLicense: GPL-2+ or Artistic, and Expat\n text\n\n\
-        Files: a\nCopyright: y\nLicense: GPL-3+ with Bison exception\n\nLicense: LGPL-2.1\n text\n";
+        Files: a\nCopyright: y\nLicense: GPL-3+ with Bison exception\n\nLicense: LGPL-2.1\n text\n\nLicense: GPL-2.0-only\n";
 
     #[test]
     fn licences_are_named_as_spdx_does() {
@@ -157,6 +174,7 @@ mod tests {
             licences(DEP5.as_bytes()),
             [
                 "Artistic-1.0-Perl",
+                "GPL-2.0-only",
                 "GPL-2.0-or-later",
                 "LGPL-2.1-only",
                 "LicenseRef-debian-GPL-3--with-Bison-exception",
@@ -184,6 +202,6 @@ mod tests {
         assert_eq!(of_package(&tree, "a"), None);
         let content = Content::bytes(DEP5.as_bytes().to_vec());
         tree.insert(path("usr/share/doc/b/copyright"), Node::File { meta: meta(), content });
-        assert_eq!(of_package(&tree, "a").unwrap().len(), 5);
+        assert_eq!(of_package(&tree, "a").unwrap().len(), 6);
     }
 }

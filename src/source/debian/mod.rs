@@ -7,6 +7,8 @@ pub mod copyright;
 pub mod data_tar;
 pub mod deb;
 pub mod deb822;
+#[cfg(test)]
+mod deb_tests;
 mod explain;
 pub mod index;
 pub mod mirror;
