@@ -2,34 +2,21 @@
 
 use super::{BuildError, Problem, Request};
 use crate::{
-    boot::{depmod::ModuleTables, modules::Kernel},
     layer::{
-        files::FILES_DATE,
         stack::Stack,
         tar::{TarPlan, read_index},
-        tree::{Content, Meta, Node, Tree, TreePath},
+        tree::Tree,
     },
     lock::Inputs,
     plan::{Plan, PlannedLayer, State},
-    recipe::{DebianLayer, LayerKind},
-    source::{
-        cargo,
-        debian::{
-            LockedPackage,
-            deb::{self, Deb, Limits},
-            fetch::fetch_packages,
-            spool::Spool,
-        },
-    },
+    recipe::LayerKind,
+    source::{cargo, debian::fetch::fetch_packages},
     store::{Record, StoreError},
 };
 use gap_format::{verity::TreeBuilder, write_at::Discard};
 use std::{
     io::{self, Write},
-    num::NonZeroUsize,
-    path::PathBuf,
     sync::Arc,
-    thread::available_parallelism,
 };
 
 /// Fetches what the store lacks, or says what is missing when nothing may be fetched.
@@ -91,7 +78,9 @@ pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(Stri
 
 fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> Result<Tree, Problem> {
     match (&planned.place.layer.kind, &planned.locked.inputs) {
-        (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian(request, plan, planned, layer, &rows.packages),
+        (LayerKind::Debian(layer), Inputs::Debian(rows)) => {
+            super::packages::build(request, layer, &stack_of(request, plan, &planned.below)?, &rows.packages)
+        }
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = planned.build_root.ok_or("its build root is not in the plan")?;
@@ -145,64 +134,4 @@ fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result
         stack.apply(&index.to_tree(&Arc::new(found.file)))?;
     }
     Ok(stack.into_tree())
-}
-
-fn debian(
-    request: &Request<'_>,
-    plan: &Plan<'_>,
-    planned: &PlannedLayer<'_>,
-    layer: &DebianLayer,
-    packages: &[LockedPackage],
-) -> Result<Tree, Problem> {
-    let spool = Spool::new_in(request.store.session_dir())?;
-    let debs = unpack(request, packages, &spool)?;
-    let lower = stack_of(request, plan, &planned.below)?;
-    if layer.configure {
-        return super::configured::build(request, &lower, packages, debs);
-    }
-    let mut stack = Stack::new(&lower)?;
-    for deb in &debs {
-        stack.install(&deb.tree)?;
-        stack.install(&status_entry(deb)?)?;
-    }
-    add_module_tables(&mut stack)?;
-    Ok(crate::layer::stack::diff(&lower, stack.tree())?)
-}
-
-/// Unpacks in the order in which dependencies come first.
-fn unpack(request: &Request<'_>, packages: &[LockedPackage], spool: &Spool) -> Result<Vec<Deb>, Problem> {
-    let mut ordered: Vec<&LockedPackage> = packages.iter().collect();
-    ordered.sort_by_key(|package| package.order);
-    let paths: Vec<PathBuf> = ordered.iter().map(|package| request.store.source_path(&package.sha256)).collect();
-    let sources: Vec<deb::Source<'_>> =
-        ordered.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
-    let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    Ok(deb::unpack_all(&sources, spool, &Limits::default(), threads)?)
-}
-
-/// What scanners look for where dpkg never ran: the control file of each package below `status.d`, as images without a
-/// package manager have it.
-fn status_entry(deb: &Deb) -> Result<Tree, Problem> {
-    let name = deb.control.get("Package").unwrap_or_default();
-    let mut tree = Tree::new();
-    let directory = || Node::Directory { meta: Meta::root_owned(0o755, FILES_DATE), opaque: false };
-    for path in ["var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/status.d"] {
-        tree.insert(TreePath::new(path)?, directory());
-    }
-    let content = Content::bytes(deb.control.text().as_bytes());
-    let file = Node::File { meta: Meta::root_owned(0o644, FILES_DATE), content };
-    tree.insert(TreePath::new(format!("var/lib/dpkg/status.d/{name}"))?, file);
-    Ok(tree)
-}
-
-/// A kernel whose scripts did not run lacks the tables by which modules are found.
-fn add_module_tables(stack: &mut Stack) -> Result<(), Problem> {
-    let Ok(kernel) = Kernel::find(stack.tree(), None) else { return Ok(()) };
-    let tables = ModuleTables::of(stack.tree(), &kernel)?;
-    let mut tree = Tree::new();
-    for (name, text) in tables.files() {
-        let file = Node::File { meta: Meta::root_owned(0o644, FILES_DATE), content: Content::bytes(text.as_bytes()) };
-        tree.insert(kernel.file(name)?, file);
-    }
-    Ok(stack.apply(&tree)?)
 }

@@ -1,10 +1,10 @@
 //! Building: what the plan says is missing is fetched and made, then everything is assembled.
 
 mod binary;
-mod configured;
 mod layers;
 mod opened;
 mod os_files;
+mod packages;
 mod starter;
 mod up_to_date;
 

@@ -10,7 +10,6 @@ use super::{
 use crate::{
     build::{BuildError, Built, Request, build},
     lock::Lock,
-    plan::Plan,
     recipe::Recipe,
     source::http::{Client, Settings},
     store::Store,
@@ -25,8 +24,9 @@ pub fn run(args: &BuildArgs) -> Outcome {
     let trust = trust_for(&recipe, args.trust.as_deref())?;
     let output = output_for(&recipe, args.output.as_deref());
     let path = Lock::path_for(&args.recipe);
-    let lock = current_lock(&recipe, &path, &store, args.offline)?;
-    let built = run_build(args, &recipe, &lock, &store, &trust, &output)?;
+    let client = (!args.offline).then(|| Client::new(Settings::default()));
+    let lock = current_lock(&recipe, &path, &store, client.as_ref())?;
+    let built = run_build(args, &recipe, &lock, &store, &trust, &output, client.as_ref())?;
     if let Some(lock) = &built.lock {
         lock.save(&path).map_err(failed("writing the lock"))?;
     }
@@ -45,19 +45,16 @@ fn run_build(
     store: &Store,
     trust: &[u8],
     output: &Path,
+    client: Option<&Client>,
 ) -> Result<Built, Failure> {
     let terminal = Terminal::new();
-    let client = (!args.offline).then(|| Client::new(Settings::default()));
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
-    let mut plan = Plan::new(recipe, lock).map_err(failed("planning"))?;
-    plan.look(store).map_err(failed("planning"))?;
-    let step = terminal.bytes("building", plan.to_fetch() + plan.artifact_size());
-    drop(plan);
+    let step = terminal.bytes("building", 0);
     let request = Request {
         recipe,
         lock,
         store,
-        client: client.as_ref(),
+        client,
         trust,
         output,
         program: &program,
@@ -67,26 +64,20 @@ fn run_build(
     build(&request).map_err(|error: BuildError| failed(format!("building `{}`", args.recipe.display()))(error))
 }
 
-/// The lock as it is if it answers the recipe; otherwise renewed and saved, unless nothing may be resolved.
-fn current_lock(recipe: &Recipe, path: &Path, store: &Store, offline: bool) -> Result<Lock, Failure> {
+/// The lock, renewed and saved where the recipe or local sources changed.
+fn current_lock(recipe: &Recipe, path: &Path, store: &Store, client: Option<&Client>) -> Result<Lock, Failure> {
     let old = load(path)?;
-    let stale = match &old {
-        Some(lock) => lock.check(recipe).err(),
-        None => None,
-    };
-    match (old, stale) {
-        (Some(lock), None) => Ok(lock),
-        (None, _) if offline => Err(Failure::could_not_run(
+    if old.is_none() && client.is_none() {
+        return Err(Failure::could_not_run(
             format!("there is no lock `{}`, and --offline forbids resolving", path.display()),
             "run `gapimage lock` on the connected side, and keep the lock beside the recipe",
-        )),
-        (_, Some(error)) if offline => Err(failed("building with --offline")(error)),
-        (old, _) => {
-            let renewed = renew(recipe, old.as_ref(), store)?;
-            renewed.lock.save(path).map_err(failed("writing the lock"))?;
-            Ok(renewed.lock)
-        }
+        ));
     }
+    let renewed = renew(recipe, old.as_ref(), store, true, client)?;
+    if old.as_ref() != Some(&renewed.lock) {
+        renewed.lock.save(path).map_err(failed("writing the lock"))?;
+    }
+    Ok(renewed.lock)
 }
 
 /// The bytes of the trust file that the appliance will go by.

@@ -22,7 +22,8 @@ pub fn run(args: &LockArgs) -> Outcome {
     let store = open_store(&args.store)?;
     let path = Lock::path_for(&args.recipe);
     let old = load(&path)?;
-    let renewed = renew(&recipe, if args.update { None } else { old.as_ref() }, &store)?;
+    let old = old.filter(|_| !args.update);
+    let renewed = renew(&recipe, old.as_ref(), &store, false, Some(&Client::new(Settings::default())))?;
     renewed.lock.save(&path).map_err(failed("writing the lock"))?;
     for layer in &renewed.kept {
         println!("kept      {layer}");
@@ -62,18 +63,24 @@ pub fn load(path: &Path) -> Result<Option<Lock>, Failure> {
     Lock::load(path).map_err(failed("reading the lock"))
 }
 
-/// Resolves what is not locked yet.
+/// Resolves what is not locked yet, and what of the machine's own sources changed.
 ///
 /// # Errors
 /// [`Failure::CouldNotRun`] with the layer and the reason.
-pub fn renew(recipe: &Recipe, old: Option<&Lock>, store: &Store) -> Result<Renewed, Failure> {
+pub fn renew(
+    recipe: &Recipe,
+    old: Option<&Lock>,
+    store: &Store,
+    keep_files: bool,
+    client: Option<&Client>,
+) -> Result<Renewed, Failure> {
     let terminal = Terminal::new();
-    let client = Client::new(Settings::default());
     let fetched = AtomicU64::new(0);
     let renewal = Renewal {
         old,
+        keep_files,
         store,
-        client: &client,
+        client,
         now: jiff::Timestamp::now(),
         progress: &|count| {
             fetched.fetch_add(count, Ordering::Relaxed);

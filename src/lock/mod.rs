@@ -16,8 +16,11 @@ pub use request::request;
 pub use resolve::{Previous, Relock};
 
 use crate::{
-    recipe::{PlacedLayer, Recipe},
-    source::{cargo::LockedCargo, debian::LockedPackage},
+    recipe::{Arch, PlacedLayer, Recipe},
+    source::{
+        cargo::LockedCargo,
+        debian::{DEFAULT_ARCHIVE, LockedPackage},
+    },
 };
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
@@ -315,6 +318,25 @@ impl Lock {
             }
         }
         None
+    }
+}
+
+/// Stands for a package that a layer assumes to be there: it satisfies what others ask of it, whatever the version, and
+/// is in no lock.
+pub fn assumed(name: &str, arch: Arch) -> LockedPackage {
+    LockedPackage {
+        name: name.to_owned(),
+        version: "999999999:0".to_owned(),
+        arch: arch.debian().to_owned(),
+        size: 0,
+        sha256: Digest::of(b""),
+        path: String::new(),
+        archive: DEFAULT_ARCHIVE.to_owned(),
+        installed_size: 0,
+        order: 0,
+        provides: String::new(),
+        conflicts: String::new(),
+        licenses: Vec::new(),
     }
 }
 

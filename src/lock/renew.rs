@@ -1,13 +1,13 @@
 //! Making a lock: every name in a recipe becomes digests, through the sources.
 
-use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, request};
+use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
-    recipe::{DebianLayer, LayerKind, PlacedLayer, Recipe},
+    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
     source::{
         cargo::{self, CargoError},
         debian::{
-            DEFAULT_ARCHIVE, LockedPackage,
+            LockedPackage,
             archive::{self, ArchiveError, Fetch, Offered},
             copyright,
             deb::{self, DebError, Limits},
@@ -40,10 +40,12 @@ const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub struct Renewal<'a> {
     /// The lock before, unless everything is to be updated.
     pub old: Option<&'a Lock>,
+    /// Whether rows of files are kept as they are, because a build is about to find out what they make.
+    pub keep_files: bool,
     /// Takes what is fetched.
     pub store: &'a Store,
-    /// Does the downloads.
-    pub client: &'a Client,
+    /// Does the downloads; absent when no connection may be opened.
+    pub client: Option<&'a Client>,
     /// The time against which the validity of signatures is judged.
     pub now: Timestamp,
     /// Told of bytes fetched.
@@ -102,6 +104,8 @@ pub enum LayerError {
     Tar(#[from] crate::layer::tar::PlanError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side")]
+    Offline,
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
 }
@@ -160,11 +164,22 @@ impl Renewal<'_> {
                     let (rows, archives) = self.debian(recipe, place, layer, offered, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Debian(rows)), archives);
                 }
+                (Previous::Same(locked), LayerKind::Cargo(layer)) if is_current(locked, layer) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
                 (_, LayerKind::Cargo(layer)) => {
                     (self.step)(&format!("layer `{name}`: resolving crates"));
                     let target = recipe.appliance.arch.rust_target();
-                    let rows = cargo::resolve(layer, target, self.store, false).map_err(|e| failed(e.into()))?;
+                    let rows = cargo::resolve(layer, target, self.store, self.client.is_none()).map_err(|e| failed(e.into()))?;
                     relock.add(row(recipe, place, Inputs::Cargo(rows)), []);
+                }
+                // What the files make is found out while they are laid down.
+                (Previous::Same(locked), LayerKind::Files(_)) if self.keep_files => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
                 }
                 (_, LayerKind::Files(layer)) => {
                     let rows = files(layer).map_err(failed)?;
@@ -188,7 +203,7 @@ impl Renewal<'_> {
             accept_expired: false,
         };
         let fetch = Fetch {
-            client: self.client,
+            client: self.client.ok_or(LayerError::Offline)?,
             arch: recipe.appliance.arch.debian(),
             keyring: &Keyring::open(&origin.keyring)?,
             now: self.now,
@@ -209,7 +224,7 @@ impl Renewal<'_> {
         (self.step)(&format!("layer `{}`: resolving packages", place.layer.name));
         let index = Index::parse(&offered.indexes, recipe.appliance.arch.debian())?;
         let mut installed: Vec<LockedPackage> = relock.below(place).into_iter().flat_map(packages).cloned().collect();
-        installed.extend(layer.assume.iter().map(|name| assumed(name, recipe.appliance.arch.debian())));
+        installed.extend(layer.assume.iter().map(|name| assumed(name, recipe.appliance.arch)));
         let requests: Vec<String> = layer.packages.iter().map(ToString::to_string).collect();
         let query = Query {
             packages: &requests,
@@ -222,7 +237,8 @@ impl Renewal<'_> {
         let bytes: u64 = packages.iter().map(|package| package.size).sum();
         (self.step)(&format!("layer `{}`: {} packages, {bytes} bytes", place.layer.name, packages.len()));
         let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
-        fetch_packages(&packages, &mirrors, self.client, self.store, self.progress)?;
+        let client = self.client.ok_or(LayerError::Offline)?;
+        fetch_packages(&packages, &mirrors, client, self.store, self.progress)?;
         self.read_licences(&mut packages)?;
         let archives: Vec<Archive> = offered
             .releases
@@ -256,24 +272,6 @@ impl Renewal<'_> {
     }
 }
 
-/// A package that counts as installed, in a version that satisfies every lower bound.
-fn assumed(name: &str, arch: &str) -> LockedPackage {
-    LockedPackage {
-        name: name.to_owned(),
-        version: "99999:0".to_owned(),
-        arch: arch.to_owned(),
-        size: 0,
-        sha256: Digest::of(name.as_bytes()),
-        path: String::new(),
-        archive: DEFAULT_ARCHIVE.to_owned(),
-        installed_size: 0,
-        order: 0,
-        provides: String::new(),
-        conflicts: String::new(),
-        licenses: Vec::new(),
-    }
-}
-
 fn packages(locked: &LockedLayer) -> &[LockedPackage] {
     match &locked.inputs {
         Inputs::Debian(rows) => &rows.packages,
@@ -288,6 +286,12 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         request: request(place, recipe.appliance.arch),
         inputs,
     }
+}
+
+/// Whether sources and toolchain are still those that were locked.
+fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
+    let Inputs::Cargo(rows) = &locked.inputs else { return false };
+    rows.is_current(layer).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.

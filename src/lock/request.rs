@@ -2,7 +2,7 @@
 //! which mirror serves the packages, do not.
 
 use crate::{
-    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PlacedLayer},
+    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PackageRequest, PlacedLayer},
     store::KeyBuilder,
 };
 use gap_format::Digest;
@@ -23,14 +23,14 @@ pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
 }
 
 fn debian(layer: &DebianLayer, key: &mut KeyBuilder) {
-    let packages = layer.packages.iter().map(ToString::to_string);
+    let packages = layer.packages.iter().map(PackageRequest::to_string);
     key.text("suite", &layer.suite)
         .list("components", &layer.components)
         .list("packages", packages)
+        .list("assume", &layer.assume)
         .flag("essential", layer.essential)
         .flag("recommends", layer.recommends)
-        .flag("dependencies", layer.dependencies)
-        .list("assume", &layer.assume);
+        .flag("dependencies", layer.dependencies);
 }
 
 fn cargo(layer: &CargoLayer, key: &mut KeyBuilder) {

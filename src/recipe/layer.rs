@@ -1,7 +1,7 @@
 //! What a layer can be made of.
 
 use crate::layer::tree::TreePath;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// A layer of a recipe, with shared definitions filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct DebianLayer {
     pub keyring: Option<PathBuf>,
     /// What is asked for.
     pub packages: Vec<PackageRequest>,
+    /// Packages that count as installed in any version although they are not: what they would do is not needed.
+    pub assume: Vec<String>,
     /// Whether maintainer scripts run (`dpkg --configure` in the sandbox).
     pub configure: bool,
     /// Whether all packages marked essential are added.
@@ -57,17 +59,78 @@ pub struct DebianLayer {
     pub recommends: bool,
     /// Whether dependencies are added; without, the list is taken as it is.
     pub dependencies: bool,
-    /// Packages that count as installed though they are not: what they do is done otherwise.
-    pub assume: Vec<String>,
 }
 
-/// One package asked for: `NAME` or `NAME=VERSION`.
+/// One package asked for: `NAME`, `NAME=VERSION`, or with one of `>=`, `<=`, `>>`, `<<`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PackageRequest {
     /// Name of the package.
     pub name: String,
-    /// The exact version wanted, if the recipe pins one.
-    pub version: Option<String>,
+    /// Operator and version (`=2.41-12`), if the recipe constrains it.
+    pub constraint: Option<String>,
+}
+
+impl fmt::Display for PackageRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, self.constraint.as_deref().unwrap_or_default())
+    }
+}
+
+/// A binary of a Cargo workspace.
+    Cargo(CargoLayer),
+    /// Files from beside the recipe.
+    Files(FilesLayer),
+}
+
+impl LayerKind {
+    /// The key that chooses this kind.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Debian(_) => "debian",
+            Self::Cargo(_) => "cargo",
+            Self::Files(_) => "files",
+        }
+    }
+}
+
+/// Packages of a Debian archive, resolved on top of the Debian layers below.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianLayer {
+    /// Suite or codename (`trixie`, `trixie-backports`, `stable/updates`).
+    pub suite: String,
+    /// Components of the archive, in the order of the recipe.
+    pub components: Vec<String>,
+    /// Base address of the mirror; environment or host decide when absent.
+    pub mirror: Option<String>,
+    /// Keyring that the archive's signature is checked against; the host's when absent.
+    pub keyring: Option<PathBuf>,
+    /// What is asked for.
+    pub packages: Vec<PackageRequest>,
+    /// Packages that count as installed in any version although they are not: what they would do is not needed.
+    pub assume: Vec<String>,
+    /// Whether maintainer scripts run (`dpkg --configure` in the sandbox).
+    pub configure: bool,
+    /// Whether all packages marked essential are added.
+    pub essential: bool,
+    /// Whether recommended packages are added.
+    pub recommends: bool,
+    /// Whether dependencies are added; without, the list is taken as it is.
+    pub dependencies: bool,
+}
+
+/// One package asked for: `NAME`, `NAME=VERSION`, or with one of `>=`, `<=`, `>>`, `<<`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PackageRequest {
+    /// Name of the package.
+    pub name: String,
+    /// Operator and version (`=2.41-12`), if the recipe constrains it.
+    pub constraint: Option<String>,
+}
+
+impl fmt::Display for PackageRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.name, self.constraint.as_deref().unwrap_or_default())
+    }
 }
 
 impl std::fmt::Display for PackageRequest {

@@ -82,7 +82,7 @@ fn a_good_recipe_is_read_whole() {
     assert_eq!(recipe.images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["os", "tools"]);
     let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
     assert_eq!((base.suite.as_str(), base.components.as_slice()), ("trixie", &["main".to_owned()][..]));
-    assert_eq!(base.packages[1], PackageRequest { name: "libc6".to_owned(), version: Some("2.41-12".to_owned()) });
+    assert_eq!(base.packages[1], PackageRequest { name: "libc6".to_owned(), constraint: Some("=2.41-12".to_owned()) });
     let LayerKind::Cargo(init) = &recipe.layers["init"].kind else { panic!("not cargo") };
     assert_eq!((init.bin.as_str(), init.static_link, init.to.to_string().as_str()), ("gap-init", true, "/init"));
     assert_eq!(recipe.layers["init"].line, 37);
@@ -201,6 +201,8 @@ fn names_that_no_registry_takes_are_refused() {
     assert!(spoilt("name = \"quickstart\"", "name = \"Quick Start\"").starts_with("3:8: the name `Quick Start`"));
     assert!(spoilt("[image.tools]", "[image.\"a/b\"]").contains("the image name `a/b`"));
     assert!(spoilt("\"base-files\"", "\"base_files\"").contains("the package name `base_files`"));
+    assert!(spoilt("libc6=2.41-12", "libc6<2.41").contains("`libc6<2.41` is ambiguous"));
+    assert!(spoilt("libc6=2.41-12", "libc6>=x").contains("the version `x`"));
     assert!(spoilt("arch = \"x86_64\"", "arch = \"amd64\"").contains("is called `x86_64` here"));
     assert!(spoilt("suite = \"trixie\"", "suite = \"../x\"").contains("the suite `../x`"));
 }
@@ -282,4 +284,19 @@ fn a_definition_s_mistakes_point_at_the_right_file() {
     assert!(problem("use = \"debian.toml\"", "use = \"debian.toml\"").contains("uses itself"));
     let bad = format!("{used}\npackages = [\"UPPER\"]");
     assert!(problem(&bad, DEFINITION).starts_with("11:13: the package name `UPPER`"));
+}
+
+#[test]
+fn the_recipes_and_definitions_of_this_repository_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(root.join("recipes")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            Recipe::load(&path).unwrap_or_else(|error| panic!("{:?}", miette::Report::new(error)));
+        }
+    }
+    let definition = fs::read_to_string(root.join("layers/debian.toml")).unwrap();
+    let recipe = with_definition("use = \"debian.toml\"\npackages = [\"python3\"]", &definition).unwrap();
+    let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
+    assert!(base.configure && base.essential && base.packages.iter().any(|package| package.name == "python3"));
 }

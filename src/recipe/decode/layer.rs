@@ -104,12 +104,12 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
     section.required("packages", "[\"base-files\"]");
     let packages: Vec<PackageRequest> =
         section.strings("packages").iter().filter_map(|text| package(text, problems)).collect();
+    let assume: Vec<String> =
+        section.strings("assume").iter().filter_map(|name| package_name(name.value, name.at, problems)).collect();
     let configure = section.boolean("configure", false);
     let essential = section.boolean("essential", false);
     let recommends = section.boolean("recommends", false);
     let dependencies = section.boolean("dependencies", true);
-    let assume: Vec<String> =
-        section.strings("assume").iter().filter_map(|text| package(text, problems)).map(|it| it.name).collect();
     if packages.is_empty() && !essential && problems.is_empty() {
         let help = "name packages, or ask for all essential ones with `essential = true`";
         problems.add_with_help(section.at, format!("the layer `{name}` asks for no packages"), help);
@@ -130,29 +130,35 @@ fn debian(name: &str, value: &Value, defaults: &DebianDefaults, problems: &Probl
         mirror: own.mirror.or_else(|| defaults.mirror.clone()),
         keyring: own.keyring.or_else(|| defaults.keyring.clone()),
         packages,
+        assume,
         configure,
         essential,
         recommends,
         dependencies,
-        assume,
     })
 }
 
 fn package(text: &Placed<'_, &str>, problems: &Problems) -> Option<PackageRequest> {
-    let (name, version) = match text.value.split_once('=') {
-        Some((name, version)) => (name.trim_end(), Some(version.trim_start())),
-        None => (text.value, None),
+    let (name, constraint) = text.value.split_at(text.value.find(['=', '<', '>']).unwrap_or(text.value.len()));
+    let name = package_name(name.trim_end(), text.at, problems)?;
+    if constraint.is_empty() {
+        return Some(PackageRequest { name, constraint: None });
+    }
+    let found = ["=", ">=", "<=", ">>", "<<"].into_iter().rev();
+    let split = found.filter_map(|operator| Some((operator, constraint.strip_prefix(operator)?.trim_start()))).next();
+    let Some((operator, version)) = split else {
+        let help = "Debian compares with `=`, `>=`, `<=`, `>>` (later) and `<<` (earlier)";
+        problems.add_with_help(text.at, format!("`{}` is ambiguous", text.value.escape_debug()), help);
+        return None;
     };
+    let what = format!("the version `{}`", version.escape_debug());
+    let version = checked(&what, version, text.at, name::debian_version, problems)?;
+    Some(PackageRequest { name, constraint: Some(format!("{operator}{version}")) })
+}
+
+fn package_name(name: &str, at: &At, problems: &Problems) -> Option<String> {
     let what = format!("the package name `{}`", name.escape_debug());
-    let name = checked(&what, name, text.at, name::debian_package, problems)?;
-    let version = match version {
-        Some(version) => {
-            let what = format!("the version `{}`", version.escape_debug());
-            Some(checked(&what, version, text.at, name::debian_version, problems)?.to_owned())
-        }
-        None => None,
-    };
-    Some(PackageRequest { name: name.to_owned(), version })
+    checked(&what, name, at, name::debian_package, problems).map(str::to_owned)
 }
 
 fn cargo(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<CargoLayer> {

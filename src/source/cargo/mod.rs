@@ -56,6 +56,16 @@ pub struct LockedCrate {
 }
 
 impl LockedCargo {
+    /// Whether the workspace and the host's toolchain are still as they were locked.
+    ///
+    /// # Errors
+    /// [`CargoError`] if the workspace cannot be staged or the toolchain not be asked.
+    pub fn is_current(&self, layer: &CargoLayer) -> Result<bool, CargoError> {
+        let dir = tempfile::tempdir().map_err(CargoError::io("making a directory in", Path::new("/tmp")))?;
+        Ok(*Staged::stage(layer, dir.path())?.digest() == self.sources
+            && Toolchain::of_host(&layer.workspace)? == self.toolchain)
+    }
+
     /// The first thing in the rows that cannot be.
     pub(crate) fn contradiction(&self) -> Option<String> {
         let mut seen = BTreeSet::new();

@@ -15,6 +15,8 @@ use std::{
 
 /// Raised when staging the same workspace gives other files.
 const FORMAT: u64 = 1;
+/// What of a package's directory no release build uses.
+const NOT_STAGED: [&str; 5] = ["target", "tests", "benches", "examples", "Cargo.lock"];
 /// Most files of all packages.
 const MAX_FILES: usize = 50_000;
 /// Most bytes in all of them.
@@ -31,10 +33,11 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Copies what the binary of `layer` is compiled from into the empty directory `dest`: of each package that it needs
-    /// from the workspace, the manifest, the directories that hold the sources of libraries, binaries and build script,
-    /// readme and licence; and the root manifest. `Cargo.lock` is copied too, but is not part of the digest: only some
-    /// of it matters.
+    /// Copies what the binary of `layer` is compiled from into the empty directory `dest`: each package that it needs
+    /// from the workspace without hidden files, tests, benchmarks, examples and packages within; and the root manifest.
+    /// Of a package in the workspace's own directory, which may hold anything, only manifest, directories with sources,
+    /// `.rs` files, readme and licence. `Cargo.lock` is copied too, but is not part of the digest: only some of it
+    /// matters.
     ///
     /// # Errors
     /// [`CargoError`].
@@ -130,9 +133,11 @@ fn files(metadata: &Metadata, needed: &BTreeMap<&str, &Package>) -> Result<BTree
         let dir = package.manifest_path.parent().unwrap_or(root);
         if dir != root {
             members.insert(relative(dir, root)?);
+            collector.package(dir)?;
             let text = collector.text(&package.manifest_path)?;
             let reduced = manifest::reduce_member(&text, &package.manifest_path)?;
             collector.add(&package.manifest_path, reduced.into_bytes())?;
+            continue;
         }
         for target in package.targets.iter().filter(|target| target.is_built()) {
             collector.sources(&target.src_path, dir)?;
@@ -160,6 +165,18 @@ struct Collector<'r> {
 }
 
 impl Collector<'_> {
+    /// Takes a package's directory, without what a build does not use.
+    fn package(&mut self, dir: &Path) -> Result<(), CargoError> {
+        for path in list(dir)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with('.') || NOT_STAGED.contains(&name) || path.join("Cargo.toml").exists() {
+                continue;
+            }
+            self.entry(&path)?;
+        }
+        Ok(())
+    }
+
     /// Takes the directory of a target's main file whole; of the package's own directory only its `.rs` files.
     fn sources(&mut self, main: &Path, package: &Path) -> Result<(), CargoError> {
         let dir = main.parent().unwrap_or(package);
@@ -175,14 +192,15 @@ impl Collector<'_> {
     }
 
     fn directory(&mut self, dir: &Path) -> Result<(), CargoError> {
-        for path in list(dir)? {
-            let meta = fs::symlink_metadata(&path).map_err(CargoError::io("looking at", &path))?;
-            match meta.is_dir() {
-                true => self.directory(&path)?,
-                false => self.file(&path)?,
-            }
+        list(dir)?.iter().try_for_each(|path| self.entry(path))
+    }
+
+    fn entry(&mut self, path: &Path) -> Result<(), CargoError> {
+        let meta = fs::symlink_metadata(path).map_err(CargoError::io("looking at", path))?;
+        match meta.is_dir() {
+            true => self.directory(path),
+            false => self.file(path),
         }
-        Ok(())
     }
 
     fn file(&mut self, path: &Path) -> Result<(), CargoError> {

@@ -258,6 +258,7 @@ fn locked(version: &str, data: &[u8]) -> LockedPackage {
         order: 0,
         provides: String::new(),
         conflicts: String::new(),
+        licenses: Vec::new(),
     }
 }
 
