@@ -104,7 +104,9 @@ pub enum LayerError {
     Tar(#[from] crate::layer::tar::PlanError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side")]
+    #[error(
+        "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
+    )]
     Offline,
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
@@ -172,7 +174,8 @@ impl Renewal<'_> {
                 (_, LayerKind::Cargo(layer)) => {
                     (self.step)(&format!("layer `{name}`: resolving crates"));
                     let target = recipe.appliance.arch.rust_target();
-                    let rows = cargo::resolve(layer, target, self.store, self.client.is_none()).map_err(|e| failed(e.into()))?;
+                    let rows = cargo::resolve(layer, target, self.store, self.client.is_none())
+                        .map_err(|e| failed(e.into()))?;
                     relock.add(row(recipe, place, Inputs::Cargo(rows)), []);
                 }
                 // What the files make is found out while they are laid down.
