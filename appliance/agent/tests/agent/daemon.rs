@@ -154,7 +154,8 @@ fn a_medium_that_changed_is_not_served() {
 
 #[test]
 fn a_report_that_says_something_else_is_not_served() {
-    let changes: [(&str, fn(&mut Booted)); 7] = [
+    type Change = fn(&mut Booted);
+    let changes: [(&str, Change); 7] = [
         ("the serial", |booted| booted.report.release.serial = 6),
         ("the version", |booted| booted.report.release.version = "2".into()),
         ("index.json", |booted| booted.report.release.index = Digest::of(b"x")),
