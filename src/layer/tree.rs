@@ -421,11 +421,6 @@ impl Tree {
         self.nodes.iter()
     }
 
-    /// All nodes in the order of their paths' bytes, to change them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TreePath, &mut Node)> {
-        self.nodes.iter_mut()
-    }
-
     /// Number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -30,11 +30,12 @@ pub(super) fn files(
             } else if directive.starts_with("interest") && trigger.starts_with('/') {
                 on_paths.add(format!("{trigger} {interested}"));
             } else if directive.starts_with("interest") && is_name(trigger) {
-                let lines = match explicit.remove(trigger) {
+                let mut lines = match explicit.remove(trigger) {
                     Some(lines) => lines,
                     None => Lines::new(read(trigger)?),
                 };
-                explicit.entry(trigger.to_owned()).insert_entry(lines).get_mut().add(interested);
+                lines.add(interested);
+                explicit.insert(trigger.to_owned(), lines);
             }
         }
     }

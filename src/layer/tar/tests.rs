@@ -257,11 +257,15 @@ fn gnu_tar_bsdtar_and_umoci_extract_the_same() {
     assert!(gnu.contains("a-link f 640 3:70000 1700000001.0000000000 3  5000"), "{gnu}");
     assert!(gnu.contains("capable security.capability") && gnu.contains("capable user.binary"), "{gnu}");
     assert_eq!(gnu, extract("bsdtar", &["--numeric-owner", "--xattrs"]));
-    let layout = oci_layout(dir.path(), &tar);
-    let bundle = dir.path().join("bundle");
-    let umoci = Command::new("umoci").arg("unpack").arg("--image").arg(&layout).arg(&bundle).output().unwrap();
+    umoci_extracts(dir.path(), &tar, &gnu);
+}
+
+fn umoci_extracts(dir: &Path, tar: &Path, wanted: &str) {
+    let bundle = dir.join("bundle");
+    let layout = oci_layout(dir, tar);
+    let umoci = Command::new("umoci").arg("unpack").arg("--image").arg(layout).arg(&bundle).output().unwrap();
     assert!(umoci.status.success(), "{}", umoci.stderr.escape_ascii());
-    assert_eq!(gnu, described(&bundle.join("rootfs")));
+    assert_eq!(wanted, described(&bundle.join("rootfs")));
 }
 
 /// An OCI image with `tar` as its one layer; its name as umoci takes it.
