@@ -207,7 +207,7 @@ def bench_debian(work):
         def theirs():
             shutil.rmtree(work / "root", ignore_errors=True)
             start = time.perf_counter()
-            run("mmdebstrap", "--quiet", "--variant=custom", f"--keyring={keyring}", "--include=" + ",".join(listed),
+            run("mmdebstrap", "--quiet", "--variant=essential", f"--keyring={keyring}", "--include=" + ",".join(listed),
                 "--skip=download/empty,essential/unlink",
                 f'--setup-hook=mkdir -p "$1"/var/cache/apt/archives && cp {aptcache}/*.deb "$1"/var/cache/apt/archives/ || true',
                 f'--customize-hook=cp -n "$1"/var/cache/apt/archives/*.deb {aptcache}/ || true',

@@ -3,6 +3,7 @@
 use super::{BuildError, Problem, Request};
 use crate::{
     layer::{
+        files::files_tree,
         stack::Stack,
         tar::{TarPlan, read_index},
         tree::Tree,
@@ -87,6 +88,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             let root_key = plan.layers.get(root).map(|layer| layer.key).ok_or("its build root is not in the plan")?;
             super::binary::build(request, layer, rows, &stack_of(request, plan, &[root])?, &root_key)
         }
+        (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }
 }

@@ -47,9 +47,8 @@ fn run_build(
     output: &Path,
     client: Option<&Client>,
 ) -> Result<Built, Failure> {
-    let terminal = Terminal::new();
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
-    let step = terminal.bytes("building", 0);
+    let step = Terminal::new().open_ended();
     let request = Request {
         recipe,
         lock,
@@ -58,7 +57,7 @@ fn run_build(
         trust,
         output,
         program: &program,
-        step: &|text| terminal.line(text),
+        step: &|text| step.line(text),
         progress: &|count| step.advance(count),
     };
     build(&request).map_err(|error: BuildError| failed(format!("building `{}`", args.recipe.display()))(error))
@@ -115,7 +114,7 @@ fn print_text(built: &Built, output: &Path) {
         println!("files beside the recipe changed; their rows in the lock were updated");
     }
     if !built.up_to_date {
-        println!("next         gapimage sign {} --key release.key", output.display());
+        println!("next         gapimage sign {} --key KEY", output.display());
     }
 }
 

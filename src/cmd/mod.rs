@@ -75,7 +75,7 @@ enum Command {
     #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os")]
     Inspect(InspectArgs),
     /// Say which layers, packages and files differ between two artifacts
-    #[command(after_help = "Example:\n  gapimage diff old.gap new.gap")]
+    #[command(after_help = "Example:\n  gapimage diff old.gap new.gap\n\nExits with 0 whether or not they differ.")]
     Diff {
         /// The one
         a: PathBuf,

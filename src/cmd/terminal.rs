@@ -20,6 +20,18 @@ impl Terminal {
         eprintln!("{text}");
     }
 
+    /// Begins work whose extent is not known beforehand.
+    pub fn open_ended(&self) -> Step {
+        if !self.interactive {
+            return Step { bar: ProgressBar::hidden() };
+        }
+        let bar = ProgressBar::new_spinner();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec} {elapsed}") {
+            bar.set_style(style);
+        }
+        Step { bar }
+    }
+
     /// Begins a step that handles `total` bytes.
     pub fn bytes(&self, what: &str, total: u64) -> Step {
         if !self.interactive {
@@ -43,6 +55,11 @@ pub struct Step {
 }
 
 impl Step {
+    /// Says something without breaking the bar.
+    pub fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
     /// `count` more bytes are done.
     pub fn advance(&self, count: u64) {
         self.bar.inc(count);

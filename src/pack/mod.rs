@@ -43,6 +43,12 @@ pub struct Inputs<'a> {
     pub boot: Option<Boot<'a>>,
 }
 
+/// Writes the bytes of a layer.
+pub type WriteLayer<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+
+/// Makes the boot partition for a mount manifest, or says why it cannot.
+pub type MakePartition<'a> = dyn Fn(&Digest) -> Result<Vec<u8>, String> + 'a;
+
 /// A layer to be laid down.
 pub struct Layer<'a> {
     /// Its name in the recipe.
@@ -52,7 +58,7 @@ pub struct Layer<'a> {
     /// Its digest, if it was made before.
     pub digest: Option<Digest>,
     /// Writes its bytes.
-    pub write: Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>,
+    pub write: Box<WriteLayer<'a>>,
 }
 
 /// The boot partition.
@@ -62,7 +68,7 @@ pub struct Boot<'a> {
     /// Length of the partition in bytes.
     pub size: u64,
     /// Makes the partition that starts the image with this mount manifest.
-    pub make: Box<dyn Fn(&Digest) -> Result<Vec<u8>, String> + 'a>,
+    pub make: Box<MakePartition<'a>>,
 }
 
 /// What was made.

@@ -35,7 +35,7 @@ pub enum State {
         /// What changed since it was last built here.
         why: String,
     },
-    /// It is made of files beside the recipe, and streamed from there into the artifact.
+    /// It is made of large files beside the recipe, and streamed from there into the artifact.
     Streamed {
         /// Its layout.
         tar: Box<TarPlan>,
@@ -76,8 +76,9 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: PlacedLayer<'r>) -> Result<Planne
     Ok(PlannedLayer { place, locked, below, build_root, ingredients, key, state, fetch, size: 0 })
 }
 
-/// Looks for the layer; where it is not there, finds out what it takes to build it.
-pub(super) fn look(planned: &mut PlannedLayer<'_>, store: &Store) -> Result<(), PlanError> {
+/// Looks for the layer; where it is not there, finds out what it takes to build it. Large files of a layer that is
+/// `in_image` are not copied into the store.
+pub(super) fn look(planned: &mut PlannedLayer<'_>, in_image: bool, store: &Store) -> Result<(), PlanError> {
     let State::Unseen(tree) = std::mem::replace(&mut planned.state, State::Cached) else { return Ok(()) };
     if let Some(found) = store.layer(&planned.key)? {
         planned.size = found.record.size;
@@ -88,7 +89,10 @@ pub(super) fn look(planned: &mut PlannedLayer<'_>, store: &Store) -> Result<(), 
     if let Some(tree) = tree {
         let tar = TarPlan::new(&tree).map_err(|source| PlanError::Tar { layer: layer(), source })?;
         planned.size = tar.size();
-        planned.state = State::Streamed { tar: Box::new(tar), why };
+        planned.state = match in_image && tar.size() >= LARGE {
+            true => State::Streamed { tar: Box::new(tar), why },
+            false => State::Missing { why },
+        };
         return Ok(());
     }
     planned.state = State::Missing { why };

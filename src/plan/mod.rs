@@ -123,7 +123,9 @@ impl<'r> Plan<'r> {
     /// # Errors
     /// [`PlanError`].
     pub fn look(&mut self, store: &Store) -> Result<(), PlanError> {
-        self.layers.iter_mut().try_for_each(|layer| layers::look(layer, store))
+        let in_images = self.in_images();
+        let mut numbered = self.layers.iter_mut().enumerate();
+        numbered.try_for_each(|(number, layer)| layers::look(layer, in_images.binary_search(&number).is_ok(), store))
     }
 
     /// The number of the layer `name` that stands on `below`.
