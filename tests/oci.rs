@@ -1,5 +1,7 @@
 //! An artifact is an OCI archive: tools that others wrote read it, and see the same trees.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
 mod fixture;
 
 use fixture::{Project, fail_with, gapimage, in_trixie, said, stdout, succeed};
