@@ -37,8 +37,10 @@ fn a_signed_artifact_passes_from_a_file_and_from_a_pipe() {
     succeed(&mut verify(&artifact, &project.keys.trust));
     succeed(verify(&artifact, &project.keys.trust).arg("--full"));
     succeed(verify(Path::new("-"), &project.keys.trust).stdin(Stdio::from(File::open(&artifact).unwrap())));
-    let cat = Command::new("cat").arg(&artifact).stdout(Stdio::piped()).spawn().unwrap();
-    let json = stdout(&succeed(verify(Path::new("-"), &project.keys.trust).arg("--json").stdin(cat.stdout.unwrap())));
+    let mut cat = Command::new("cat").arg(&artifact).stdout(Stdio::piped()).spawn().unwrap();
+    let pipe = cat.stdout.take().unwrap();
+    let json = stdout(&succeed(verify(Path::new("-"), &project.keys.trust).arg("--json").stdin(pipe)));
+    assert!(cat.wait().unwrap().success());
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["trusted"], true, "{json}");
     assert_eq!(report["serial"], 3, "{json}");
