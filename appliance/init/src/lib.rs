@@ -16,7 +16,7 @@
 //! Ctrl-Alt-Del too) restart it. An agent that ends, with whatever status, is started again after 1 s, 2 s, … 30 s.
 //!
 //! # What it needs in the initramfs
-//! `/gap/trust.toml`, `/gap/build-time`, `/gap/modules/order` and the modules named there, and the empty directories
+//! `/gap/trust.toml`, `/gap/build-time`, `/gap/modules` (see [`modules`]) and the empty directories
 //! `/dev`, `/proc`, `/sys`, `/run`, `/sysroot` and `/medium`. Without `button` and `evdev` it does not see the power
 //! button, without `qemu_fw_cfg` or `vfat` no site configuration, without `efivarfs` no state of Secure Boot.
 //!
@@ -37,6 +37,7 @@ pub mod console;
 pub mod device_mapper;
 pub mod events;
 pub mod fat;
+pub mod glob;
 pub mod handover;
 pub mod kernel;
 pub mod loop_device;

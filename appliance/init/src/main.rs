@@ -73,14 +73,10 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     let trust = release::trust_root(&raw_trust)?;
 
     let mut modules = Modules::load_from(root, story)?;
-    mounts::mount_firmware_variables(root);
+    modules.serve_firmware(story)?;
+    mounts::mount_firmware_variables(root, &mut modules, story)?;
     story.stage("modules");
-    story.tell(format_args!(
-        "{} kernel modules, {} more for hardware that is not here, {} more on demand",
-        modules.loaded,
-        modules.idle,
-        modules.deferred.len()
-    ));
+    story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
     let secure_boot = secure_boot::state_from(root);
     tell_what_it_is_worth(story, secure_boot);
 

@@ -1,6 +1,7 @@
 //! Finding the medium: the disk, partition or file that holds the release this boot image was made for.
 //!
-//! Devices come late and in any order, so the list is looked at again and again until a deadline. Releases that lie on
+//! Devices come late and in any order, so the list is looked at again and again until a deadline; between two looks the
+//! modules for one more device are loaded, as the medium is often found before all hardware is up. Releases that lie on
 //! a device from its first byte are looked at before any file system is mounted.
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
     clock,
     device_mapper::Number,
     loop_device::{self, LoopDevice},
-    modules::Modules,
+    modules::{Likely, Modules},
     mounts,
     probe::{self, Content},
     story::Story,
@@ -82,13 +83,14 @@ pub fn find<T>(
     let begin = clock::since_boot();
     let mut last_news = begin;
     loop {
+        let more = search.modules.serve_next(Likely::Other, story)?;
         let devices = block::list_from(root).attempt(|| "listing block devices".into())?;
         let before = search.done.len();
         if let Some(found) = search.look(&devices) {
             return Ok(found);
         }
         let now = clock::since_boot();
-        if search.done.len() > before {
+        if more || search.done.len() > before {
             last_news = now;
         }
         match search.refused.take() {
@@ -96,7 +98,9 @@ pub fn find<T>(
             None if now.saturating_sub(begin) >= patience.medium => return Err(nothing(&devices, patience)),
             reason => search.refused = reason,
         }
-        thread::sleep(INTERVAL);
+        if !more {
+            thread::sleep(INTERVAL);
+        }
     }
 }
 
@@ -179,22 +183,28 @@ impl<T> Search<'_, T> {
         let seen = clock::since_boot();
         let inside = path.strip_prefix(mount).unwrap_or(path).display();
         let name = format!("{}:/{inside}", device.node.display());
-        let open = || OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-        let attempt = || {
-            let file = open().map_err(|error| read_error(&name, error))?;
-            let about = file.metadata().map_err(|error| read_error(&name, error))?;
-            if !about.is_file() || !matches!(probe::identify(&file, about.len()), Ok(Content::Artifact)) {
-                return Err(Stop::NotTrusted(format!("{name} is no release")));
-            }
-            let release = (self.check)(&file, about.len())?;
-            let backing = open().map_err(|error| read_error(&name, error))?;
-            let device = loop_device::attach(self.root, &backing).attempt(|| format!("making a device of {name}"))?;
-            Ok((release, device))
-        };
-        let (release, loop_device) = attempt().map_err(|reason| self.refuse(&name, reason)).ok()?;
+        let accepted = self.accept_file(&name, path);
+        let (release, loop_device) = accepted.map_err(|reason| self.refuse(&name, reason)).ok()?;
         let number = number_of(&loop_device.file)?;
         let node = loop_device.node.clone();
         Some(Found { node, number, file: Some(name), release, seen, loop_device: Some(loop_device) })
+    }
+
+    /// Checks a file that is called like a release and makes a device of it.
+    fn accept_file(&mut self, name: &str, path: &Path) -> Result<(T, LoopDevice), Stop> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| read_error(name, error))?;
+        let about = file.metadata().map_err(|error| read_error(name, error))?;
+        if !about.is_file() || !matches!(probe::identify(&file, about.len()), Ok(Content::Artifact)) {
+            return Err(Stop::NotTrusted(format!("{name} is no release")));
+        }
+        let release = (self.check)(&file, about.len())?;
+        self.modules.serve("loop", self.story)?;
+        let device = loop_device::attach(self.root, &file).attempt(|| format!("making a device of {name}"))?;
+        Ok((release, device))
     }
 
     fn refuse(&mut self, name: &str, reason: Stop) {

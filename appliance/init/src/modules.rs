@@ -1,96 +1,169 @@
-//! Kernel modules, in the order that the initramfs was built with.
+//! Kernel modules: those that every boot needs, and those that a device or a file system asks for.
 //!
-//! Modules of file systems that only some media need are left until such a file system is seen: one of them takes
-//! longer to load than all the rest of the boot.
+//! `/gap/modules` holds three lists beside the modules: `order`, file names that are always loaded; `alias`, a pattern
+//! and a file name a line; `depend`, a file name, a colon and what to load for it, itself last. A module takes tens of
+//! milliseconds to load, so that only what this machine has is loaded.
 
 use rustix::{io::Errno, system::finit_module};
-use std::{fs, fs::File, path::Path, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
-use crate::{Attempt, Stop, story::Story};
-
-/// Modules that are left until a file system of the kind on the left is to be mounted. What a kernel has built in is
-/// not in the initramfs; what it needs besides is loaded at once like all others.
-const ON_DEMAND: [(&str, &[&str]); 5] = [
-    ("ext4", &["crc16.ko", "mbcache.ko", "jbd2.ko", "ext4.ko"]),
-    ("xfs", &["xfs.ko"]),
-    ("exfat", &["nls_utf8.ko", "exfat.ko"]),
-    ("iso9660", &["nls_utf8.ko", "isofs.ko"]),
-    ("vfat", &["fat.ko", "nls_cp437.ko", "nls_ascii.ko", "nls_utf8.ko", "vfat.ko"]),
-];
+use crate::{Attempt, Stop, glob, story::Story};
 
 /// The modules of the initramfs.
 #[derive(Debug, Default)]
 pub struct Modules {
-    directory: PathBuf,
-    /// Modules that are in the kernel.
-    pub loaded: usize,
-    /// Modules whose hardware this machine does not have.
-    pub idle: usize,
-    /// Modules that are left for later, in order.
-    pub deferred: Vec<String>,
+    root: PathBuf,
+    /// Patterns, and the files that they ask for.
+    aliases: Vec<(String, String)>,
+    /// For each of those files, what to load, in order.
+    needs: BTreeMap<String, Vec<String>>,
+    /// Files that were loaded, or refused by the kernel.
+    tried: BTreeSet<String>,
+    /// Names of devices that were served.
+    served: BTreeSet<String>,
 }
 
 impl Modules {
-    /// Loads the modules that `gap/modules/order` names, one file name a line, but for those left for later.
-    ///
-    /// One that the kernel refuses is told and passed over: whether it was needed shows itself later, by what is
-    /// missing.
+    /// Reads the lists and loads the modules that every boot needs.
     ///
     /// # Errors
-    /// [`Stop`] when the list cannot be read, or names what is not in its directory.
+    /// [`Stop`] when a list cannot be read, or names what is not in its directory.
     pub fn load_from(root: &Path, story: &Story) -> Result<Self, Stop> {
-        let directory = root.join("gap/modules");
-        let order = fs::read_to_string(directory.join("order"))
-            .attempt(|| "reading the module list /gap/modules/order".into())?;
-        let (later, now): (Vec<&str>, Vec<&str>) = names(&order)?.into_iter().partition(|name| is_on_demand(name));
-        let deferred = later.into_iter().map(str::to_owned).collect();
-        let mut modules = Self { directory, deferred, ..Self::default() };
-        for name in now {
-            modules.load(name, story)?;
-        }
+        let read = |name: &str| {
+            fs::read_to_string(root.join("gap/modules").join(name))
+                .attempt(|| format!("reading the module list /gap/modules/{name}"))
+        };
+        let (order, alias, depend) = (read("order")?, read("alias")?, read("depend")?);
+        let mut modules = Self {
+            root: root.into(),
+            aliases: pairs(&alias, ' ').map(|(pattern, file)| (pattern.into(), file.into())).collect(),
+            needs: pairs(&depend, ':')
+                .map(|(file, needs)| (file.into(), needs.split_ascii_whitespace().map(str::to_owned).collect()))
+                .collect(),
+            ..Self::default()
+        };
+        order.lines().filter(|line| !line.is_empty()).try_for_each(|name| modules.load(name, story))?;
         Ok(modules)
     }
 
-    /// Loads what is left for a file system.
-    ///
-    /// # Errors
-    /// [`Stop`] when a module of the list is not there.
-    pub fn load_for(&mut self, file_system: &str, story: &Story) -> Result<(), Stop> {
-        let (wanted, rest) = std::mem::take(&mut self.deferred)
-            .into_iter()
-            .partition(|name| needs(file_system).contains(&name.as_str()));
-        self.deferred = rest;
-        let wanted: Vec<String> = wanted;
-        wanted.iter().try_for_each(|name| self.load(name, story))
+    /// How many modules were loaded.
+    pub fn loaded(&self) -> usize {
+        self.tried.len()
     }
 
+    /// Loads what the firmware's devices ask for: the power button, and where a site configuration may come from.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve_firmware(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(Likely::Firmware, story)? {}
+        Ok(())
+    }
+
+    /// Loads what all devices ask for that are there by now, and what the devices ask for that come with it.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve_all(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(Likely::Other, story)? {}
+        Ok(())
+    }
+
+    /// Loads what one more device asks for, those first that are likely to hold the medium and quick to start; none
+    /// after `last`. False when every device that is there by now is served.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve_next(&mut self, last: Likely, story: &Story) -> Result<bool, Stop> {
+        let before = self.tried.len();
+        let names = device_names(&self.root);
+        let new: BTreeSet<(Likely, String)> =
+            names.difference(&self.served).map(|name| (Likely::of(name), name.clone())).collect();
+        for (_, name) in new.into_iter().take_while(|(likely, _)| *likely <= last) {
+            self.serve(&name, story)?;
+            self.served.insert(name);
+            if self.tried.len() > before {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Loads what goes by a name: `fs-ext4`, or a module's own.
+    ///
+    /// # Errors
+    /// [`Stop`] when a module of the lists is not there.
+    pub fn serve(&mut self, name: &str, story: &Story) -> Result<(), Stop> {
+        let own = format!("{name}.ko");
+        let files = self.aliases.iter().filter(|(pattern, _)| glob::matches(pattern, name)).map(|(_, file)| file);
+        let needed: Vec<String> =
+            files.chain([&own]).filter_map(|file| self.needs.get(file)).flatten().cloned().collect();
+        needed.iter().try_for_each(|file| self.load(file, story))
+    }
+
+    /// Loads one file, once. When the kernel refuses it, that is told and passed over: whether it was needed shows
+    /// itself later, by what is missing.
     fn load(&mut self, name: &str, story: &Story) -> Result<(), Stop> {
-        let file = File::open(self.directory.join(name)).attempt(|| format!("opening the module {name}"))?;
+        if name.contains('/') || name.starts_with('.') {
+            return Err(Stop::Failed(format!("a list in /gap/modules names `{name}`, which is no plain file name")));
+        }
+        if !self.tried.insert(name.into()) {
+            return Ok(());
+        }
+        let path = self.root.join("gap/modules").join(name);
+        let file = File::open(path).attempt(|| format!("opening the module {name}"))?;
         match finit_module(file, c"", 0) {
-            Ok(()) | Err(Errno::EXIST) => self.loaded += 1,
-            Err(Errno::NODEV) => self.idle += 1,
+            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
             Err(error) => story.tell(format_args!("module {name} is not loaded: {error}")),
         }
         Ok(())
     }
 }
 
-fn needs(file_system: &str) -> &'static [&'static str] {
-    ON_DEMAND.iter().find(|(kind, _)| *kind == file_system).map_or(&[], |(_, names)| names)
+/// In which order devices are served: a controller without disks may take a second to say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Likely {
+    /// The firmware's own devices, and keys.
+    Firmware,
+    /// Disks of virtual machines, and NVMe.
+    Disk,
+    /// All else.
+    Other,
 }
 
-fn is_on_demand(name: &str) -> bool {
-    ON_DEMAND.iter().any(|(_, names)| names.contains(&name))
+impl Likely {
+    fn of(name: &str) -> Self {
+        let begins = |prefix: &str| name.starts_with(prefix);
+        match name {
+            _ if begins("acpi:") || begins("input:") => Self::Firmware,
+            // The class of NVMe controllers, and the vendor number of virtio.
+            _ if begins("virtio:") || begins("pci:v00001AF4") || name.contains("bc01sc08i02") => Self::Disk,
+            _ => Self::Other,
+        }
+    }
 }
 
-fn names(order: &str) -> Result<Vec<&str>, Stop> {
-    order
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| match line.contains('/') || line.starts_with('.') {
-            true => Err(Stop::Failed(format!("/gap/modules/order names `{line}`, which is no plain file name"))),
-            false => Ok(line),
-        })
+/// Lines of two parts, the second one after the last blank or the first colon.
+fn pairs(list: &str, separator: char) -> impl Iterator<Item = (&str, &str)> {
+    list.lines().filter_map(move |line| match separator {
+        ' ' => line.rsplit_once(' '),
+        separator => line.split_once(separator),
+    })
+}
+
+/// What the devices of the machine call themselves (`modalias` in sysfs).
+fn device_names(root: &Path) -> BTreeSet<String> {
+    let children = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    children(root.join("sys/bus"))
+        .flat_map(|bus| children(bus.join("devices")))
+        .chain(children(root.join("sys/class/input")))
+        .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
+        .map(|name| name.trim_end().to_owned())
+        .filter(|name| !name.is_empty())
         .collect()
 }
 
@@ -100,26 +173,62 @@ mod tests {
     use crate::console::Consoles;
     use std::sync::Arc;
 
-    #[test]
-    fn the_order_is_kept_and_stays_in_its_directory() {
-        assert_eq!(names("b.ko\na.ko\n\n").unwrap(), ["b.ko", "a.ko"]);
-        assert!(names("../b.ko").is_err());
-        assert!(names("x/b.ko").is_err());
-    }
-
-    #[test]
-    fn modules_of_a_file_system_wait_until_it_is_seen() {
+    fn machine(order: &str, devices: &[&str]) -> (tempfile::TempDir, Story) {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("gap/modules");
         fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join("order"), "jbd2.ko\nxfs.ko\next4.ko\n").unwrap();
-        for name in ["jbd2.ko", "xfs.ko", "ext4.ko"] {
+        fs::write(directory.join("order"), order).unwrap();
+        fs::write(directory.join("alias"), "virtio:d00000002v* virtio_blk.ko\nfs-ext4 ext4.ko\npci:* radio.ko\n")
+            .unwrap();
+        let depend = "virtio_blk.ko: virtio_blk.ko\next4.ko: jbd2.ko ext4.ko\nloop.ko: loop.ko\nradio.ko: radio.ko\n";
+        fs::write(directory.join("depend"), depend).unwrap();
+        for name in ["dm_mod.ko", "virtio_blk.ko", "jbd2.ko", "ext4.ko", "loop.ko", "radio.ko"] {
             fs::write(directory.join(name), "no module").unwrap();
         }
+        for (number, name) in devices.iter().enumerate() {
+            let device = root.path().join(format!("sys/bus/virtio/devices/{number}"));
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("modalias"), format!("{name}\n")).unwrap();
+        }
         let story = Story::new(Arc::new(Consoles::open_from(root.path())));
+        (root, story)
+    }
+
+    fn tried(modules: &Modules) -> Vec<&str> {
+        modules.tried.iter().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_loaded() {
+        let (root, story) = machine("dm_mod.ko\n", &["virtio:d00000002v00001AF4", "virtio:d00000001v00001AF4"]);
         let mut modules = Modules::load_from(root.path(), &story).unwrap();
-        assert_eq!(modules.deferred, ["jbd2.ko", "xfs.ko", "ext4.ko"]);
-        modules.load_for("ext4", &story).unwrap();
-        assert_eq!(modules.deferred, ["xfs.ko"]);
+        assert_eq!(tried(&modules), ["dm_mod.ko"]);
+        modules.serve_all(&story).unwrap();
+        assert_eq!(tried(&modules), ["dm_mod.ko", "virtio_blk.ko"]);
+        modules.serve("fs-ext4", &story).unwrap();
+        modules.serve("loop", &story).unwrap();
+        modules.serve("fs-btrfs", &story).unwrap();
+        assert_eq!(tried(&modules), ["dm_mod.ko", "ext4.ko", "jbd2.ko", "loop.ko", "virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn likely_devices_come_first_and_one_at_a_time() {
+        let (root, story) = machine("", &["pci:v00008086d00002922bc01sc06i01", "virtio:d00000002v00001AF4"]);
+        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        modules.serve_firmware(&story).unwrap();
+        assert!(tried(&modules).is_empty());
+        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert_eq!(tried(&modules), ["virtio_blk.ko"]);
+        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert_eq!(tried(&modules), ["radio.ko", "virtio_blk.ko"]);
+        assert!(!modules.serve_next(Likely::Other, &story).unwrap());
+    }
+
+    #[test]
+    fn a_list_does_not_lead_out_of_its_directory() {
+        for order in ["../b.ko\n", "x/b.ko\n", "/b.ko\n"] {
+            let (root, story) = machine(order, &[]);
+            assert!(matches!(Modules::load_from(root.path(), &story), Err(Stop::Failed(_))));
+        }
     }
 }

@@ -55,12 +55,17 @@ pub fn mount_for_initramfs(root: &Path) -> Result<(), Stop> {
 }
 
 /// Mounts the firmware's variables, which a machine without UEFI does not have.
-pub fn mount_firmware_variables(root: &Path) {
+///
+/// # Errors
+/// [`Stop`] when the module for it is missing from the initramfs that lists it.
+pub fn mount_firmware_variables(root: &Path, modules: &mut Modules, story: &Story) -> Result<(), Stop> {
     let at = root.join("sys/firmware/efi/efivars");
     if at.is_dir() {
+        modules.serve("fs-efivarfs", story)?;
         // Without them Secure Boot counts as unsupported, which claims less than the truth and never more.
         let _ = mount("efivarfs", at, "efivarfs", SEALED | MountFlags::RDONLY, None);
     }
+    Ok(())
 }
 
 /// Mounts what the OS image needs and lays out an empty `/var`.
@@ -111,7 +116,7 @@ fn mount_kernel(root: &Path, entry: &KernelMount) -> Result<(), Stop> {
 /// # Errors
 /// [`Stop::System`] with what the kernel answered.
 pub fn mount_foreign(device: &Path, kind: &str, at: &Path, modules: &mut Modules, story: &Story) -> Result<(), Stop> {
-    modules.load_for(kind, story)?;
+    modules.serve(&format!("fs-{kind}"), story)?;
     make_directory(at, 0o755)?;
     // A journal is not replayed: the medium is never written to.
     let options = match kind {

@@ -53,6 +53,8 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
     let patience = if has_usb(root) { PATIENCE } else { Duration::ZERO };
     let until = clock::since_boot() + patience;
     loop {
+        // A device that cannot be served has no volume; the boot does not end for that.
+        modules.serve_all(story).ok()?;
         let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
         if let Some(device) = volume {
             return Some((
