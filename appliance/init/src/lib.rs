@@ -13,7 +13,8 @@
 //!
 //! # What the agent asks of it
 //! By a signal to PID 1: `SIGUSR1`, `SIGUSR2` or `SIGPWR` power the machine off, `SIGTERM` or `SIGINT` (which is
-//! Ctrl-Alt-Del too) restart it. An agent that ends, with whatever status, is started again after 1 s, 2 s, … 30 s.
+//! Ctrl-Alt-Del too) restart it. An agent that ends is started again after 1 s, 2 s, … 30 s;
+//! one that ends with status [`EXIT_NOT_TRUSTED`](gap_handover::control::EXIT_NOT_TRUSTED) is not: the machine halts.
 //!
 //! # What it needs in the initramfs
 //! `/gap/trust.toml`, `/gap/build-time`, `/gap/modules` (see [`modules`]) and the empty directories

@@ -38,14 +38,15 @@ fn live(root: &Path) -> ! {
     match Events::open_from(root) {
         Ok(mut events) => {
             let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
-            let (end, mapped) = match booted {
-                Ok(mapping) => (supervise::run(&mut events, &story), mapping.names),
-                Err(stop) => {
-                    story.announce(&stop);
-                    story.announce("halted; the power button switches the machine off");
-                    (supervise::halted(&mut events), Vec::new())
-                }
+            let (mapped, lived) = match booted {
+                Ok(mapping) => (mapping.names, supervise::run(&mut events, &story)),
+                Err(stop) => (Vec::new(), Err(stop)),
             };
+            let end = lived.unwrap_or_else(|stop| {
+                story.announce(&stop);
+                story.announce("halted; the power button switches the machine off");
+                supervise::halted(&mut events)
+            });
             shutdown::run(root, end, &mut events, &story, &mapped);
         }
         Err(stop) => story.announce(stop),

@@ -1,5 +1,6 @@
 //! Life after the boot: keep the agent running, take in orphans, wait for the end.
 
+use gap_handover::control::EXIT_NOT_TRUSTED;
 use rustix::{
     io::Errno,
     process::{Pid, WaitOptions, WaitStatus, wait},
@@ -7,7 +8,7 @@ use rustix::{
 use std::{fmt, time::Duration};
 
 use crate::{
-    agent, clock,
+    Stop, agent, clock,
     events::{End, Event, Events},
     story::Story,
 };
@@ -41,6 +42,9 @@ impl BackOff {
     }
 }
 
+/// What is printed when the agent refuses the release; its own lines, just before, say why.
+const REFUSAL: &str = "the agent verified the release by itself and refuses it";
+
 /// The agent, running or waiting to be started.
 enum State {
     Running { pid: Pid, since: Duration },
@@ -48,7 +52,10 @@ enum State {
 }
 
 /// Starts the agent and keeps it running until the machine shall stop.
-pub fn run(events: &mut Events, story: &Story) -> End {
+///
+/// # Errors
+/// [`Stop::NotTrusted`] when the agent, which verifies the release once more by itself, does not trust it.
+pub fn run(events: &mut Events, story: &Story) -> Result<End, Stop> {
     let mut back_off = BackOff::default();
     let mut state = State::Waiting { until: Duration::ZERO };
     loop {
@@ -63,13 +70,16 @@ pub fn run(events: &mut Events, story: &Story) -> End {
             State::Waiting { until } => until.saturating_sub(clock::since_boot()),
         };
         match events.next(timeout) {
-            Event::End(end) => return end,
+            Event::End(end) => return Ok(end),
             Event::Timeout => {}
             Event::Child => {
                 for (pid, status) in reap() {
                     if let State::Running { pid: agent, since } = state
                         && pid == agent
                     {
+                        if is_refusal(status) {
+                            return Err(Stop::NotTrusted(REFUSAL.into()));
+                        }
                         let delay = back_off.after(clock::since_boot().saturating_sub(since));
                         story.tell(format_args!(
                             "the agent {}; starting it again in {} s",
@@ -113,6 +123,11 @@ pub fn reap_all() -> bool {
             Err(_) => return true,
         }
     }
+}
+
+/// Whether this is the end of an agent that must not be started again.
+fn is_refusal(status: WaitStatus) -> bool {
+    status.exit_status() == Some(EXIT_NOT_TRUSTED.into())
 }
 
 fn start(story: &Story, back_off: &mut BackOff) -> State {
