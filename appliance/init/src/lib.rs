@@ -38,7 +38,6 @@ pub mod console;
 pub mod device_mapper;
 pub mod events;
 pub mod fat;
-pub mod glob;
 pub mod handover;
 pub mod kernel;
 pub mod loop_device;

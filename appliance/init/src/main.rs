@@ -65,6 +65,9 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
 /// The boot: everything up to the moment when the agent can be started.
 fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.stage("kernel");
+    // Before what may well fail: a machine that halts needs its power button.
+    let mut modules = Modules::load_from(root, story)?;
+    modules.serve_firmware(story)?;
     let wanted = cmdline::wanted_from(root)?;
     let raw_trust =
         fs::read(root.join("gap/trust.toml")).attempt(|| "reading the trust root /gap/trust.toml".into())?;
@@ -73,8 +76,6 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.tell(format_args!("trust root {fingerprint}"));
     let trust = release::trust_root(&raw_trust)?;
 
-    let mut modules = Modules::load_from(root, story)?;
-    modules.serve_firmware(story)?;
     mounts::mount_firmware_variables(root, &mut modules, story)?;
     story.stage("modules");
     story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));

@@ -11,20 +11,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Attempt, Stop, glob, story::Story};
+use crate::{Attempt, Stop, story::Story};
 
 /// The modules of the initramfs.
 #[derive(Debug, Default)]
 pub struct Modules {
     root: PathBuf,
-    /// Patterns, and the files that they ask for.
-    aliases: Vec<(String, String)>,
-    /// For each of those files, what to load, in order.
+    aliases: Aliases,
+    /// For each file that an alias names, what to load, in order.
     needs: BTreeMap<String, Vec<String>>,
     /// Files that were loaded, or refused by the kernel.
     tried: BTreeSet<String>,
-    /// Names of devices that were served.
-    served: BTreeSet<String>,
+    /// Devices that were there at the last look, as directories of sysfs.
+    known: BTreeSet<PathBuf>,
+    /// Names of devices that are not served yet.
+    waiting: BTreeSet<(Likely, String)>,
 }
 
 impl Modules {
@@ -38,11 +39,14 @@ impl Modules {
                 .attempt(|| format!("reading the module list /gap/modules/{name}"))
         };
         let (order, alias, depend) = (read("order")?, read("alias")?, read("depend")?);
+        let words = |needs: &str| needs.split_ascii_whitespace().map(str::to_owned).collect();
         let mut modules = Self {
             root: root.into(),
-            aliases: pairs(&alias, ' ').map(|(pattern, file)| (pattern.into(), file.into())).collect(),
-            needs: pairs(&depend, ':')
-                .map(|(file, needs)| (file.into(), needs.split_ascii_whitespace().map(str::to_owned).collect()))
+            aliases: Aliases::parse(&alias),
+            needs: depend
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(file, needs)| (file.into(), words(needs)))
                 .collect(),
             ..Self::default()
         };
@@ -80,17 +84,27 @@ impl Modules {
     /// [`Stop`] when a module of the lists is not there.
     pub fn serve_next(&mut self, last: Likely, story: &Story) -> Result<bool, Stop> {
         let before = self.tried.len();
-        let names = device_names(&self.root);
-        let new: BTreeSet<(Likely, String)> =
-            names.difference(&self.served).map(|name| (Likely::of(name), name.clone())).collect();
-        for (_, name) in new.into_iter().take_while(|(likely, _)| *likely <= last) {
+        self.look();
+        while self.waiting.first().is_some_and(|(likely, _)| *likely <= last) {
+            let Some((_, name)) = self.waiting.pop_first() else { break };
             self.serve(&name, story)?;
-            self.served.insert(name);
             if self.tried.len() > before {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Takes note of the devices that came since the last look, and forgets those that went: what is plugged in at the
+    /// same place later may be another one.
+    fn look(&mut self) {
+        let there = devices(&self.root);
+        for device in there.difference(&self.known) {
+            let Ok(name) = fs::read_to_string(device.join("modalias")) else { continue };
+            let name = name.trim_end();
+            self.waiting.insert((Likely::of(name), name.to_owned()));
+        }
+        self.known = there;
     }
 
     /// Loads what goes by a name: `fs-ext4`, or a module's own.
@@ -99,9 +113,8 @@ impl Modules {
     /// [`Stop`] when a module of the lists is not there.
     pub fn serve(&mut self, name: &str, story: &Story) -> Result<(), Stop> {
         let own = format!("{name}.ko");
-        let files = self.aliases.iter().filter(|(pattern, _)| glob::matches(pattern, name)).map(|(_, file)| file);
-        let needed: Vec<String> =
-            files.chain([&own]).filter_map(|file| self.needs.get(file)).flatten().cloned().collect();
+        let files = self.aliases.files_for(name).chain([own.as_str()]);
+        let needed: Vec<String> = files.filter_map(|file| self.needs.get(file)).flatten().cloned().collect();
         needed.iter().try_for_each(|file| self.load(file, story))
     }
 
@@ -147,23 +160,40 @@ impl Likely {
     }
 }
 
-/// Lines of two parts, the second one after the last blank or the first colon.
-fn pairs(list: &str, separator: char) -> impl Iterator<Item = (&str, &str)> {
-    list.lines().filter_map(move |line| match separator {
-        ' ' => line.rsplit_once(' '),
-        separator => line.split_once(separator),
-    })
+/// Patterns and the files that they ask for, by the bus that a pattern begins with (`pci:`), because a machine has a
+/// hundred devices on all buses, and the list some thousand patterns, nearly all of two buses.
+#[derive(Debug, Default)]
+struct Aliases(BTreeMap<String, Vec<(String, String)>>);
+
+impl Aliases {
+    fn parse(list: &str) -> Self {
+        let mut buses: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for (pattern, file) in list.lines().filter_map(|line| line.rsplit_once(' ')) {
+            buses.entry(bus(pattern).into()).or_default().push((pattern.into(), file.into()));
+        }
+        Self(buses)
+    }
+
+    /// Files that a name asks for, some of them perhaps more than once.
+    fn files_for(&self, name: &str) -> impl Iterator<Item = &str> {
+        let own = Some(bus(name)).filter(|bus| !bus.is_empty());
+        let worth_a_try = own.into_iter().chain([""]).filter_map(|bus| self.0.get(bus)).flatten();
+        worth_a_try.filter(move |(pattern, _)| gap_modalias::matches(pattern, name)).map(|(_, file)| file.as_str())
+    }
 }
 
-/// What the devices of the machine call themselves (`modalias` in sysfs).
-fn device_names(root: &Path) -> BTreeSet<String> {
+/// What stands before the colon; nothing where that is not plain, as in `acpi*:PNP0C0C:*` or `fs-ext4`.
+fn bus(pattern: &str) -> &str {
+    let before = pattern.split_once(':').map_or("", |(bus, _)| bus);
+    if before.bytes().all(|byte| byte.is_ascii_alphanumeric()) { before } else { "" }
+}
+
+/// The devices of the machine that may say what they are (`modalias` in sysfs).
+fn devices(root: &Path) -> BTreeSet<PathBuf> {
     let children = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     children(root.join("sys/bus"))
         .flat_map(|bus| children(bus.join("devices")))
         .chain(children(root.join("sys/class/input")))
-        .filter_map(|device| fs::read_to_string(device.join("modalias")).ok())
-        .map(|name| name.trim_end().to_owned())
-        .filter(|name| !name.is_empty())
         .collect()
 }
 
@@ -222,6 +252,30 @@ mod tests {
         assert!(modules.serve_next(Likely::Other, &story).unwrap());
         assert_eq!(tried(&modules), ["radio.ko", "virtio_blk.ko"]);
         assert!(!modules.serve_next(Likely::Other, &story).unwrap());
+    }
+
+    #[test]
+    fn a_device_that_comes_late_is_served_and_one_that_replaces_another_too() {
+        let (root, story) = machine("", &["virtio:d00000001v00001AF4"]);
+        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        modules.serve_all(&story).unwrap();
+        assert!(tried(&modules).is_empty());
+        let place = root.path().join("sys/bus/virtio/devices/0");
+        fs::rename(&place, root.path().join("gone")).unwrap();
+        modules.serve_all(&story).unwrap();
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("modalias"), "virtio:d00000002v00001AF4\n").unwrap();
+        modules.serve_all(&story).unwrap();
+        assert_eq!(tried(&modules), ["virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn a_pattern_is_found_by_its_bus_or_whatever_its_bus() {
+        let aliases = Aliases::parse("pci:v1* a.ko\nacpi*:PNP0C0C:* b.ko\nfs-ext4 c.ko\nusb:v1* d.ko\n* e.ko\n");
+        let files = |name: &str| aliases.files_for(name).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(files("pci:v1d2"), ["a.ko", "e.ko"]);
+        assert_eq!(files("acpi:PNP0C0C:"), ["b.ko", "e.ko"]);
+        assert_eq!(files("fs-ext4"), ["c.ko", "e.ko"]);
     }
 
     #[test]

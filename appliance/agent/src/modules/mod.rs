@@ -4,8 +4,6 @@
 //! Only drivers that the network needs are loaded. Module files come from the verified image, so their content is
 //! trusted; compressed ones are handed to the kernel as they are (`CONFIG_MODULE_DECOMPRESS`).
 
-mod pattern;
-
 use crate::{console, root::Root};
 use rustix::{io::Errno, system::finit_module};
 use std::{
@@ -108,7 +106,7 @@ impl Modules {
         for line in self.aliases.lines() {
             let mut words = line.split_ascii_whitespace();
             let (Some("alias"), Some(alias), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
-            let matches = |device: &String| pattern::matches(alias.as_bytes(), device.as_bytes());
+            let matches = |device: &String| gap_modalias::matches(alias, device);
             if self.is_wanted(name) && devices.iter().any(matches) {
                 names.insert(name.to_owned());
             }
@@ -149,21 +147,21 @@ fn insert(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The modaliases of all devices, spelled as `modules.alias` spells them.
+/// The modaliases of all devices.
 fn modaliases(root: &Root) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for bus in root.names("/sys/bus", MAX_DEVICES) {
         let devices = format!("/sys/bus/{bus}/devices");
         for device in root.names(&devices, MAX_DEVICES) {
-            all.extend(root.line(format!("{devices}/{device}/modalias")).map(|alias| normalized(&alias)));
+            all.extend(root.line(format!("{devices}/{device}/modalias")));
         }
     }
     all
 }
 
-/// depmod writes underscores for hyphens outside of brackets; a device's alias has no brackets.
-fn normalized(alias: &str) -> String {
-    alias.replace('-', "_")
+/// The kernel's spelling of a module's name: `modules.dep` has file names, where a hyphen stands for an underscore.
+fn normalized(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 /// Parses `modules.dep`: `path: path path …`, direct and indirect needs, keyed by module name.
