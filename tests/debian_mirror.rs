@@ -37,7 +37,7 @@ fn indexes(cache: &Path) -> Vec<IndexFile> {
     let keyring = Keyring::open(Path::new(KEYRING)).unwrap();
     let now = jiff::Timestamp::now();
     let with = Fetch { client: &client, arch: "amd64", keyring: &keyring, now, cache, progress: &|_| {} };
-    fetch(&[archive], with).unwrap()
+    fetch(&[archive], with).unwrap().indexes
 }
 
 /// Runs one step and tells how long it took.

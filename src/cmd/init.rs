@@ -66,7 +66,7 @@ mod tests {
         let kinds: Vec<_> = image.layers.iter().map(|name| &recipe.layer(name).unwrap().kind).collect();
         let [LayerKind::Debian(debian), LayerKind::Files(files)] = kinds.as_slice() else { panic!("{kinds:?}") };
         assert!(!debian.configure);
-        assert!(files.items.iter().all(|item| item.path.exists()));
+        assert!(files.items.iter().all(|item| item.base.join(&item.path).exists()));
         assert_eq!(recipe.appliance.trust, Some(project.join("keys/trust.toml")));
     }
 

@@ -4,7 +4,10 @@ use super::{
     KeygenArgs, Outcome,
     failure::{Failure, failed},
 };
-use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{EncodePrivateKey, KeypairBytes},
+};
 use gap_format::{key::KeyId, trust};
 use pkcs8::LineEnding;
 use std::{
@@ -49,7 +52,9 @@ fn generate() -> Result<SigningKey, Failure> {
 
 fn encode(key: &SigningKey, passphrase: Option<&Zeroizing<String>>) -> Result<Zeroizing<String>, Failure> {
     let encoding = |error: pkcs8::Error| Failure::could_not_run(format!("encoding the key: {error}"), "try again");
-    let der = key.to_pkcs8_der().map_err(encoding)?;
+    // Without the public half (PKCS#8 version 1): OpenSSL refuses keys that carry it.
+    let bare = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let der = bare.to_pkcs8_der().map_err(encoding)?;
     let Some(passphrase) = passphrase else {
         return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| encoding(e.into()));
     };

@@ -80,7 +80,6 @@ pub enum RenewError {
 
 /// Why a layer cannot be resolved.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant passes on the error of one room")]
 pub enum LayerError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),

@@ -69,4 +69,5 @@ pub fn load(archive: Archive, keys: &[&Key], cache: &Path) -> Result<Vec<IndexFi
     let now = jiff::Timestamp::from_second(i64::from(keys::MADE + 11 * keys::DAY)).unwrap();
     let client = client();
     fetch(&[archive], Fetch { client: &client, arch: "amd64", keyring: &keyring, now, cache, progress: &|_| {} })
+        .map(|offered| offered.indexes)
 }
