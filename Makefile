@@ -8,7 +8,7 @@ CACHE ?= $(CURDIR)/.cache
 DEMO  ?= $(CACHE)/demo
 GAPIMAGE = target/release/gapimage
 
-.PHONY: all demo test test-all bench tools tools-test lint fuzz clean
+.PHONY: all demo test test-all bench tools tools-test lint deny fuzz clean
 
 all: $(GAPIMAGE)
 
@@ -37,9 +37,11 @@ lint:
 test: tools-test lint
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --no-fail-fast
 
-test-all: test fuzz
-	$(CARGO) deny check
-	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --no-fail-fast -- --ignored
+test-all: test deny fuzz
+	GAPIMAGE_TEST_MIRROR=1 $(CARGO) test --locked --test debian_mirror
+
+deny:
+	tests/deny.sh
 
 fuzz:
 	tests/fuzz.sh 60

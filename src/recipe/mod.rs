@@ -143,6 +143,15 @@ impl Recipe {
         decode::load(path)
     }
 
+    /// Decodes and checks a recipe whose text is at hand; `path` is for messages, and its directory is where the
+    /// definitions that the recipe uses are looked for.
+    ///
+    /// # Errors
+    /// [`RecipeErrors::Invalid`]: all problems found in it.
+    pub fn parse(text: String, path: &Path) -> Result<Self, RecipeErrors> {
+        decode::decode(&problem::SourceFile::new(path, text))
+    }
+
     /// The image that the appliance boots from.
     pub fn boot_image(&self) -> Option<&Image> {
         self.images.iter().find(|image| image.boot)

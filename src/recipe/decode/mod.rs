@@ -24,15 +24,20 @@ const MAX_LEN: u64 = 1024 * 1024;
 /// Reads, decodes and checks a recipe.
 pub(super) fn load(path: &Path) -> Result<Recipe, RecipeErrors> {
     let file = read_source(path).map_err(|source| RecipeErrors::Unreadable { path: path.to_owned(), source })?;
+    decode(&file)
+}
+
+/// Decodes and checks a recipe that was read.
+pub(super) fn decode(file: &Arc<SourceFile>) -> Result<Recipe, RecipeErrors> {
     let problems = Problems::default();
-    let recipe = parse(&file, &problems).and_then(|root| {
-        let draft = recipe(path, &root, &problems)?;
+    let recipe = parse(file, &problems).and_then(|root| {
+        let draft = recipe(&file.path, &root, &problems)?;
         check::check(&draft, &problems);
         Some(draft.recipe)
     });
     match recipe {
         Some(recipe) if problems.is_empty() => Ok(recipe),
-        _ => Err(RecipeErrors::Invalid { path: path.to_owned(), problems: problems.into_sorted() }),
+        _ => Err(RecipeErrors::Invalid { path: file.path.clone(), problems: problems.into_sorted() }),
     }
 }
 

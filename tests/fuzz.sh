@@ -1,0 +1,134 @@
+#!/usr/bin/env bash
+# Fuzzes everything that reads hostile input: tests/fuzz.sh SECONDS [TARGET…]
+#
+# Each target of fuzz/ runs for so many seconds; all of them unless some are named. Exits with an error as soon as one
+# crashes, hangs or takes more than 2 GiB, and says where the input that did it lies. Needs nothing but the pinned
+# toolchain and a C++ compiler, for libFuzzer's runtime. `cargo fuzz` can run the targets too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1:?usage: tests/fuzz.sh SECONDS [TARGET…]}
+shift
+# libFuzzer takes 0 for no limit.
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "SECONDS must be a whole number of at least 1, not \`$seconds\`" >&2; exit 1; }
+targets=("$@")
+if [ ${#targets[@]} -eq 0 ]; then
+  for source in fuzz/fuzz_targets/*.rs; do targets+=("$(basename "$source" .rs)"); done
+fi
+command -v c++ >/dev/null || { echo "Missing a C++ compiler: apt-get install --no-install-recommends g++" >&2; exit 1; }
+
+# A target of its own, even though it is this machine's, keeps the counters out of build scripts, which have no runtime.
+platform=x86_64-unknown-linux-gnu
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module"
+for option in level=4 inline-8bit-counters pc-table trace-compares; do
+  RUSTFLAGS+=" -Cllvm-args=-sanitizer-coverage-$option"
+done
+export RUSTFLAGS
+export CARGO_TARGET_DIR=$PWD/fuzz/target
+${CARGO:-cargo} build --locked --manifest-path fuzz/Cargo.toml --target $platform "${targets[@]/#/--bin=}"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for target in "${targets[@]}"; do mkdir -p "$work/$target"; done
+
+# Seeds: something good of each kind that mutations alone would hardly find.
+seed() { mkdir -p "$work/$1"; cat >"$work/$1/$2"; }
+sum=$(printf 'a%.0s' {1..64})
+
+mkdir -p "$work/recipe"
+cp recipes/*.toml layers/*.toml "$work/recipe/"
+for lock in recipes/*.lock; do
+  # The whole of it would make every try slow.
+  if [ -e "$lock" ]; then head -n 40 "$lock" | seed lock "$(basename "$lock")"; fi
+done
+seed lock whole <<EOF
+version = 1
+source-date = 2026-01-01T00:00:00Z
+[[archive]]
+suite = "trixie"
+codename = "trixie"
+date = 2026-01-01T00:00:00Z
+sha256 = "sha256:$sum"
+[[layer]]
+name = "motd"
+below = []
+request = "sha256:$sum"
+[layer.inputs.files]
+layer = "sha256:$sum"
+size = 8192
+EOF
+seed site_config whole <<EOF
+hostname = "gap-1"
+[network]
+mode = "static"
+interface = "eth0"
+address = "192.0.2.7"
+prefix = 24
+gateway = "192.0.2.1"
+dns = ["192.0.2.53", "2001:db8::53"]
+[tls]
+certificate = "-"
+key = "-"
+[api]
+port = 8443
+token_sha256 = "$sum"
+EOF
+seed packages two <<EOF
+Package: a
+Version: 1:2.0~rc1+b1-3
+Architecture: amd64
+Multi-Arch: same
+Depends: b (>= 1.0), c:any | d [amd64 !i386] <!nocheck>
+Provides: virtual (= 2)
+Size: 7
+SHA256: $sum
+Filename: pool/main/a/a/a_2.0_amd64.deb
+
+Package: b
+Version: 1.0
+Architecture: all
+Essential: yes
+Priority: required
+Installed-Size: 12
+Size: 7
+SHA256: $sum
+Filename: pool/main/b/b_1.0_all.deb
+EOF
+seed clear_signed whole <<EOF
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA512
+
+Suite: trixie
+- - a dash
+-----BEGIN PGP SIGNATURE-----
+
+wnUEARYKACcFgmZmZmYJEAAAAAAAAAAAFiEEAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+AABERAEA
+-----END PGP SIGNATURE-----
+EOF
+if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
+  mkdir -p "$work/package/DEBIAN" "$work/package/usr/share/doc/a"
+  printf 'Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n' \
+    >"$work/package/DEBIAN/control"
+  echo /usr/share/doc/a/copyright >"$work/package/DEBIAN/conffiles"
+  echo 'Licence: none' >"$work/package/usr/share/doc/a/copyright"
+  ln -s copyright "$work/package/usr/share/doc/a/link"
+  ln "$work/package/usr/share/doc/a/copyright" "$work/package/usr/share/doc/a/same"
+  for compression in none gzip xz zstd; do
+    dpkg-deb --root-owner-group "-Z$compression" --build "$work/package" "$work/deb/$compression.deb" >/dev/null
+  done
+fi
+
+export TMPDIR=$work
+for target in "${targets[@]}"; do
+  echo "fuzzing $target for $seconds s"
+  mkdir -p "fuzz/artifacts/$target"
+  if ! "fuzz/target/$platform/debug/$target" "$work/$target" -max_total_time="$seconds" -timeout=20 \
+    -rss_limit_mb=2048 -max_len=65536 -artifact_prefix="fuzz/artifacts/$target/" -print_final_stats=1 \
+    >"$work/log" 2>&1; then
+    tail -n 60 "$work/log" >&2
+    echo "$target failed; the input lies in fuzz/artifacts/$target" >&2
+    exit 1
+  fi
+  grep -E 'DONE +cov:|stat::peak' "$work/log"
+done
