@@ -25,7 +25,7 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
 done
 export RUSTFLAGS
 export CARGO_TARGET_DIR=$PWD/fuzz/target
-${CARGO:-cargo} build --locked --manifest-path fuzz/Cargo.toml --target $platform "${targets[@]/#/--bin=}"
+${CARGO:-cargo} build --manifest-path fuzz/Cargo.toml --target $platform "${targets[@]/#/--bin=}"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
