@@ -22,9 +22,10 @@
 //! button, without `qemu_fw_cfg` or `vfat` no site configuration, without `efivarfs` no state of Secure Boot.
 //!
 //! # The site configuration
-//! QEMU's firmware configuration comes before a FAT volume labelled `GAPSITE`; on a machine with USB it waits up to 2 s
-//! for that volume. A configuration that does not parse is announced as ignored and not handed on: nothing in it can be
-//! relied on, so the agent starts with its defaults (no network, a token made at boot).
+//! QEMU's firmware configuration comes before a FAT volume labelled `GAPSITE`; on a machine with USB it waits for that
+//! volume until 2 s after the last driver was loaded. A configuration that does not parse is announced as ignored and
+//! not handed on: nothing in it can be relied on, so the agent starts with its defaults (no network, a token made at
+//! boot).
 //!
 //! # What it prints
 //! Lines that begin with `gap-init: `. Two of them are read by programs: `gap-init: not trusted: REASON` and

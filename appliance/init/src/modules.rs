@@ -68,15 +68,6 @@ impl Modules {
         Ok(())
     }
 
-    /// Loads what all devices ask for that are there by now, and what the devices ask for that come with it.
-    ///
-    /// # Errors
-    /// [`Stop`] when a module of the lists is not there.
-    pub fn serve_all(&mut self, story: &Story) -> Result<(), Stop> {
-        while self.serve_next(Likely::Other, story)? {}
-        Ok(())
-    }
-
     /// Loads what one more device asks for, those first that are likely to hold the medium and quick to start; none
     /// after `last`. False when every device that is there by now is served.
     ///
@@ -228,12 +219,16 @@ mod tests {
         modules.tried.iter().map(String::as_str).collect()
     }
 
+    fn serve_all(modules: &mut Modules, story: &Story) {
+        while modules.serve_next(Likely::Other, story).unwrap() {}
+    }
+
     #[test]
     fn only_what_is_asked_for_is_loaded() {
         let (root, story) = machine("dm_mod.ko\n", &["virtio:d00000002v00001AF4", "virtio:d00000001v00001AF4"]);
         let mut modules = Modules::load_from(root.path(), &story).unwrap();
         assert_eq!(tried(&modules), ["dm_mod.ko"]);
-        modules.serve_all(&story).unwrap();
+        serve_all(&mut modules, &story);
         assert_eq!(tried(&modules), ["dm_mod.ko", "virtio_blk.ko"]);
         modules.serve("fs-ext4", &story).unwrap();
         modules.serve("loop", &story).unwrap();
@@ -258,14 +253,14 @@ mod tests {
     fn a_device_that_comes_late_is_served_and_one_that_replaces_another_too() {
         let (root, story) = machine("", &["virtio:d00000001v00001AF4"]);
         let mut modules = Modules::load_from(root.path(), &story).unwrap();
-        modules.serve_all(&story).unwrap();
+        serve_all(&mut modules, &story);
         assert!(tried(&modules).is_empty());
         let place = root.path().join("sys/bus/virtio/devices/0");
         fs::rename(&place, root.path().join("gone")).unwrap();
-        modules.serve_all(&story).unwrap();
+        serve_all(&mut modules, &story);
         fs::create_dir(&place).unwrap();
         fs::write(place.join("modalias"), "virtio:d00000002v00001AF4\n").unwrap();
-        modules.serve_all(&story).unwrap();
+        serve_all(&mut modules, &story);
         assert_eq!(tried(&modules), ["virtio_blk.ko"]);
     }
 

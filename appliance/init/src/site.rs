@@ -11,13 +11,13 @@ use crate::{
     Attempt, Stop,
     block::{self, BlockDevice},
     clock, fat,
-    modules::Modules,
+    modules::{Likely, Modules},
     mounts,
     probe::{self, Content},
     story::Story,
 };
 
-/// How long a stick may take to show up after the medium did.
+/// How long a stick may take to show up after the last driver that was loaded.
 const PATIENCE: Duration = Duration::from_secs(2);
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -49,12 +49,15 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
     if raw.exists() {
         return Some(("fw_cfg".into(), bounded(&raw)));
     }
-    // Disks are all there by now; a stick may not be, on a machine that has a place for one.
-    let patience = if has_usb(root) { PATIENCE } else { Duration::ZERO };
-    let until = clock::since_boot() + patience;
+    // Drivers wait for their disks; a stick comes later, on a machine that has a place for one.
+    let mut last_news = clock::since_boot();
     loop {
         // A device that cannot be served has no volume; the boot does not end for that.
-        modules.serve_all(story).ok()?;
+        let more = modules.serve_next(Likely::Other, story).ok()?;
+        let now = clock::since_boot();
+        if more {
+            last_news = now;
+        }
         let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
         if let Some(device) = volume {
             return Some((
@@ -62,7 +65,12 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
                 read(root, &device, story, modules),
             ));
         }
-        if clock::since_boot() >= until {
+        if more {
+            continue;
+        }
+        // Asked after the drivers are there: without them no machine has USB.
+        let patience = if has_usb(root) { PATIENCE } else { Duration::ZERO };
+        if now.saturating_sub(last_news) >= patience {
             return None;
         }
         thread::sleep(INTERVAL);
