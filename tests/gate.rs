@@ -158,7 +158,7 @@ fn signing_checks_everything_first_and_a_second_key_adds_a_signature() {
     fail_with(3, gapimage().arg("sign").arg(&artifact).arg("--key").arg(&project.keys.key));
     flip(&artifact, len - 200_000);
     let other = keygen(&project.path().join("other"));
-    for key in [&project.keys.key, &other.key] {
+    for key in [&project.keys.key, &other.key, &project.keys.key] {
         succeed(gapimage().arg("sign").arg(&artifact).arg("--key").arg(key));
     }
     let json = stdout(&succeed(gapimage().arg("inspect").arg(&artifact).arg("--json")));

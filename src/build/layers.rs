@@ -67,7 +67,7 @@ pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(Stri
                         .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
                     keep(request, planned, &tree)?;
                 }
-                planned.ingredients.remember(request.store, &planned.identity())?;
+                planned.ingredients.remember(request.store, &planned.identity)?;
                 built.push((name, why.clone()));
             }
             State::Streamed { why, .. } => built.push((name, why.clone())),

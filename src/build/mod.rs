@@ -281,7 +281,7 @@ fn settle(
         let size = opened.index.size;
         let record = Record { digest: made.digest, size, verity_root: made.root, location };
         request.store.put_record(&planned.key, &record)?;
-        planned.ingredients.remember(request.store, &planned.identity())?;
+        planned.ingredients.remember(request.store, &planned.identity)?;
         lock.set_files(planned.locked, made.digest, size);
     }
     Ok((lock != *request.lock).then_some(lock))

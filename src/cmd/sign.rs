@@ -8,6 +8,7 @@ use super::{
 };
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use gap_format::{
+    dsse::EnvelopeError,
     escape::escaped,
     release::{Release, Unverified},
     sign::{SignError, recover, sign_in_place},
@@ -28,8 +29,14 @@ pub fn run(args: &SignArgs) -> Outcome {
     }
     let release = account(&args.file)?;
     show(&release);
-    let id = sign_in_place(&args.file, &key).map_err(signing)?;
-    println!("signed       {name} with key {id}");
+    match sign_in_place(&args.file, &key) {
+        Ok(id) => println!("signed       {name} with key {id}"),
+        // Asking twice is no mistake: the signature is there.
+        Err(SignError::Envelope(EnvelopeError::AlreadySigned(id))) => {
+            println!("signed       {name} already, with key {id}")
+        }
+        Err(error) => return Err(signing(error)),
+    }
     Ok(())
 }
 

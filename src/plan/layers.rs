@@ -10,9 +10,14 @@ use crate::{
     lock::{Inputs, LockedDebian, LockedLayer},
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer},
     source::{cargo::LockedCargo, debian::LockedPackage},
-    store::{LayerKey, Store},
+    store::{KeyBuilder, LayerKey, Store},
 };
-use std::{fs, os::unix::fs::MetadataExt};
+use gap_format::Digest;
+use std::{
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+};
 
 /// Raised when a builder gives other bytes for the same ingredients.
 const DEBIAN_FORMAT: u64 = 1;
@@ -73,7 +78,15 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: PlacedLayer<'r>) -> Result<Planne
     };
     let key = ingredients.key();
     let (state, fetch) = (State::Unseen(tree), Vec::new());
-    Ok(PlannedLayer { place, locked, below, build_root, ingredients, key, state, fetch, size: 0 })
+    let identity = identity(&plan.recipe.path, &place);
+    Ok(PlannedLayer { place, locked, below, build_root, identity, ingredients, key, state, fetch, size: 0 })
+}
+
+fn identity(recipe: &Path, place: &PlacedLayer<'_>) -> Digest {
+    let path = recipe.canonicalize().unwrap_or_else(|_| recipe.to_owned());
+    let mut key = KeyBuilder::new("place", 1);
+    key.list("recipe", [path.as_os_str().as_bytes()]).text("name", &place.layer.name).list("below", &place.below);
+    key.finish()
 }
 
 /// Looks for the layer; where it is not there, finds out what it takes to build it. Large files of a layer that is
@@ -84,7 +97,7 @@ pub(super) fn look(planned: &mut PlannedLayer<'_>, in_image: bool, store: &Store
         planned.size = found.record.size;
         return Ok(());
     }
-    let why = planned.ingredients.why_not_cached(store, &planned.identity());
+    let why = planned.ingredients.why_not_cached(store, &planned.identity);
     let layer = || planned.place.layer.name.clone();
     if let Some(tree) = tree {
         let tar = TarPlan::new(&tree).map_err(|source| PlanError::Tar { layer: layer(), source })?;
@@ -154,7 +167,7 @@ fn files(tree: &Tree) -> Ingredients {
 fn describe(node: &Node) -> String {
     match node {
         Node::File { meta, content: Content::Path { path, len } } if *len < LARGE => {
-            let digest = fs::read(path).map(|data| gap_format::Digest::of(&data).to_string());
+            let digest = fs::read(path).map(|data| Digest::of(&data).to_string());
             format!("{:o} {len} {}", meta.mode, digest.unwrap_or_else(|error| error.to_string()))
         }
         Node::File { meta, content: Content::Path { path, len } } => match fs::metadata(path) {

@@ -74,6 +74,8 @@ pub struct PlannedLayer<'r> {
     pub below: Vec<usize>,
     /// The layer that it is built with, by number.
     pub build_root: Option<usize>,
+    /// Tells the layer in its place and recipe from others, for remembering what it was made of.
+    pub identity: Digest,
     /// What it is made of.
     pub ingredients: Ingredients,
     /// Its key.
@@ -84,15 +86,6 @@ pub struct PlannedLayer<'r> {
     pub fetch: Vec<&'r LockedPackage>,
     /// Its size in bytes: exact where it is known, else an estimate that is not too low.
     pub size: u64,
-}
-
-impl PlannedLayer<'_> {
-    /// Identifies the layer in its place across builds, for remembering what it was made of.
-    pub fn identity(&self) -> Digest {
-        let mut key = crate::store::KeyBuilder::new("place", 1);
-        key.text("name", &self.place.layer.name).list("below", &self.place.below);
-        key.finish()
-    }
 }
 
 impl<'r> Plan<'r> {
