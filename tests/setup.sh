@@ -13,7 +13,7 @@ files=(/usr/share/OVMF/OVMF_CODE.fd:ovmf /usr/share/keyrings/debian-archive-keyr
 if [ "${1:-demo}" = test ]; then
   package+=(
     [skopeo]=skopeo [podman]=podman [umoci]=umoci [sgdisk]=gdisk [fdisk]=fdisk [veritysetup]=cryptsetup-bin
-    [fsck.vfat]=dosfstools [mdir]=mtools [bsdtar]=libarchive-tools [openssl]=openssl [python3]=python3
+    [fsck.vfat]=dosfstools [fsck.erofs]=erofs-utils [mke2fs]=e2fsprogs [losetup]=mount [cmp]=diffutils [mdir]=mtools [bsdtar]=libarchive-tools [openssl]=openssl [python3]=python3
     [mmdebstrap]=mmdebstrap [xz]=xz-utils [depmod]=kmod [faketime]=faketime [objdump]=binutils [jq]=jq [curl]=curl
   )
   programs=("${!package[@]}")
