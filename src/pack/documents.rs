@@ -2,10 +2,10 @@
 //!
 //! They are made twice: first with placeholders for digests that are not known yet, for their lengths, then for good.
 
-use super::{Inputs, PackError, layer_blobs};
+use super::{Inputs, PackError};
 use crate::image::oci::{
-    self, Annotations, BootPart, CoveredBlob, Descriptor, DockerImage, EMPTY_CONFIG, ImageInfo, Platform, annotation,
-    media_type,
+    self, Annotations, BootPart, CoveredBlob, Descriptor, EMPTY_CONFIG, ImageDocuments, ImageInfo, MountedLayer,
+    annotation, media_type,
 };
 use gap_format::Digest;
 
@@ -24,37 +24,24 @@ pub(super) struct Covered {
     pub layers: Vec<CoveredBlob>,
 }
 
-/// The documents of one image.
-pub(super) struct ImageDocuments {
-    pub config: Vec<u8>,
-    pub manifest: Vec<u8>,
-    pub mount: Vec<u8>,
-    info: ImageInfo,
-    layers: Vec<Digest>,
-}
-
 /// All documents of the artifact.
 pub(super) struct Documents {
     pub images: Vec<ImageDocuments>,
     /// Empty when nothing boots.
     pub boot: Vec<u8>,
-    platform: Platform,
     annotations: Annotations,
 }
 
 impl Documents {
     /// The documents that follow from `covered`; the boot manifest is made with a placeholder for the partition.
     pub fn new(inputs: &Inputs<'_>, covered: &Covered) -> Result<Self, PackError> {
-        let images = inputs.images.iter().enumerate().map(|(number, image)| {
-            let layers = layer_blobs(inputs, image, covered);
-            let config = oci::config(&image.info, &layers)?;
-            let manifest = oci::image_manifest(&image.info, &Descriptor::of(media_type::CONFIG, &config), &layers)?;
-            let subject = Descriptor::of(media_type::MANIFEST, &manifest);
-            let devices: Vec<_> = image.layers.iter().filter_map(|&layer| covered.layers.get(layer).cloned()).collect();
-            let metadata = covered.metadata.get(number);
-            let mount = metadata.map(|metadata| oci::mount_manifest(&subject, metadata, &devices)).unwrap_or_default();
-            let layers = layers.into_iter().map(|layer| layer.digest).collect();
-            Ok(ImageDocuments { config, manifest, mount, info: image.info.clone(), layers })
+        let mounted = |&number: &usize| {
+            let (layer, blob) = inputs.layers.get(number).zip(covered.layers.get(number))?;
+            Some(MountedLayer { name: layer.name.clone(), blob: blob.clone() })
+        };
+        let images = inputs.images.iter().zip(&covered.metadata).map(|(image, metadata)| {
+            let layers: Vec<MountedLayer> = image.layers.iter().filter_map(mounted).collect();
+            ImageDocuments::new(&image.info, metadata, &layers)
         });
         let release = &inputs.release;
         let annotations = [
@@ -62,12 +49,8 @@ impl Documents {
             (annotation::VERSION.to_owned(), release.version.clone()),
             (annotation::CREATED.to_owned(), release.source_date.to_string()),
         ];
-        let documents = Self {
-            images: images.collect::<Result<_, PackError>>()?,
-            boot: Vec::new(),
-            platform: Platform::linux(&release.architecture),
-            annotations: annotations.into(),
-        };
+        let documents =
+            Self { images: images.collect::<Result<_, _>>()?, boot: Vec::new(), annotations: annotations.into() };
         Ok(documents.with_esp(inputs, Some(oci::PLACEHOLDER)))
     }
 
@@ -87,21 +70,14 @@ impl Documents {
 
     /// Digest of the mount manifest of an image.
     pub fn mount_of(&self, image: usize) -> Digest {
-        Digest::of(self.images.get(image).map(|image| image.mount.as_slice()).unwrap_or_default())
+        Digest::of(self.images.get(image).map(|image| image.mount.bytes.as_slice()).unwrap_or_default())
     }
 
     /// `index.json`.
     pub fn index(&self) -> Vec<u8> {
-        let mut manifests = Vec::new();
-        for image in &self.images {
-            let manifest = Descriptor::of(media_type::MANIFEST, &image.manifest)
-                .annotated(annotation::REF_NAME, &image.info.name)
-                .on(self.platform.clone());
-            manifests.push(manifest);
-        }
-        for image in &self.images {
-            manifests.push(Descriptor::of(media_type::MANIFEST, &image.mount).of_type(media_type::MOUNT));
-        }
+        let (mut manifests, mounts): (Vec<_>, Vec<_>) =
+            self.images.iter().map(|image| image.index_entries().into()).unzip();
+        manifests.extend(mounts);
         if !self.boot.is_empty() {
             manifests.push(Descriptor::of(media_type::MANIFEST, &self.boot).of_type(media_type::BOOT));
         }
@@ -110,18 +86,15 @@ impl Documents {
 
     /// `manifest.json`, by which docker and podman load all images at once.
     pub fn docker(&self) -> Result<Vec<u8>, PackError> {
-        let images = self.images.iter().map(|image| DockerImage {
-            repo_tag: oci::repo_tag(&image.info.name, &image.info.version),
-            config: Digest::of(&image.config),
-            layers: image.layers.clone(),
-        });
+        let images = self.images.iter().map(ImageDocuments::docker_image);
         Ok(oci::docker_manifest(&images.collect::<Vec<_>>())?)
     }
 
     /// The blobs that are documents, but for the boot manifest, in the order of the artifact.
     pub fn blobs(&self) -> impl Iterator<Item = &[u8]> {
         let images = self.images.iter();
-        let of_images = images.flat_map(|image| [image.config.as_slice(), &image.manifest, &image.mount]);
+        let of_images =
+            images.flat_map(|image| [image.config.bytes.as_slice(), &image.manifest.bytes, &image.mount.bytes]);
         std::iter::once(EMPTY_CONFIG).chain(of_images)
     }
 }

@@ -9,7 +9,7 @@ pub use documents::Image;
 use crate::image::{
     erofs::{ErofsError, ErofsPlan},
     merge::Merged,
-    oci::{CoveredBlob, LayerBlob, OciError},
+    oci::{CoveredBlob, OciError},
 };
 use documents::{Covered, Documents};
 use gap_format::{
@@ -350,13 +350,4 @@ fn hash_range(file: &File, offset: u64, len: u64) -> io::Result<Digest> {
         at += count as u64;
     }
     Ok(hasher.into())
-}
-
-/// The layers of an image as its documents name them.
-fn layer_blobs(inputs: &Inputs<'_>, image: &Image, covered: &Covered) -> Vec<LayerBlob> {
-    let blobs = image.layers.iter().filter_map(|&number| {
-        let (layer, blob) = inputs.layers.get(number).zip(covered.layers.get(number))?;
-        Some(LayerBlob { name: layer.name.clone(), digest: blob.digest, size: blob.size })
-    });
-    blobs.collect()
 }
