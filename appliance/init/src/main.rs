@@ -90,8 +90,10 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.stage("release");
     tell_release(story, &found, now);
 
+    modules.wait()?;
     let mapping = mapping::map(root, found.number, &found.release.os)?;
     let image = sysroot::mount_image(root, &mapping.devices)?;
+    agent::read_ahead(&image);
     story.stage("image");
     story.tell(format_args!("OS image mounted, {} layers behind hash trees", mapping.devices.len().saturating_sub(1)));
     mounts::mount_for_os(&image)?;

@@ -9,6 +9,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
 };
 
 use crate::{Attempt, Stop, story::Story};
@@ -22,17 +24,26 @@ pub struct Modules {
     needs: BTreeMap<String, Vec<String>>,
     /// Files that were loaded, or refused by the kernel.
     tried: BTreeSet<String>,
+    /// Those that every boot needs, while they are being loaded.
+    always: Option<Loading>,
     /// Devices that were there at the last look, as directories of sysfs.
     known: BTreeSet<PathBuf>,
     /// Names of devices that are not served yet.
     waiting: BTreeSet<(Likely, String)>,
 }
 
+/// Modules on their way into the kernel, on a thread of their own.
+#[derive(Debug)]
+struct Loading {
+    files: BTreeSet<String>,
+    thread: JoinHandle<Result<(), Stop>>,
+}
+
 impl Modules {
-    /// Reads the lists and loads the modules that every boot needs.
+    /// Reads the lists and begins to load the modules that every boot needs, beside what is done meanwhile.
     ///
     /// # Errors
-    /// [`Stop`] when a list cannot be read, or names what is not in its directory.
+    /// [`Stop`] when a list cannot be read, or names what is no file of its directory.
     pub fn load_from(root: &Path, story: &Story) -> Result<Self, Stop> {
         let read = |name: &str| {
             fs::read_to_string(root.join("gap/modules").join(name))
@@ -50,8 +61,33 @@ impl Modules {
                 .collect(),
             ..Self::default()
         };
-        order.lines().filter(|line| !line.is_empty()).try_for_each(|name| modules.load(name, story))?;
+        let order: Vec<String> = order.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        modules.begin(order, story)?;
         Ok(modules)
+    }
+
+    /// Begins to load files in this order.
+    fn begin(&mut self, order: Vec<String>, story: &Story) -> Result<(), Stop> {
+        let paths: Vec<(String, PathBuf)> =
+            order.into_iter().map(|name| self.path_of(&name).map(|path| (name, path))).collect::<Result<_, _>>()?;
+        let files: BTreeSet<String> = paths.iter().map(|(name, _)| name.clone()).collect();
+        self.tried.extend(files.iter().cloned());
+        let story = Story::new(Arc::clone(story.consoles()));
+        let thread = thread::Builder::new()
+            .name("modules".into())
+            .spawn(move || paths.iter().try_for_each(|(name, path)| insert(name, path, &story)))
+            .attempt(|| "starting a thread that loads modules".into())?;
+        self.always = Some(Loading { files, thread });
+        Ok(())
+    }
+
+    /// Waits for the modules that every boot needs.
+    ///
+    /// # Errors
+    /// [`Stop`] when one of them is not there.
+    pub fn wait(&mut self) -> Result<(), Stop> {
+        let Some(Loading { thread, .. }) = self.always.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(Stop::Failed("the thread that loads modules died".into())))
     }
 
     /// How many modules were loaded.
@@ -106,26 +142,35 @@ impl Modules {
         let own = format!("{name}.ko");
         let files = self.aliases.files_for(name).chain([own.as_str()]);
         let needed: Vec<String> = files.filter_map(|file| self.needs.get(file)).flatten().cloned().collect();
+        if self.always.as_ref().is_some_and(|always| needed.iter().any(|file| always.files.contains(file))) {
+            self.wait()?;
+        }
         needed.iter().try_for_each(|file| self.load(file, story))
     }
 
-    /// Loads one file, once. When the kernel refuses it, that is told and passed over: whether it was needed shows
-    /// itself later, by what is missing.
+    /// Loads one file, once.
     fn load(&mut self, name: &str, story: &Story) -> Result<(), Stop> {
+        let path = self.path_of(name)?;
+        if self.tried.insert(name.into()) { insert(name, &path, story) } else { Ok(()) }
+    }
+
+    fn path_of(&self, name: &str) -> Result<PathBuf, Stop> {
         if name.contains('/') || name.starts_with('.') {
             return Err(Stop::Failed(format!("a list in /gap/modules names `{name}`, which is no plain file name")));
         }
-        if !self.tried.insert(name.into()) {
-            return Ok(());
-        }
-        let path = self.root.join("gap/modules").join(name);
-        let file = File::open(path).attempt(|| format!("opening the module {name}"))?;
-        match finit_module(file, c"", 0) {
-            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
-            Err(error) => story.tell(format_args!("module {name} is not loaded: {error}")),
-        }
-        Ok(())
+        Ok(self.root.join("gap/modules").join(name))
     }
+}
+
+/// Hands a module to the kernel. When the kernel refuses it, that is told and passed over: whether it was needed shows
+/// itself later, by what is missing.
+fn insert(name: &str, path: &Path, story: &Story) -> Result<(), Stop> {
+    let file = File::open(path).attempt(|| format!("opening the module {name}"))?;
+    match finit_module(file, c"", 0) {
+        Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
+        Err(error) => story.tell(format_args!("module {name} is not loaded: {error}")),
+    }
+    Ok(())
 }
 
 /// In which order devices are served: a controller without disks may take a second to say so.
@@ -192,7 +237,6 @@ fn devices(root: &Path) -> BTreeSet<PathBuf> {
 mod tests {
     use super::*;
     use crate::console::Consoles;
-    use std::sync::Arc;
 
     fn machine(order: &str, devices: &[&str]) -> (tempfile::TempDir, Story) {
         let root = tempfile::tempdir().unwrap();
@@ -271,6 +315,26 @@ mod tests {
         assert_eq!(files("pci:v1d2"), ["a.ko", "e.ko"]);
         assert_eq!(files("acpi:PNP0C0C:"), ["b.ko", "e.ko"]);
         assert_eq!(files("fs-ext4"), ["c.ko", "e.ko"]);
+    }
+
+    #[test]
+    fn who_needs_what_every_boot_needs_waits_for_it() {
+        let (root, story) = machine("dm_mod.ko\njbd2.ko\n", &[]);
+        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        modules.serve("loop", &story).unwrap();
+        assert!(modules.always.is_some());
+        modules.serve("fs-ext4", &story).unwrap();
+        assert!(modules.always.is_none());
+        assert_eq!(tried(&modules), ["dm_mod.ko", "ext4.ko", "jbd2.ko", "loop.ko"]);
+    }
+
+    #[test]
+    fn a_module_that_every_boot_needs_and_is_not_there_ends_the_boot() {
+        let (root, story) = machine("dm_mod.ko\nmissing.ko\n", &[]);
+        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        let Err(Stop::System { what, .. }) = modules.wait() else { panic!("the boot went on") };
+        assert_eq!(what, "opening the module missing.ko");
+        modules.wait().unwrap();
     }
 
     #[test]
