@@ -9,6 +9,7 @@ pub mod image;
 pub mod layer;
 pub mod lock;
 pub mod pack;
+pub mod parallel;
 pub mod plan;
 pub mod recipe;
 pub mod report;

@@ -2,7 +2,10 @@
 //! contents and executable bits.
 
 use super::debian::data_tar::stays_inside;
-use crate::layer::tree::{Content, Meta, Node, PathError, Tree, TreePath};
+use crate::{
+    layer::tree::{Content, Meta, Node, PathError, Tree, TreePath},
+    parallel::try_map,
+};
 use gap_format::Digest;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -12,7 +15,6 @@ use std::{
     num::NonZeroUsize,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// One entry of a recipe's `files`.
@@ -209,29 +211,7 @@ fn digests(nodes: &[(&TreePath, &Node)], threads: NonZeroUsize) -> Result<Vec<Di
             _ => None,
         })
         .collect();
-    let mut order: Vec<usize> = (0..contents.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(contents.get(index).map_or(0, |content| content.len())));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.extend(contents.get(index).map(|content| (index, hash(content))));
-        }
-        done
-    };
-    let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads.get().min(contents.len())).map(|_| scope.spawn(work)).collect();
-        let mut results = work();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => results.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    });
-    results.sort_by_key(|&(index, _)| index);
-    results.into_iter().map(|(_, result)| result).collect()
+    try_map(&contents, threads, |content| content.len(), |content| hash(content))
 }
 
 fn hash(content: &Content) -> Result<Digest, FilesError> {

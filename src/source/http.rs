@@ -2,6 +2,7 @@
 
 mod part;
 
+use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
 use std::{
@@ -9,7 +10,6 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 use ureq::{
@@ -242,7 +242,7 @@ impl Client {
         Err(last)
     }
 
-    /// Fetches many files, several at once; paths in the order of `items`.
+    /// Fetches many files, several at once, large ones first; paths in the order of `items`.
     ///
     /// # Errors
     /// [`HttpError`] of the first item, in their order, that failed; the others are stopped.
@@ -252,32 +252,8 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || {
-            let mut done = Vec::new();
-            while !failed.load(Ordering::Relaxed) {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(item) = items.get(index) else { break };
-                let result = self.download(item, directory, progress);
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                done.push((index, result));
-            }
-            done
-        };
-        let mut results = std::thread::scope(|scope| {
-            let others = 1..self.settings.parallel.get().min(items.len());
-            let workers: Vec<_> = others.map(|_| scope.spawn(work)).collect();
-            let mut results = work();
-            for worker in workers {
-                match worker.join() {
-                    Ok(done) => results.extend(done),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            results
-        });
-        results.sort_by_key(|&(index, _)| index);
-        results.into_iter().map(|(_, result)| result).collect()
+        let one = |item: &Download| self.download(item, directory, progress);
+        try_map(items, self.settings.parallel, |item| item.size, one)
     }
 
     /// Brings the part to its full size from one mirror and compares the digest.

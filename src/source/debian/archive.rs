@@ -7,12 +7,16 @@ use super::{
     packages::is_confined,
     release::{Expectation, RELEASE_MAX, Release, ReleaseError, ReleaseFile},
 };
-use crate::source::http::{Client, Download, HttpError, Progress, join, shown};
+use crate::{
+    parallel::try_map,
+    source::http::{Client, Download, HttpError, Progress, join, shown},
+};
 use gap_format::Digest;
 use jiff::Timestamp;
 use std::{
     fs,
     io::{self, BufReader, Write},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -151,16 +155,9 @@ pub fn fetch(archives: &[Archive], with: Fetch<'_>) -> Result<Offered, ArchiveEr
 }
 
 fn load_all(wanted: &[Wanted], with: Fetch<'_>) -> Result<Vec<IndexFile>, ArchiveError> {
-    std::thread::scope(|scope| {
-        // A release has a handful of indexes, of which one is large: a thread each.
-        let workers: Vec<_> = wanted.iter().map(|index| scope.spawn(move || index.load(with))).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        let loaded: Vec<Result<IndexFile, ArchiveError>> = workers.into_iter().map(join).collect();
-        loaded.into_iter().collect()
-    })
+    // A release has a handful of indexes, of which one is large: a thread each.
+    let threads = NonZeroUsize::new(wanted.len()).unwrap_or(NonZeroUsize::MIN);
+    try_map(wanted, threads, |index| index.packed.size, |index| index.load(with))
 }
 
 /// An index that a verified release vouches for.

@@ -7,7 +7,10 @@ use super::{
     deb822::{self, Deb822Error},
     spool::Spool,
 };
-use crate::layer::tree::{PathError, Tree, TreePath};
+use crate::{
+    layer::tree::{PathError, Tree, TreePath},
+    parallel::try_map,
+};
 use gap_format::Digest;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -16,7 +19,6 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     num::NonZeroUsize,
     path::Path,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 /// The control fields of a package, as its `control` file writes them.
@@ -334,33 +336,7 @@ pub fn unpack_all(
     limits: &Limits,
     threads: NonZeroUsize,
 ) -> Result<Vec<Deb>, DebError> {
-    let mut order: Vec<usize> = (0..sources.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(sources.get(index).map(|source| source.package.size)));
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        let mut done = Vec::new();
-        while !failed.load(Ordering::Relaxed) {
-            let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let Some(source) = sources.get(index) else { break };
-            let result = unpack_locked(source, spool, limits);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            done.push((index, result));
-        }
-        done
-    };
-    let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads.get().min(sources.len())).map(|_| scope.spawn(work)).collect();
-        let mut results = work();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => results.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    });
-    results.sort_by_key(|&(index, _)| index);
-    results.into_iter().map(|(_, result)| result).collect()
+    try_map(sources, threads, |source| source.package.size, |source| unpack_locked(source, spool, limits))
 }
 
 fn unpack_locked(source: &Source<'_>, spool: &Spool, limits: &Limits) -> Result<Deb, DebError> {

@@ -21,6 +21,9 @@ pub struct Query<'a> {
     pub packages: &'a [String],
     /// Packages of lower layers: they satisfy dependencies and are never changed.
     pub installed: &'a [LockedPackage],
+    /// Packages that were chosen before: their versions are taken again where they are still on offer and will do, and
+    /// they themselves where there is a choice. Of two versions of one name, the first counts. They add nothing.
+    pub preferred: &'a [&'a LockedPackage],
     /// Whether what the packages depend on is taken too.
     pub dependencies: bool,
     /// Whether what they recommend is taken too, where it can be.
@@ -32,7 +35,7 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// These packages with all they depend on.
     pub const fn new(packages: &'a [String]) -> Self {
-        Self { packages, installed: &[], dependencies: true, recommends: false, essential: false }
+        Self { packages, installed: &[], preferred: &[], dependencies: true, recommends: false, essential: false }
     }
 }
 
@@ -94,7 +97,8 @@ fn near_text(near: &[String]) -> String {
 /// [`ResolveError`].
 pub fn resolve(index: &Index<'_>, query: &Query<'_>) -> Result<Vec<LockedPackage>, ResolveError> {
     let requests = query.packages.iter().map(|text| request::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let provider = Provider::new(index, query.installed.iter().map(installed_package).collect());
+    let mut provider = Provider::new(index, query.installed.iter().map(installed_package).collect());
+    provider.favour(query.preferred.iter().map(|package| (package.name.as_str(), package.version.as_str())));
     for request in &requests {
         check_exists(index, &provider, request)?;
     }
@@ -165,11 +169,16 @@ fn near(index: &Index<'_>, name: &str) -> Vec<String> {
     near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// The first candidate of each relation, without what it depends on.
+/// The best candidate of each relation, without what it depends on.
 fn pick(provider: &Provider<'_>, wanted: &[Relation<'_>]) -> Vec<usize> {
+    let best = |relation: &Relation<'_>| {
+        let groups = provider.satisfying(relation);
+        let (name, solvables) = groups.first()?;
+        provider.best_of(*name, solvables)
+    };
     let picked: BTreeSet<usize> = wanted
         .iter()
-        .filter_map(|relation| provider.satisfying(relation).first()?.1.first().copied())
+        .filter_map(best)
         .filter(|&solvable| !provider.is_fixed(SolvableId::from_index(solvable)))
         .collect();
     picked.into_iter().collect()
