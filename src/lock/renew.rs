@@ -231,6 +231,7 @@ impl Renewal<'_> {
         let query = Query {
             packages: &requests,
             installed: &installed,
+            preferred: &relock.preferred(place),
             dependencies: layer.dependencies,
             recommends: layer.recommends,
             essential: layer.essential,

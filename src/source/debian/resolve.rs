@@ -191,11 +191,7 @@ fn solve<'i>(
     recommends: bool,
 ) -> Result<Vec<usize>, ResolveError> {
     let mut requirements = provider.fixed_requirements();
-    requirements.extend(
-        wanted
-            .iter()
-            .map(|relation| ConditionalRequirement::from(provider.requirement(std::slice::from_ref(relation)))),
-    );
+    requirements.extend(wanted.iter().map(|relation| ConditionalRequirement::from(provider.wanted(relation))));
     let mut solver = Solver::new(provider);
     let mut soft: Vec<SolvableId> = Vec::new();
     loop {
@@ -222,7 +218,7 @@ fn solve<'i>(
     }
 }
 
-/// The first candidates of recommendations that the solution leaves open and that were not tried.
+/// The best candidates of recommendations that the solution leaves open and that were not tried.
 fn recommended(
     index: &Index<'_>,
     provider: &Provider<'_>,
@@ -232,14 +228,15 @@ fn recommended(
     let mut more = Vec::new();
     for package in solution.iter().filter_map(|&solvable| provider.package(solvable)) {
         for clause in relation::parse(package.recommends, index.arch()).unwrap_or_default() {
-            let candidates: Vec<SolvableId> = clause
-                .iter()
-                .flat_map(|relation| provider.satisfying(relation))
-                .flat_map(|(_, solvables)| solvables)
-                .map(SolvableId::from_index)
-                .collect();
-            let open = !candidates.iter().any(|candidate| solution.binary_search(candidate).is_ok());
-            if let Some(&first) = candidates.first().filter(|first| open && !tried.contains(first))
+            let groups: Vec<(usize, Vec<usize>)> =
+                clause.iter().flat_map(|relation| provider.satisfying(relation)).collect();
+            let taken = |solvable: &usize| solution.binary_search(&SolvableId::from_index(*solvable)).is_ok();
+            if groups.iter().any(|(_, solvables)| solvables.iter().any(taken)) {
+                continue;
+            }
+            let group = groups.iter().find(|(name, _)| provider.is_favored(*name)).or_else(|| groups.first());
+            let best = group.and_then(|(name, solvables)| provider.best_of(*name, solvables));
+            if let Some(first) = best.map(SolvableId::from_index).filter(|first| !tried.contains(first))
                 && !more.contains(&first)
             {
                 more.push(first);

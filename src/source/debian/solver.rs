@@ -91,6 +91,11 @@ impl<'i> Provider<'i> {
         }
     }
 
+    /// Whether a package is to be taken where there is a choice.
+    pub(super) fn is_favored(&self, name: usize) -> bool {
+        self.favored.contains_key(&name)
+    }
+
     /// Of solvables of one package, in order of preference, the one to be taken.
     pub(super) fn best_of(&self, name: usize, solvables: &[usize]) -> Option<usize> {
         let favored = self.favored.get(&name).copied().flatten();
@@ -142,6 +147,17 @@ impl<'i> Provider<'i> {
             .collect()
     }
 
+    /// The requirement of what was asked for: the package of that name, where there is one, else one that provides it.
+    pub(super) fn wanted(&self, relation: &Relation<'_>) -> Requirement {
+        let own = self.known_position(relation.name);
+        match self.satisfying(relation).into_iter().next() {
+            Some((name, allowed)) if Some(name) == own => {
+                Requirement::Single(self.add_set(Set { name, allowed, text: relation.to_string() }))
+            }
+            _ => self.requirement(std::slice::from_ref(relation)),
+        }
+    }
+
     /// The requirement that one of the alternatives holds; in order of preference.
     pub(super) fn requirement(&self, alternatives: &[Relation<'_>]) -> Requirement {
         let text = alternatives.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
@@ -154,7 +170,7 @@ impl<'i> Provider<'i> {
             sets.push(self.add_set(Set { name: self.name_position(name), allowed: Vec::new(), text: text.clone() }));
         }
         // The sort is stable: what is not favoured keeps its place.
-        sets.sort_by_key(|&set| !self.with_set(set, |set| self.favored.contains_key(&set.name)));
+        sets.sort_by_key(|&set| !self.with_set(set, |set| self.is_favored(set.name)));
         let mut tables = self.tables.borrow_mut();
         let requirement = match sets.as_slice() {
             [single] => Requirement::Single(*single),
@@ -192,7 +208,7 @@ impl<'i> Provider<'i> {
         for solvable in self.index.providers(relation).chain(self.foreign_providers(relation)) {
             let Some(package) = self.package(SolvableId::from_index(solvable)) else { continue };
             let Some(name) = self.known_position(package.name).filter(|&name| Some(name) != own) else { continue };
-            let other = !self.favored.contains_key(&name);
+            let other = !self.is_favored(name);
             providers.entry((other, package.priority, package.name, name)).or_default().push(solvable);
         }
         groups.extend(providers.into_iter().map(|((.., name), solvables)| (name, solvables)));
