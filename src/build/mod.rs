@@ -132,6 +132,7 @@ pub enum BuildError {
 pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     let release_key = up_to_date::key(&plan, request.trust);
+    register(request, &plan, release_key)?;
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
         return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new() });
     }
@@ -144,6 +145,13 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
     Ok(Built { statement: packed.statement, up_to_date: false, lock, built })
+}
+
+/// Keeps what the build needs from being collected as garbage, however long ago it was last used.
+fn register(request: &Request<'_>, plan: &Plan<'_>, release_key: gap_format::Digest) -> Result<(), BuildError> {
+    let mut roots = plan.roots();
+    roots.caches.insert(release_key);
+    Ok(request.store.register(&Lock::path_for(&request.recipe.path), roots)?)
 }
 
 /// Merges the images, makes the boot image and packs everything.

@@ -240,18 +240,32 @@ struct BootArgs {
 
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
-    /// Remove what no recent build used
+    /// Remove what no lock leads to and no recent build used
+    #[command(after_help = "Examples:\n  gapimage store gc --dry-run\n  \
+                            gapimage store gc --keep-days 7 --keep /srv/old/recipe.toml\n\n\
+                            What a build needs stays as long as the lock that it was built from is there and was built \
+                            from in the last --forget-days days. Package indexes go after a week without use. While a \
+                            build runs, nothing is removed.")]
     Gc {
         /// Keep what was used in the last DAYS days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Forget builds that are older than DAYS days
+        #[arg(long, value_name = "DAYS", default_value_t = store::FORGET_DAYS)]
+        forget_days: u32,
+        /// Keep what this recipe, or lock, needs as well; may be given several times
+        #[arg(long, value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+        keep: Vec<PathBuf>,
         /// Say what would be removed and remove nothing
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         store: StoreDir,
     },
-    /// Say how much space is used
+    /// Say how much space is used, and how much of it a collection could free in time
+    #[command(after_help = "Example:\n  gapimage store du --json | jq .kinds\n\n\
+                            Reachable is what the registered locks lead to; the rest is kept for a while and then \
+                            collected by `gapimage store gc`.")]
     Du {
         /// Print JSON
         #[arg(long)]

@@ -7,6 +7,7 @@ mod error;
 mod renew;
 mod request;
 mod resolve;
+mod sources;
 #[cfg(test)]
 mod tests;
 

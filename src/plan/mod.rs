@@ -16,7 +16,7 @@ use crate::{
     layer::tree::Tree,
     lock::{Lock, LockedLayer},
     recipe::{PlacedLayer, Recipe},
-    store::{LayerKey, Store, StoreError},
+    store::{LayerKey, Roots, Store, StoreError},
 };
 use gap_format::Digest;
 use std::{collections::BTreeSet, path::Path};
@@ -158,6 +158,15 @@ impl<'r> Plan<'r> {
         numbers.sort_unstable();
         numbers.dedup();
         numbers
+    }
+
+    /// What of the store this build needs, whether it is there or not.
+    pub fn roots(&self) -> Roots {
+        Roots {
+            digests: self.lock.sources(),
+            layers: self.layers.iter().map(|layer| layer.key).collect(),
+            caches: self.layers.iter().map(|layer| layer.identity).collect(),
+        }
     }
 
     /// What is to be fetched, each once.

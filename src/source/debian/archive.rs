@@ -15,13 +15,17 @@ use gap_format::Digest;
 use jiff::Timestamp;
 use std::{
     fs,
-    io::{self, BufReader, Write},
+    io::{self, BufReader, Read, Write},
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 /// Largest `Packages` file taken, unpacked. Debian's `main` has 54 MB.
 const INDEX_MAX: u64 = 1 << 30;
+
+/// How long an index is kept after its last use. It is superseded as soon as the archive changes, and large.
+pub const INDEX_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 /// An archive and what is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,18 +334,35 @@ fn cache_path(cache: &Path, digest: Digest) -> PathBuf {
 }
 
 /// The cached file, if it is there and still what it should be.
-fn cached(cache: &Path, file: ReleaseFile) -> Option<Vec<u8>> {
-    let path = cache_path(cache, file.sha256);
-    if fs::metadata(&path).ok()?.len() != file.size {
+fn cached(cache: &Path, wanted: ReleaseFile) -> Option<Vec<u8>> {
+    let mut file = fs::File::open(cache_path(cache, wanted.sha256)).ok()?;
+    if file.metadata().ok()?.len() != wanted.size {
         return None;
     }
-    fs::read(&path).ok().filter(|data| Digest::of(data) == file.sha256)
+    let mut data = Vec::new();
+    file.read_to_end(&mut data).ok()?;
+    // That it was used counts for how long it stays; not being able to note that is no error.
+    let _ = file.set_modified(SystemTime::now());
+    (Digest::of(&data) == wanted.sha256).then_some(data)
 }
 
+/// Keeps an index, and drops those that were not used for long.
 fn keep(cache: &Path, digest: Digest, data: &[u8]) -> Result<(), ArchiveError> {
     let failed = |source| cache_error(cache, source);
     let mut file = tempfile::NamedTempFile::new_in(cache).map_err(failed)?;
     file.write_all(data).map_err(failed)?;
     file.persist(cache_path(cache, digest)).map_err(|error| failed(error.error))?;
+    expire(cache).map_err(failed)
+}
+
+fn expire(cache: &Path) -> io::Result<()> {
+    let Some(since) = SystemTime::now().checked_sub(INDEX_LIFE) else { return Ok(()) };
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        // Another process may have dropped it meanwhile.
+        if entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|used| used < since) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     Ok(())
 }
