@@ -141,7 +141,13 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     layers::fetch(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
-    let packed = assemble(request, &plan, &opened)?;
+    let packed = assemble(request, &plan, &opened);
+    if let Err(BuildError::Pack(PackError::Damaged(name))) = &packed {
+        for layer in plan.layers.iter().filter(|layer| layer.name() == *name) {
+            request.store.discard_layer(&layer.key)?;
+        }
+    }
+    let packed = packed?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
     Ok(Built { statement: packed.statement, up_to_date: false, lock, built })

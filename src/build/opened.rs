@@ -86,8 +86,14 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
         let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
         let size = found.record.size;
         let slice = Slice::new(found.file, found.offset, size);
-        let index = read_index(&slice, size)
-            .map_err(|source| BuildError::Layer { layer: name.clone(), source: Box::new(source) })?;
+        let index = match read_index(&slice, size) {
+            Ok(index) => index,
+            Err(source) => {
+                // Then the next build makes it anew.
+                request.store.discard_layer(&planned.key)?;
+                return Err(BuildError::Layer { layer: name, source: Box::new(source) });
+            }
+        };
         Ok(Opened { name, index, digest: Some(found.record.digest), bytes: LayerBytes::Stored { slice, size } })
     });
     opened.collect()

@@ -11,7 +11,7 @@ use crate::{
             archive::{self, ArchiveError, Fetch, Offered},
             copyright,
             deb::{self, DebError, Limits},
-            fetch::{FetchError, fetch_packages},
+            fetch::{FetchError, discard_damaged, fetch_packages},
             index::{Index, IndexError},
             mirror::{self, MirrorError},
             openpgp::{Keyring, KeyringError},
@@ -266,8 +266,11 @@ impl Renewal<'_> {
             let paths: Vec<PathBuf> = some.iter().map(|package| self.store.source_path(&package.sha256)).collect();
             let sources: Vec<deb::Source<'_>> =
                 some.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
-            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads)?;
-            for (package, deb) in some.iter_mut().zip(unpacked) {
+            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads);
+            if let Err(error) = &unpacked {
+                discard_damaged(self.store, error)?;
+            }
+            for (package, deb) in some.iter_mut().zip(unpacked?) {
                 package.licenses = copyright::of_package(&deb.tree, &package.name).unwrap_or_default();
             }
         }

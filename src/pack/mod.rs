@@ -135,7 +135,7 @@ pub enum PackError {
         source: io::Error,
     },
     /// A layer from the store is not what its record says.
-    #[error("layer `{0}` is damaged in the store; run `gapimage store gc --keep-days 0` and build again")]
+    #[error("layer `{0}` was damaged in the store and is no longer used; run the same command again")]
     Damaged(String),
     /// Two layers turned out to hold the same bytes; lay them again with these digests known.
     #[error("two layers turned out to be the same")]

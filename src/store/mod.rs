@@ -189,6 +189,25 @@ impl Store {
         fs::rename(path, &target).map_err(failed())
     }
 
+    /// Removes a source that turned out to be damaged, so that it is fetched again. Who has it open keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if it is there and cannot be removed.
+    pub fn discard_source(&self, digest: &Digest) -> Result<(), StoreError> {
+        discard(&self.source_path(digest))
+    }
+
+    /// Removes a layer that turned out to be damaged, so that it is built again. Who has it open keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if it is there and cannot be removed.
+    pub fn discard_layer(&self, key: &LayerKey) -> Result<(), StoreError> {
+        if let Some(record) = self.record(key)? {
+            discard(&self.blob_path(&record.digest))?;
+        }
+        discard(&self.record_path(key))
+    }
+
     /// A blob to write; it vanishes unless it is committed.
     ///
     /// # Errors
@@ -243,6 +262,13 @@ impl Store {
 
     fn record_path(&self, key: &LayerKey) -> PathBuf {
         self.dir.join("records").join(format!("{}.json", key.to_hex()))
+    }
+}
+
+fn discard(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -163,6 +163,22 @@ fn a_layer_is_found_in_the_store_and_in_an_artifact() {
 }
 
 #[test]
+fn what_is_damaged_can_be_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = LayerKey::from(Digest::of(b"key"));
+    let record = record(&store, b"layer");
+    store.put_record(&key, &record).unwrap();
+    let source = store.insert_source(None, 10, &b"source"[..]).unwrap().digest;
+    for _ in 0..2 {
+        store.discard_layer(&key).unwrap();
+        store.discard_source(&source).unwrap();
+        assert!(store.layer(&key).unwrap().is_none() && !store.has_source(&source, None));
+        assert!(!store.blob_path(&record.digest).exists());
+    }
+}
+
+#[test]
 fn a_damaged_record_counts_as_none() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);

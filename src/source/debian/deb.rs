@@ -155,7 +155,7 @@ pub enum DebError {
         found: String,
     },
     /// Its digest is not the locked one.
-    #[error("it has digest {found}, but {expected} is locked; fetch it again")]
+    #[error("it has digest {found}, but {expected} is locked; run the same command again, which fetches it anew")]
     Digest {
         /// What the lock says.
         expected: Digest,
