@@ -6,5 +6,7 @@
 mod archive;
 mod downloads;
 mod keys;
+mod locking;
+mod packages;
 mod releases;
 mod server;
