@@ -17,9 +17,13 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
+    thread::available_parallelism,
 };
+
+/// A packed `data.tar` of this many bytes is decompressed by several threads; others keep the cores busy by their number.
+const IN_PARALLEL: u64 = 32 << 20;
 
 /// The control fields of a package, as its `control` file writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,12 +195,18 @@ pub fn unpack(source: impl Read + Send, spool: &Spool, limits: &Limits) -> Resul
         read_control(&tar)
     })?;
     let tree = ar.expect("data.tar", |extension, body| {
-        let data = compression(extension)?.reader(body).map_err(reading("data.tar"))?;
+        let threads = if body.limit() < IN_PARALLEL { NonZeroUsize::MIN } else { cores() };
+        let threads = NonZeroU32::try_from(threads).unwrap_or(NonZeroU32::MIN);
+        let data = compression(extension)?.parallel_reader(body, threads).map_err(reading("data.tar"))?;
         read_tree(Bounded::new(data, limits.for_data(&control)), spool)
             .map_err(|source| DebError::Tar { during: "data.tar", source })
     })?;
     ar.finish()?;
     Ok(Deb { control, control_files, tree })
+}
+
+fn cores() -> NonZeroUsize {
+    available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn reading(during: &'static str) -> impl Fn(io::Error) -> DebError {
