@@ -83,7 +83,7 @@ fn needed_by(content: &Content) -> io::Result<Vec<String>> {
     Ok(dynamic_names(&data).unwrap_or_default())
 }
 
-fn dynamic_names<'d>(data: &'d ReadCache<Reader>) -> object::Result<Vec<String>> {
+fn dynamic_names(data: &ReadCache<Reader>) -> object::Result<Vec<String>> {
     let header = FileHeader64::<Endianness>::parse(data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, data)?;
