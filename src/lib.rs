@@ -11,6 +11,7 @@ pub mod lock;
 pub mod pack;
 pub mod parallel;
 pub mod plan;
+pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod source;

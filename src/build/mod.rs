@@ -26,6 +26,7 @@ use crate::{
     lock::{Inputs, Lock},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
+    progress::{Begin, Stage, Work},
     recipe::{Image, LayerKind, Recipe},
     source::http::{Client, Progress},
     store::{Location, Record, Store, StoreError},
@@ -63,8 +64,10 @@ pub struct Request<'a> {
     pub output: &'a Path,
     /// The `gapimage` program, which the sandbox runs as its helper.
     pub program: &'a Path,
-    /// Told of each step.
-    pub step: &'a dyn Fn(&str),
+    /// Told of each piece of work.
+    pub begin: Begin<'a>,
+    /// Told of what is worth knowing besides.
+    pub note: &'a dyn Fn(&str),
     /// Told of bytes fetched or laid down.
     pub progress: Progress<'a>,
 }
@@ -172,6 +175,7 @@ pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
+    request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
     layers::build_missing(request, &plan)?;
     trials::run_all(request, &plan)
@@ -192,7 +196,9 @@ fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result
     });
     let merged: Vec<Merged> = merged.collect::<Result<_, _>>()?;
     let starter = starter(request, plan, opened, &merged)?;
-    (request.step)("assembling the artifact");
+    let in_images = plan.in_images();
+    let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
+    (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
     let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
     loop {
         let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known)?;
@@ -296,7 +302,7 @@ fn starter(
     let Some(boot) = &request.recipe.boot else { return Ok(None) };
     let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
     let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
-    (request.step)("making the boot image");
+    (request.begin)(&Work::whole(Stage::Build, "making the boot image"));
     let tool = |name: &str| -> Result<(Merged, Vec<usize>), BuildError> {
         let numbers = plan.numbers_of(name, &[]);
         let indexes: Vec<&LayerIndex> = numbers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();

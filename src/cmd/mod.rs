@@ -52,14 +52,19 @@ enum Command {
         dir: PathBuf,
     },
     /// Resolve what a recipe names to pinned digests and write the lock beside it
-    #[command(after_help = "Examples:\n  gapimage lock recipe.toml\n  gapimage lock recipe.toml --update")]
+    #[command(after_help = "Examples:\n  gapimage lock recipe.toml\n  gapimage lock recipe.toml --update\n\n\
+                            Where the recipe changed, versions that were locked before stay as far as they will do.")]
     Lock(LockArgs),
     /// Show what a build would do: layers, why they are or are not cached, bytes, disk space
-    #[command(after_help = "Example:\n  gapimage plan recipe.toml --json | jq .layers")]
+    #[command(after_help = "Examples:\n  gapimage plan recipe.toml --json | jq .layers\n  \
+                            gapimage plan recipe.toml --offline\n\nWhat the lock lacks is resolved for the plan only; \
+                            the lock is not written.")]
     Plan(PlanArgs),
     /// Build the artifact: does what is missing of lock and fetch first
     #[command(after_help = "Examples:\n  gapimage build recipe.toml\n  \
-                            gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline")]
+                            gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline\n\n\
+                            An interrupted build goes on where it was. With --json, standard error has one event a \
+                            line: docs/events.md")]
     Build(BuildArgs),
     /// Try the tests of a recipe in its images, without a network; builds what is missing of them first
     #[command(
@@ -94,7 +99,7 @@ enum Command {
         a: PathBuf,
         /// The other
         b: PathBuf,
-        /// Print JSON
+        /// Print JSON; errors as well
         #[arg(long)]
         json: bool,
     },
@@ -110,6 +115,22 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether a program reads what is printed.
+    const fn is_for_programs(&self) -> bool {
+        match self {
+            Self::Lock(args) => args.json,
+            Self::Plan(args) => args.json,
+            Self::Build(args) => args.json,
+            Self::Test(args) => args.json,
+            Self::Verify(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Diff { json, .. } | Self::Store(StoreCommand::Du { json, .. }) => *json,
+            _ => false,
+        }
+    }
 }
 
 /// Where fetched sources and built layers are kept.
@@ -128,6 +149,9 @@ struct LockArgs {
     /// Take the newest versions instead of keeping what the lock pins
     #[arg(long)]
     update: bool,
+    /// Print JSON, and what goes on as events on standard error
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     store: StoreDir,
 }
@@ -137,7 +161,10 @@ struct PlanArgs {
     /// The recipe
     #[arg(value_hint = ValueHint::FilePath)]
     recipe: PathBuf,
-    /// Print JSON
+    /// Open no network connection: what is not locked cannot be planned
+    #[arg(long)]
+    offline: bool,
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     /// Where the artifact would be written [default: NAME-VERSION.gap in the current directory]
@@ -164,7 +191,7 @@ struct BuildArgs {
     /// Open no network connection: everything must be locked and fetched
     #[arg(long)]
     offline: bool,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -179,7 +206,7 @@ struct TestArgs {
     /// Open no network connection: everything must be locked and fetched
     #[arg(long)]
     offline: bool,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -236,7 +263,7 @@ struct VerifyArgs {
     /// Refuse a release with a lower serial
     #[arg(long, value_name = "N")]
     min_serial: Option<u64>,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
 }
@@ -249,7 +276,7 @@ struct InspectArgs {
     /// List the files of this image
     #[arg(long, value_name = "IMAGE")]
     files: Option<String>,
-    /// Print JSON
+    /// Print JSON; errors as well
     #[arg(long)]
     json: bool,
 }
@@ -311,7 +338,7 @@ enum StoreCommand {
                             Reachable is what the registered locks lead to; the rest is kept for a while and then \
                             collected by `gapimage store gc`.")]
     Du {
-        /// Print JSON
+        /// Print JSON; errors as well
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -331,10 +358,13 @@ fn block_size(text: &str) -> Result<u16, String> {
 pub fn main() -> ExitCode {
     failure::settle_style();
     match Cli::try_parse() {
-        Ok(cli) => match run(cli.command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(),
-        },
+        Ok(cli) => {
+            let json = cli.command.is_for_programs();
+            match run(cli.command) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => failure.report(json),
+            }
+        }
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
             // Nothing can be done when even the usage text finds no reader.

@@ -12,7 +12,7 @@ mod sources;
 mod tests;
 
 pub use error::{Change, LockError};
-pub use renew::{RenewError, Renewal, Renewed};
+pub use renew::{Purpose, RenewError, Renewal, Renewed};
 pub use request::request;
 pub use resolve::{Previous, Relock};
 

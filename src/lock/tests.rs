@@ -248,7 +248,8 @@ fn versions_that_were_locked_are_preferred_nearest_first() {
         Inputs::Debian(rows) => rows.packages[0].version.clone(),
         _ => String::new(),
     };
-    let place = recipe.place_of(Some(&recipe.images[0]), "more").unwrap();
+    let place =
+        recipe.places_in(&recipe.images[0].layers).into_iter().find(|place| place.layer.name == "more").unwrap();
     let own = version_at(old.layer(&place).unwrap());
     let namesake = version_at(old.layers.last().unwrap());
     let mut rest: Vec<String> =

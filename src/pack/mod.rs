@@ -1,6 +1,7 @@
 //! Assembling the artifact: every blob goes to its place in one pass, everything else follows from the digests.
 
 mod documents;
+mod draft;
 pub mod ingest;
 mod slots;
 
@@ -12,6 +13,7 @@ use crate::image::{
     oci::{CoveredBlob, OciError},
 };
 use documents::{Covered, Documents};
+use draft::Draft;
 use gap_format::{
     Digest, ReadAt, Slice, WriteAt,
     statement::{Release, Statement},
@@ -145,7 +147,7 @@ pub enum PackError {
     Boot(String),
 }
 
-/// Assembles the artifact at `output`: temporary file beside it → fsync → rename. `progress` is told of bytes laid down.
+/// Assembles the artifact at `output`: draft beside it → fsync → rename. `progress` is told of bytes laid down.
 ///
 /// # Errors
 /// [`PackError`]; nothing is left behind then, and what was at `output` before is untouched.
@@ -158,19 +160,14 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
     let plan = ArtifactPlan::new(inputs.boot.is_some(), slots.index_len, slots.manifest_len, &slots.plans())?;
     let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |doing| move |source| PackError::Output { doing, path: output.to_owned(), source };
-    let file = tempfile::Builder::new().prefix(".gapimage-").suffix(".partial").permissions(mode()).tempfile_in(dir);
-    let file = file.map_err(failed("making a file for"))?;
-    reserve(file.as_file(), plan.total(), output)?;
-    let mut laying = Laying { inputs, slots, plan, out: file.as_file(), progress, done: Vec::new() };
+    let draft = Draft::new_in(dir).map_err(failed("making a file for"))?;
+    reserve(draft.file(), plan.total(), output)?;
+    let mut laying = Laying { inputs, slots, plan, out: draft.file(), progress, done: Vec::new() };
     let packed = laying.run(&plans)?;
-    file.as_file().sync_all().map_err(failed("writing"))?;
-    file.persist(output).map_err(|error| failed("naming")(error.error))?;
+    draft.file().sync_all().map_err(failed("writing"))?;
+    draft.persist(output).map_err(failed("naming"))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
     Ok(packed)
-}
-
-fn mode() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
 /// Takes the whole length at once, so that a full disk shows before the work is done.

@@ -1,6 +1,7 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
 mod address;
+mod forward;
 mod part;
 mod proxy;
 mod request;

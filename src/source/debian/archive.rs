@@ -293,9 +293,16 @@ impl Place<'_> {
 impl Wanted {
     /// The index from the cache, else from a mirror.
     fn load(&self, with: Fetch<'_>) -> Result<IndexFile, ArchiveError> {
-        let data = match self.plain.and_then(|plain| cached(with.cache, plain)) {
+        let cached = || self.plain.and_then(|plain| cached(with.cache, plain));
+        let data = match cached() {
             Some(data) => data,
-            None => self.download(with)?,
+            None => match self.download(with) {
+                // Another process has unpacked and removed it meanwhile.
+                Err(ArchiveError::Cache { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                    cached().ok_or(ArchiveError::Cache { path, source })?
+                }
+                downloaded => downloaded?,
+            },
         };
         let text = String::from_utf8(data).map_err(|error| self.unpack_error(&error))?;
         Ok(IndexFile { text, ..self.index.clone() })

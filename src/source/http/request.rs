@@ -3,6 +3,7 @@
 use super::{
     HttpError, Settings,
     address::Address,
+    forward::ForwardConnector,
     proxy::{Proxies, Route},
     shown,
 };
@@ -13,8 +14,9 @@ use std::{
 };
 use ureq::{
     Agent, Body, Timeout,
-    http::{Response, Uri, uri::PathAndQuery},
+    http::{Response, Uri},
     tls::{RootCerts, TlsConfig},
+    unversioned::resolver::DefaultResolver,
 };
 
 /// Most redirections that are followed.
@@ -24,6 +26,8 @@ const REDIRECTIONS_MAX: usize = 10;
 #[derive(Debug)]
 pub(super) struct Connections {
     agent: Agent,
+    /// For what is asked of proxies by its whole address.
+    forwarding: Agent,
     settings: Settings,
     proxies: OnceLock<Proxies>,
 }
@@ -56,7 +60,8 @@ impl Connections {
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
         let proxies = proxies.map_or_else(OnceLock::new, OnceLock::from);
-        Self { agent: config.new_agent(), settings, proxies }
+        let forwarding = Agent::with_parts(config.clone(), ForwardConnector::default(), DefaultResolver::default());
+        Self { agent: config.new_agent(), forwarding, settings, proxies }
     }
 
     /// Asks for the file at `url` from byte `start` on. The answer may begin at 0 all the same.
@@ -88,11 +93,11 @@ impl Connections {
         let route = self.proxies.get_or_init(Proxies::of_host).route(address)?;
         let plain = address.plain();
         let malformed = || HttpError::Address { url: shown(&plain) };
-        let uri = match &route {
-            Route::Forward { origin, .. } => whole_address(origin, &plain),
-            _ => plain.parse().ok(),
+        let plain_uri: Uri = plain.parse().map_err(|_| malformed())?;
+        let mut request = match &route {
+            Route::Forward { origin, .. } => self.forwarding.get(path_at(origin, plain_uri).ok_or_else(malformed)?),
+            Route::Direct | Route::Tunnel(_) => self.agent.get(plain_uri),
         };
-        let mut request = self.agent.get(uri.ok_or_else(malformed)?);
         if start > 0 {
             request = request.header("Range", format!("bytes={start}-"));
         }
@@ -135,10 +140,10 @@ impl Connections {
     }
 }
 
-/// The address of a proxy that is asked for a whole address in the place of a path.
-fn whole_address(origin: &str, target: &str) -> Option<Uri> {
+/// The path of an address at another server: the proxy that is asked for it.
+fn path_at(origin: &str, address: Uri) -> Option<Uri> {
     let mut parts = origin.parse::<Uri>().ok()?.into_parts();
-    parts.path_and_query = Some(target.parse::<PathAndQuery>().ok()?);
+    parts.path_and_query = address.into_parts().path_and_query;
     Uri::from_parts(parts).ok()
 }
 
