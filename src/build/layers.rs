@@ -85,8 +85,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = planned.build_root.ok_or("its build root is not in the plan")?;
-            let root_key = plan.layers.get(root).map(|layer| layer.key).ok_or("its build root is not in the plan")?;
-            super::binary::build(request, layer, rows, &stack_of(request, plan, &[root])?, &root_key)
+            super::binary::build(request, layer, rows, &stack_of(request, plan, &[root])?)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),

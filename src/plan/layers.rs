@@ -1,5 +1,8 @@
 //! One layer's ingredients, state and size, by its kind.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Ingredients, Plan, PlanError, PlannedLayer};
 use crate::{
     layer::{

@@ -15,7 +15,7 @@ mod stack;
 mod tests;
 mod value;
 
-pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
 pub use problem::{Problem, RecipeErrors};
 pub use stack::PlacedLayer;
 

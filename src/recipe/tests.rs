@@ -287,6 +287,45 @@ fn a_definition_s_mistakes_point_at_the_right_file() {
 }
 
 #[test]
+fn what_is_built_in_needs_no_file() {
+    let recipe = with_definition("use = \"builtin:debian\"\npackages = [\"python3\"]", "").unwrap();
+    let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
+    assert!(base.configure && base.packages.iter().any(|package| package.name == "python3"));
+    let problem = |layer: &str| only_problem(&with_definition(layer, "").unwrap_err());
+    assert_eq!(
+        problem("use = \"builtin:debain\""),
+        "9:7: gapimage has no definition `debain` | did you mean `debian`?"
+    );
+    for path in ["builtin:../layers/debian", "builtin:/etc/passwd", "builtin:", "builtin:debian.toml"] {
+        assert!(problem(&format!("use = \"{path}\"")).contains("gapimage has no definition"), "{path}");
+    }
+    assert!(problem("use = \"builtin:debian\"\nsuit = \"x\"").ends_with("did you mean `suite`?"));
+
+    let text = GOOD.replace("workspace = \"..\"", "workspace = \"builtin\"");
+    let LayerKind::Cargo(init) = &load(&text).unwrap().layers["init"].kind.clone() else { panic!("not cargo") };
+    assert_eq!(init.workspace, Workspace::Builtin);
+    let LayerKind::Cargo(init) =
+        &load(&text.replace("\"builtin\"", "\"./builtin\"")).unwrap().layers["init"].kind.clone()
+    else {
+        panic!("not cargo")
+    };
+    assert!(matches!(&init.workspace, Workspace::Directory(path) if path.ends_with("builtin")));
+}
+
+#[test]
+fn every_builtin_definition_stands_on_its_own() {
+    for name in crate::builtin::definitions() {
+        let recipe = with_definition(&format!("use = \"builtin:{name}\""), "");
+        let recipe = recipe.unwrap_or_else(|error| panic!("{name}: {:?}", miette::Report::new(error)));
+        match &recipe.layers["base"].kind {
+            LayerKind::Debian(debian) => assert_eq!(debian.keyring, None, "{name}"),
+            LayerKind::Cargo(cargo) => assert_eq!(cargo.workspace, Workspace::Builtin, "{name}"),
+            LayerKind::Files(_) => panic!("{name} takes files from beside itself"),
+        }
+    }
+}
+
+#[test]
 fn the_recipes_and_definitions_of_this_repository_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(root.join("recipes")).unwrap() {
