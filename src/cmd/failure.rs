@@ -52,16 +52,41 @@ impl From<miette::Report> for Failure {
     }
 }
 
-/// An error that carries nothing but its own chain: what was attempted, then what was found.
+/// An error that carries nothing but its own chain: what was attempted, then what was found. A cause that the error
+/// above it tells already is not told again.
 pub fn failed<E>(attempted: impl Into<String>) -> impl FnOnce(E) -> Failure
 where
     E: std::error::Error + Send + Sync + 'static,
 {
     let attempted = attempted.into();
     move |error| {
-        let report: miette::Report = miette::IntoDiagnostic::into_diagnostic(Err::<(), E>(error))
-            .err()
-            .unwrap_or_else(|| miette::miette!("unknown error"));
-        Failure::CouldNotRun(report.wrap_err(attempted))
+        let mut said = vec![attempted];
+        let mut next: Option<&dyn std::error::Error> = Some(&error);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !said.last().is_some_and(|above| above.contains(&text)) {
+                said.push(text);
+            }
+            next = cause.source();
+        }
+        let innermost = miette::Report::msg(said.pop().unwrap_or_default());
+        Failure::CouldNotRun(said.into_iter().rev().fold(innermost, miette::Report::wrap_err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("layer `base`: {0}")]
+    struct Layer(#[source] std::io::Error);
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Layer(std::io::Error::other("no such thing"));
+        let Failure::CouldNotRun(report) = failed("locking")(error) else { panic!("another exit code") };
+        let told: Vec<String> = report.chain().map(ToString::to_string).collect();
+        assert_eq!(told, ["locking", "layer `base`: no such thing"]);
     }
 }

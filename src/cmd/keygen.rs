@@ -15,7 +15,6 @@ use std::{
     fs::{DirBuilder, File},
     io::Read,
     os::unix::fs::DirBuilderExt,
-    path::Path,
 };
 use zeroize::Zeroizing;
 

@@ -133,7 +133,10 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
 
 #[test]
 fn wrong_types_are_refused_where_they_stand() {
-    assert_eq!(spoilt("serial = 3", "serial = \"3\""), "5:10: `serial` should be an integer, but this is a string | -");
+    assert_eq!(
+        spoilt("serial = 3", "serial = \"3\""),
+        "5:10: `serial` should be an integer, but this is a string | take the quotes away"
+    );
     assert_eq!(
         spoilt("version = \"0.1.0\"", "version = 0.1"),
         "4:11: `version` should be a string, but this is a number with a fraction | put it in quotes"
