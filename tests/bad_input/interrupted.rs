@@ -3,7 +3,7 @@
 use super::{
     archive::Site,
     assert_says,
-    fixture::{Project, gapimage, said, succeed},
+    fixture::{Project, fail_with, gapimage, said, succeed},
     package::{self, Package},
     server::Behaviour,
 };
@@ -67,6 +67,22 @@ fn a_signing_that_was_interrupted_at_any_step_is_undone_and_done_by_the_same_com
         assert!(fs::read(&artifact).unwrap() == signed, "state {number}");
         assert!(!journal_path(&artifact).exists(), "state {number}");
     }
+}
+
+/// A limit on the length of files makes the write fail in the middle of the envelope.
+#[test]
+fn a_signing_that_cannot_write_to_the_end_is_undone_and_done_by_the_same_command() {
+    let (project, artifact, unsigned, signed) = small();
+    fs::write(&artifact, &unsigned).unwrap();
+    let limit = (journal(&unsigned).1 + 65_536) / 1024 - 2;
+    let text = "trap '' XFSZ; ulimit -f $1; exec $gapimage sign x.gap --key keys/release.key";
+    let mut limited = Command::new("bash");
+    limited.args(["-c", text, "-", &limit.to_string()]).env("gapimage", env!("CARGO_BIN_EXE_gapimage"));
+    let said = fail_with(1, limited.current_dir(project.path()));
+    assert_says(&said, &["cannot write", "x.gap", "File too large"]);
+    succeed(&mut sign(&project, &artifact));
+    assert!(fs::read(&artifact).unwrap() == signed);
+    assert!(!journal_path(&artifact).exists());
 }
 
 #[test]

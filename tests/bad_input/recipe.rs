@@ -59,6 +59,25 @@ fn a_missing_layer_and_a_cycle_are_shown_with_the_chain() {
 }
 
 #[test]
+fn what_lies_beside_the_recipe_and_leads_out_is_refused() {
+    use std::{fs, os::unix::fs::symlink};
+    let project = Project::new(&[("one", b"1")]);
+    let (recipe, link) = (project.path().join("recipe.toml"), project.path().join("site/link"));
+    symlink("../../../../../etc/passwd", &link).unwrap();
+    let refused = |reason: &str| {
+        let before = snapshot(project.path());
+        let said = fail_with(1, gapimage().arg("build").arg(&recipe).current_dir(project.path()));
+        assert_says(&said, &["layer `files`", reason]);
+        assert_eq!(snapshot(project.path()), before);
+    };
+    refused("leads out of the directory");
+    fs::remove_file(&link).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(project.path().join("site/socket")).unwrap();
+    let said = fail_with(1, gapimage().arg("build").arg(&recipe).current_dir(project.path()));
+    assert_says(&said, &["socket is neither a file, a directory nor a symbolic link"]);
+}
+
+#[test]
 fn a_definition_that_uses_itself_and_one_that_does_not_exist_are_shown() {
     let using =
         |target: &str| BODY.replace("files = [{ path = \"site\", to = \"/srv\" }]", &format!("use = \"{target}\""));

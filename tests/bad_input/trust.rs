@@ -113,6 +113,16 @@ fn a_key_for_data_does_not_release_an_appliance() {
 }
 
 #[test]
+fn a_release_that_is_over_is_refused() {
+    let gate = Gate::new();
+    let recipe = gate.project.path().join("recipe.toml");
+    let text = fs::read_to_string(&recipe).unwrap();
+    fs::write(&recipe, text.replace("serial = 3", "serial = 3\nexpires = 2020-01-01T00:00:00Z")).unwrap();
+    let late = Gate { artifact: gate.project.signed("late.gap"), project: gate.project };
+    late.refused(&late.project.keys.trust, &["2020-01-01"]);
+}
+
+#[test]
 fn an_old_serial_is_refused() {
     let gate = Gate::new();
     let said = fail_with(3, gate.verify(&gate.project.keys.trust).args(["--min-serial", "4"]));

@@ -222,20 +222,24 @@ pub fn unpack_crates(locked: &LockedCargo, store: &Store, dest: &Path) -> Result
                 sha256: row.sha256,
             });
         };
-        unpack(row, file, dest)?;
+        unpack(row, file, dest, MAX_UNPACKED)?;
     }
     Ok(())
 }
 
-fn unpack(row: &LockedCrate, file: impl Read, dest: &Path) -> Result<(), CargoError> {
+pub(super) fn unpack(row: &LockedCrate, file: impl Read, dest: &Path, limit: u64) -> Result<(), CargoError> {
     let bad = |what: String| CargoError::BadCrate { name: row.name.clone(), version: row.version.clone(), what };
     let io = |error: io::Error| bad(error.to_string());
     let own = format!("{}-{}", row.name, row.version);
-    let mut archive = tar::Archive::new(GzDecoder::new(file).take(MAX_UNPACKED));
+    // One byte more than allowed tells a crate that is too large from one that just fits.
+    let mut archive = tar::Archive::new(GzDecoder::new(file).take(limit + 1));
     for (count, entry) in archive.entries().map_err(io)?.enumerate() {
         let mut entry = entry.map_err(io)?;
         let path = entry.path().map_err(io)?.into_owned();
         let shown = path.display().to_string().escape_debug().to_string();
+        if entry.raw_file_position().saturating_add(entry.size()) > limit {
+            return Err(bad(format!("`{shown}` makes it unpack to more than {limit} bytes")));
+        }
         let mut parts = path.components();
         let inside = parts.next() == Some(Component::Normal(own.as_ref()))
             && parts.all(|part| matches!(part, Component::Normal(_)));

@@ -126,7 +126,7 @@ fn staging_dir(store: &Store) -> Result<TempDir, CargoError> {
 
 /// The host's Cargo, in the workspace: toolchain and configuration are those that hold there.
 fn cargo(workspace: &Checkout) -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace.dir()).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+    let mut command = toolchain::program("cargo", workspace);
+    command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
     command
 }

@@ -257,6 +257,31 @@ fn a_crate_unpacks_into_its_own_directory_only() {
 }
 
 #[test]
+fn a_crate_that_is_a_bomb_is_refused() {
+    use tar::EntryType::Regular;
+    let zeros = vec![0; 1 << 20];
+    let file = crate_file(&[("a-1.0.0/x", &zeros, Regular), ("a-1.0.0/y", &zeros, Regular)]);
+    assert!(file.len() < 50_000, "it is small as it lies there");
+    let row = LockedCrate {
+        name: "a".to_owned(),
+        version: "1.0.0".to_owned(),
+        sha256: Digest::of(&file),
+        size: file.len() as u64,
+        license: None,
+        used: true,
+    };
+    let unpack = |limit| {
+        let dest = tempfile::tempdir().unwrap();
+        crates::unpack(&row, file.as_slice(), dest.path(), limit)
+    };
+    unpack(3 << 20).unwrap();
+    let error = unpack(1 << 20).unwrap_err().to_string();
+    assert!(error.ends_with("`a-1.0.0/x` makes it unpack to more than 1048576 bytes"), "{error}");
+    let error = unpack(2 << 20).unwrap_err().to_string();
+    assert!(error.contains("`a-1.0.0/y`"), "{error}");
+}
+
+#[test]
 fn crates_from_elsewhere_than_a_registry_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Cargo.lock");

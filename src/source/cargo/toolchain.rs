@@ -53,10 +53,16 @@ pub fn sysroot(workspace: &Checkout) -> Result<PathBuf, CargoError> {
     }
 }
 
+/// A program of the toolchain that the host uses in the workspace. What it says when it fails is for people.
+pub(super) fn program(name: &str, workspace: &Checkout) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(workspace.dir()).env_remove("RUST_BACKTRACE");
+    command
+}
+
 fn rustc(workspace: &Checkout, arguments: &[&str]) -> Result<String, CargoError> {
-    let output = Command::new("rustc")
+    let output = program("rustc", workspace)
         .args(arguments)
-        .current_dir(workspace.dir())
         .output()
         .map_err(|source| CargoError::NotInstalled { program: "rustc", source })?;
     if !output.status.success() {
