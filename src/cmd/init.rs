@@ -70,7 +70,6 @@ mod tests {
         let mut programs = Vec::new();
         for layer in recipe.layers.values() {
             match &layer.kind {
-                LayerKind::Debian(_) => {}
                 LayerKind::Cargo(cargo) => {
                     assert_eq!(cargo.workspace, Workspace::Builtin, "{}", layer.name);
                     programs.push((cargo.bin.as_str(), cargo.to.to_string(), cargo.static_link));
@@ -78,6 +77,7 @@ mod tests {
                 LayerKind::Files(files) => {
                     assert!(files.items.iter().all(|item| item.base.join(&item.path).exists()), "{}", layer.name);
                 }
+                kind => assert_eq!(kind.name(), "debian", "{}", layer.name),
             }
         }
         let expected = [("gapd", "/usr/bin/gapd".to_owned(), false), ("gap-init", "/init".to_owned(), true)];
