@@ -193,7 +193,7 @@ impl Renewal<'_> {
                     let (rows, archives) = self.debian(recipe, place, layer, offered, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Debian(rows)), archives);
                 }
-                (Previous::Same(locked), LayerKind::Cargo(layer)) if is_current(locked, layer) => {
+                (Previous::Same(locked), LayerKind::Cargo(layer)) if self.is_current(locked, layer) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
@@ -238,6 +238,12 @@ impl Renewal<'_> {
         }
         renewed.lock = relock.finish();
         Ok(renewed)
+    }
+
+    /// Whether sources and toolchain are still those that were locked.
+    fn is_current(&self, locked: &LockedLayer, layer: &CargoLayer) -> bool {
+        let Inputs::Cargo(rows) = &locked.inputs else { return false };
+        rows.is_current(layer, self.store).unwrap_or(false)
     }
 
     fn offered(&self, recipe: &Recipe, origin: &Origin) -> Result<Offered, LayerError> {
@@ -365,12 +371,6 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         request: request(place, recipe.appliance.arch),
         inputs,
     }
-}
-
-/// Whether sources and toolchain are still those that were locked.
-fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
-    let Inputs::Cargo(rows) = &locked.inputs else { return false };
-    rows.is_current(layer).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.
