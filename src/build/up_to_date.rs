@@ -2,6 +2,7 @@
 
 use super::BuildError;
 use crate::{
+    lock::Inputs,
     plan::Plan,
     store::{KeyBuilder, Store, StoreError},
 };
@@ -13,7 +14,7 @@ use std::{
 };
 
 /// Raised when the same inputs give another artifact.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// Longest statement that is remembered, in bytes.
 const MAX_LEN: u64 = gap_format::statement::MAX_LEN as u64;
 
@@ -28,7 +29,12 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     key.digest("trust", &Digest::of(trust)).text("builder", env!("CARGO_PKG_VERSION"));
     for layer in &plan.layers {
         key.list("layer", [layer.place.layer.name.as_str(), &layer.key.to_hex()]);
+        // Documents tell more of the lock than layers are made of. Rows of files are found out by the build itself.
+        if !matches!(layer.locked.inputs, Inputs::Files(_)) {
+            key.text("rows", &format!("{:?}", layer.locked.inputs));
+        }
     }
+    key.text("archives", &format!("{:?}", plan.lock.archives));
     for (image, layers) in recipe.images.iter().zip(&plan.images) {
         key.text("image", &format!("{image:?} {layers:?}"));
     }
