@@ -27,6 +27,7 @@ use gap_format::Digest;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -241,7 +242,7 @@ impl Renewal<'_> {
         let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
         let client = self.client.ok_or(LayerError::Offline)?;
         fetch_packages(&packages, &mirrors, client, self.store, self.progress)?;
-        self.read_licences(&mut packages)?;
+        self.read_licences(&mut packages, &installed)?;
         let archives: Vec<Archive> = offered
             .releases
             .iter()
@@ -256,19 +257,27 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
-    /// The licences are in the packages only, so those are looked into once, when they are locked.
-    fn read_licences(&self, packages: &mut [LockedPackage]) -> Result<(), LayerError> {
+    /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
+    /// documentation is another's has the licences of that one, which may be among those `installed` below.
+    fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut said = BTreeMap::new();
         // A spool for a few packages at a time keeps the space that is needed small.
-        for some in packages.chunks_mut(4 * threads.get()) {
+        for some in packages.chunks(4 * threads.get()) {
             let spool = Spool::new_in(self.store.session_dir())?;
             let paths: Vec<PathBuf> = some.iter().map(|package| self.store.source_path(&package.sha256)).collect();
             let sources: Vec<deb::Source<'_>> =
                 some.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
             let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads)?;
-            for (package, deb) in some.iter_mut().zip(unpacked) {
-                package.licenses = copyright::of_package(&deb.tree, &package.name).unwrap_or_default();
-            }
+            said.extend(some.iter().zip(unpacked).map(|(package, deb)| {
+                let copyright = copyright::of_package(&deb.tree, &package.name);
+                (package.name.clone(), copyright)
+            }));
+        }
+        let below = |name: &str| installed.iter().find(|package| package.name == name);
+        let settled = copyright::settle(&said, |name| below(name).map(|package| package.licenses.clone()));
+        for package in packages {
+            package.licenses = settled.get(&package.name).cloned().unwrap_or_default();
         }
         Ok(())
     }
