@@ -25,6 +25,7 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     key.text("appliance", &format!("{:?}", (&recipe.appliance.name, &recipe.appliance.version)));
     key.list("serial", [recipe.appliance.serial.to_le_bytes(), recipe.appliance.rollback_to.to_le_bytes()]);
     key.text("expires", &format!("{:?}", recipe.appliance.expires)).text("arch", recipe.appliance.arch.name());
+    key.digest("recipe", &recipe.digest).text("definitions", &format!("{:?}", recipe.definitions));
     key.text("boot", &format!("{:?}", recipe.boot)).text("source date", &plan.lock.source_date().to_string());
     key.digest("trust", &Digest::of(trust)).text("builder", env!("CARGO_PKG_VERSION"));
     for layer in &plan.layers {

@@ -19,8 +19,9 @@ pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind,
 pub use problem::{Problem, RecipeErrors};
 pub use stack::PlacedLayer;
 
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -37,6 +38,10 @@ pub struct Recipe {
     pub boot: Option<Boot>,
     /// All layers by name, those of images and those that are only tools.
     pub layers: BTreeMap<String, Layer>,
+    /// SHA-256 of the file.
+    pub digest: Digest,
+    /// The definitions that its layers use, each by its path as `use` has it and the SHA-256 of its file.
+    pub definitions: BTreeSet<(String, Digest)>,
 }
 
 /// What the release will be called.

@@ -8,6 +8,9 @@ use crate::{
 use gap_format::{Digest, statement::Release};
 use std::collections::BTreeSet;
 
+/// What documents call the EFI system partition, which the firmware starts. Names of images have no capitals.
+pub const BOOT: &str = "ESP";
+
 /// What the documents of a release are made from.
 pub struct Origins<'a> {
     /// The recipe.

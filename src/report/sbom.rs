@@ -7,7 +7,7 @@ mod spdx;
 
 use super::{
     components::{Component, Pin, Role},
-    origins::{Origins, Source},
+    origins::{BOOT, Origins, Source},
     purl::PackageUrl,
 };
 use crate::{
@@ -41,8 +41,7 @@ pub fn of_image(origins: &Origins<'_>, image: usize, digests: &Digests) -> Vec<u
 
 /// The bill of materials of what the firmware starts. Kernel and modules are those of the image that it starts in turn.
 pub fn of_boot(origins: &Origins<'_>, digests: &Digests) -> Vec<u8> {
-    let name = format!("{}-boot", origins.release.name);
-    let mut subject = Package::new(SUBJECT.to_owned(), name.clone());
+    let mut subject = Package::new(SUBJECT.to_owned(), BOOT.to_owned());
     subject.version_info = Some(origins.release.version.clone());
     subject.checksums.extend(digests.boot.as_ref().map(Checksum::sha256));
     subject.primary_package_purpose = Some("OPERATING-SYSTEM");
@@ -57,7 +56,7 @@ pub fn of_boot(origins: &Origins<'_>, digests: &Digests) -> Vec<u8> {
     for source in origins.of_boot() {
         bill.add_source(&source);
     }
-    bill.encode(origins, &name)
+    bill.encode(origins, BOOT)
 }
 
 fn image_package(origins: &Origins<'_>, id: &str, name: &str, digest: &Digest) -> Package {

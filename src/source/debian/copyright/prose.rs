@@ -14,18 +14,35 @@ const COMMON: &str = "/usr/share/common-licenses/";
 /// The licences that are referred to, and [`UNREADABLE`] for all that nobody understood.
 pub(super) fn expressions(text: &str) -> Vec<String> {
     let mut found = vec![UNREADABLE.to_owned()];
+    // The sentences that a reference belongs to begin after the paragraph of the one before it.
+    let mut before = String::new();
     let mut parts = text.split(COMMON);
-    let mut before = parts.next().unwrap_or_default();
+    before.push_str(parts.next().unwrap_or_default());
     for part in parts {
         let end = part.find(|c: char| !(c.is_ascii_alphanumeric() || ".-+".contains(c))).unwrap_or(part.len());
         let (name, after) = part.split_at(end);
         let name = name.trim_end_matches(['.', '-']);
         if !name.is_empty() {
-            found.push(common(name, before));
+            found.push(common(name, &before));
         }
-        before = after;
+        match after_paragraph(after) {
+            Some(next) => before = next.to_owned(),
+            None => before.push_str(after),
+        }
     }
     found
+}
+
+/// What follows the first empty line.
+fn after_paragraph(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some((_, next)) = rest.split_once('\n') {
+        if next.lines().next().is_some_and(|line| line.trim().is_empty()) {
+            return Some(next);
+        }
+        rest = next;
+    }
+    None
 }
 
 /// A file of `/usr/share/common-licenses`, and the sentences before it.
@@ -42,17 +59,24 @@ fn common(name: &str, before: &str) -> String {
     }
 }
 
-/// Whether the sentences grant a version and all later ones.
+/// Whether the sentences grant this version and all later ones, in one breath: `version 2 of the License, or (at your
+/// option) any later version`.
 fn may_be_later(text: &str, number: &str) -> bool {
+    /// Words from the version to the grant of later ones.
+    const BREATH: usize = 14;
     let words: Vec<String> = text
         .split(|c: char| c.is_whitespace() || c == '*' || c == '#')
         .map(|word| word.trim_matches([',', ';', '(', ')', '"', ':']).trim_end_matches('.').to_ascii_lowercase())
         .filter(|word| !word.is_empty())
         .collect();
-    let has = |phrase: &[&str]| words.windows(phrase.len()).any(|window| window.iter().eq(phrase));
     let dotted = if number.contains('.') { number.to_owned() } else { format!("{number}.0") };
-    let version = [number, &dotted].iter().any(|number| has(&["version", number]) || has(&["v", number]));
-    !number.is_empty() && version && (has(&["any", "later", "version"]) || has(&["or", "later"]))
+    let has = |words: &[String], phrase: &[&str]| words.windows(phrase.len()).any(|window| window.iter().eq(phrase));
+    words.windows(2).enumerate().any(|(at, pair)| {
+        let version = matches!(pair, [word, version] if word == "version" && (version == number || *version == dotted));
+        let next = words.get(at..).unwrap_or_default();
+        let next = next.get(..BREATH).unwrap_or(next);
+        version && (has(next, &["any", "later", "version"]) || has(next, &["or", "later"]))
+    })
 }
 
 #[cfg(test)]
@@ -76,8 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn references_of_one_paragraph_share_its_sentences() {
+        let text = "either version 3, or (at your option) any later version.\n\nOn Debian systems, the text is in \
+                    `/usr/share/common-licenses/GPL', version 3 of it in `/usr/share/common-licenses/GPL-3'.\n\n\
+                    Parts are under /usr/share/common-licenses/GPL-3 only; version 3 it is.\n";
+        assert_eq!(named(text), ["LicenseRef-debian-GPL", "GPL-3.0-or-later", "LicenseRef-debian-GPL-3"]);
+        let text = "version 2 or any later version: /usr/share/common-licenses/GPL-2; version 2.1 of the other one: \
+                    /usr/share/common-licenses/LGPL-2.1";
+        assert_eq!(named(text), ["GPL-2.0-or-later", "LicenseRef-debian-LGPL-2.1"]);
+    }
+
+    #[test]
     fn each_reference_is_read_with_its_own_sentences() {
-        let text = "version 2 or later: /usr/share/common-licenses/LGPL-2. Parts: /usr/share/common-licenses/LGPL-2, \
+        let text = "version 2 or later: /usr/share/common-licenses/LGPL-2.\n \nParts: /usr/share/common-licenses/LGPL-2, \
                     /usr/share/common-licenses/Artistic, /usr/share/common-licenses/Apache-2.0.\n\
                     /usr/share/common-licenses/BSD /usr/share/common-licenses/";
         assert_eq!(
