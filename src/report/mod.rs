@@ -20,3 +20,5 @@ pub mod summary;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,10 @@ fn order_for(workspace: &Path) -> (CargoLayer, LockedCargo) {
         build_root: "tools".to_owned(),
     };
     let toolchain = Toolchain::of_host(workspace).unwrap();
-    (layer, LockedCargo { sources: Digest::of(b"sources"), toolchain, crates: Vec::new() })
+    (
+        layer,
+        LockedCargo { version: None, license: None, sources: Digest::of(b"sources"), toolchain, crates: Vec::new() },
+    )
 }
 
 fn workspace() -> tempfile::TempDir {

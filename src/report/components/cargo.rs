@@ -26,11 +26,12 @@ fn binary(layer: &CargoLayer, rows: &LockedCargo) -> Component {
     Component {
         id: ComponentId::new("binary", &layer.bin, &[&layer.package, &to, &features, &sources]),
         name: layer.bin.clone(),
-        version: None,
+        version: rows.version.clone(),
+        // It is in no registry under that name.
         purl: None,
         file: Some(to),
         pin: Pin::Sources(rows.sources),
-        licence: Licence::unknown(),
+        licence: Licence::declared("cargo", rows.license.as_deref()),
         origin: Some(format!("package {} of a Cargo workspace beside the recipe", layer.package)),
         role: Role::Contained,
     }
