@@ -97,8 +97,8 @@ pub fn of_layer(recipe: &Recipe, lock: &Lock, locked: &LockedLayer) -> Vec<Compo
     match (&locked.inputs, recipe.layer(&locked.name).map(|layer| &layer.kind)) {
         (Inputs::Debian(rows), _) => debian::components(lock, rows),
         (Inputs::Cargo(rows), Some(LayerKind::Cargo(layer))) => cargo::components(lock, layer, rows),
-        // The layer itself is the file: it is listed by its digest.
-        (Inputs::Files(_), _) | (Inputs::Cargo(_), _) => Vec::new(),
+        // The layer itself is what was made or taken: it is listed by its digest.
+        (Inputs::Files(_) | Inputs::Run(_) | Inputs::Cargo(_), _) => Vec::new(),
     }
 }
 

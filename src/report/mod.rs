@@ -15,6 +15,7 @@ pub mod output;
 pub mod packages;
 pub mod provenance;
 pub mod purl;
+pub mod runnable;
 pub mod sbom;
 pub mod summary;
 

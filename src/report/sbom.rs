@@ -7,12 +7,13 @@ mod spdx;
 
 use super::{
     components::{Component, Pin, Role},
-    origins::{BOOT, Origins, Source},
+    origins::{BOOT, Origins, Source, Tar},
     purl::PackageUrl,
 };
 use crate::{
     image::oci::{PLACEHOLDER, Platform},
     pack::Digests,
+    recipe::LayerKind,
 };
 use gap_format::Digest;
 use spdx::{Checksum, CreationInfo, DOCUMENT, Document, ExternalRef, ExtractedLicence, Package, Relationship};
@@ -31,7 +32,7 @@ pub fn of_image(origins: &Origins<'_>, image: usize, digests: &Digests) -> Vec<u
     let digest = digests.images.get(image).copied().unwrap_or(PLACEHOLDER);
     let mut bill = Bill::new(image_package(origins, SUBJECT, &recipe.name, &digest));
     for tar in origins.images.get(image).into_iter().flatten() {
-        bill.add_tar(tar.number, &tar.name, digests);
+        bill.add_tar(tar, origins, digests);
     }
     for source in origins.of_image(image) {
         bill.add_source(&source);
@@ -91,9 +92,12 @@ impl Bill {
     }
 
     /// A layer's tar, whatever is in it.
-    fn add_tar(&mut self, number: usize, name: &str, digests: &Digests) {
-        let mut package = Package::new(tar_id(number), format!("layer {name}"));
-        package.checksums.push(Checksum::sha256(digests.layers.get(number).unwrap_or(&PLACEHOLDER)));
+    fn add_tar(&mut self, tar: &Tar<'_>, origins: &Origins<'_>, digests: &Digests) {
+        let mut package = Package::new(tar_id(tar.number), format!("layer {}", tar.name));
+        package.checksums.push(Checksum::sha256(digests.layers.get(tar.number).unwrap_or(&PLACEHOLDER)));
+        if let Some(LayerKind::Run(run)) = origins.recipe.layer(&tar.locked.name).map(|layer| &layer.kind) {
+            package.source_info = Some(format!("made by a program on the layers {}", run.on.join(", ")));
+        }
         package.primary_package_purpose = Some("ARCHIVE");
         self.relate(SUBJECT, "CONTAINS", &package.id);
         self.packages.push(package);
