@@ -1,10 +1,12 @@
 //! Assembling the artifact: every blob goes to its place in one pass, everything else follows from the digests.
 
+mod attachments;
 mod documents;
 mod draft;
 pub mod ingest;
 mod slots;
 
+pub use attachments::{Attachment, Digests, MakeDocument, Subject};
 pub use documents::Image;
 
 use crate::image::{
@@ -12,6 +14,7 @@ use crate::image::{
     merge::Merged,
     oci::{CoveredBlob, OciError},
 };
+use attachments::Attached;
 use documents::{Covered, Documents};
 use draft::Draft;
 use gap_format::{
@@ -43,6 +46,8 @@ pub struct Inputs<'a> {
     pub merged: &'a [Merged],
     /// The boot partition, if an image boots.
     pub boot: Option<Boot<'a>>,
+    /// Documents about what is in the artifact.
+    pub attachments: Vec<Attachment<'a>>,
 }
 
 /// Writes the bytes of a layer.
@@ -206,7 +211,8 @@ impl Laying<'_> {
         for (number, plan) in plans.iter().enumerate() {
             self.lay_metadata(number, plan)?;
         }
-        let documents = Documents::new(self.inputs, &self.covered()?)?;
+        let covered = self.covered()?;
+        let documents = Documents::new(self.inputs, &covered)?;
         for (slot, bytes) in self.slots.documents(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
@@ -219,7 +225,11 @@ impl Laying<'_> {
         if let Some((slot, bytes)) = self.slots.boot_manifest(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
-        let index = documents.index();
+        let attached = Attached::new(self.inputs, &documents, &covered);
+        for (slot, bytes) in self.slots.attached(&attached) {
+            self.lay_bytes(slot, bytes)?;
+        }
+        let index = documents.index(&attached);
         let manifest = documents.docker()?;
         let blobs =
             self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
@@ -295,6 +305,9 @@ impl Laying<'_> {
     }
 
     fn lay_bytes(&mut self, slot: usize, bytes: &[u8]) -> Result<(), PackError> {
+        if bytes.len() as u64 != self.slots.size(slot) {
+            return Err(WriteError::NotAsPlanned { what: "a document" }.into());
+        }
         let failed = |source| PackError::Blob { what: "a document".to_owned(), source };
         self.out.write_all_at(bytes, self.offset(slot)).map_err(failed)?;
         self.set(slot, BlobDigests { digest: Digest::of(bytes), root: None });

@@ -47,7 +47,16 @@ mod tests {
             build_root: "tools".to_owned(),
         };
         let toolchain = Toolchain { rustc: "1".to_owned(), commit: "c".to_owned(), host: "h".to_owned() };
-        (layer, LockedCargo { sources: Digest::of(b"sources"), toolchain, crates: Vec::new() })
+        (
+            layer,
+            LockedCargo {
+                version: None,
+                license: None,
+                sources: Digest::of(b"sources"),
+                toolchain,
+                crates: Vec::new(),
+            },
+        )
     }
 
     #[test]

@@ -24,8 +24,9 @@ use super::{
     value::{Key, Kind, Table, Value, parse},
 };
 use crate::builtin;
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -40,8 +41,13 @@ const MAX_DEPTH: usize = 8;
 const TYPES: [&str; 4] = ["string", "integer", "boolean", "list"];
 
 /// Replaces a layer that says `use = "FILE"` by the body of that definition, as often as needed. A layer without `use`
-/// comes back as it is. `None` if something was wrong; it is noted then.
-pub(super) fn expand(name: &str, layer: &Value, problems: &Problems) -> Option<Value> {
+/// comes back as it is. `None` if something was wrong; it is noted then. What was used is added to `used`.
+pub(super) fn expand(
+    name: &str,
+    layer: &Value,
+    used: &mut BTreeSet<(String, Digest)>,
+    problems: &Problems,
+) -> Option<Value> {
     let mut chain: Vec<PathBuf> = Vec::new();
     let mut current = layer.clone();
     loop {
@@ -60,7 +66,15 @@ pub(super) fn expand(name: &str, layer: &Value, problems: &Problems) -> Option<V
             None => target.at.file.dir().join(target_path),
         };
         enter(&path, &target.at, &mut chain, problems)?;
-        current = instantiate(name, &path, &target.at, table, problems)?;
+        let file = match read(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                problems.add(&target.at, format!("the definition `{}` cannot be read: {error}", path.display()));
+                return None;
+            }
+        };
+        used.insert((target_path.clone(), Digest::of(file.text().as_bytes())));
+        current = instantiate(name, &file, &target.at, table, problems)?;
     }
 }
 
@@ -97,16 +111,9 @@ fn identity(path: &Path, at: &At, problems: &Problems) -> Option<PathBuf> {
     }
 }
 
-/// Reads the definition at `path` and fills in what `user` gives.
-fn instantiate(name: &str, path: &Path, at: &At, user: &Table, problems: &Problems) -> Option<Value> {
-    let file = match read(path) {
-        Ok(file) => file,
-        Err(error) => {
-            problems.add(at, format!("the definition `{}` cannot be read: {error}", path.display()));
-            return None;
-        }
-    };
-    let definition = parse(&file, problems)?;
+/// Fills into the definition in `file` what `user` gives.
+fn instantiate(name: &str, file: &Arc<SourceFile>, at: &At, user: &Table, problems: &Problems) -> Option<Value> {
+    let definition = parse(file, problems)?;
     let Kind::Table(table) = definition.kind else { return None };
     let parameters = table.get("parameters").map(|(_, value)| declared(value, problems));
     let arguments = arguments(name, user, &parameters.unwrap_or_default(), problems)?;

@@ -23,7 +23,10 @@ fn order_for(workspace: &Path) -> (CargoLayer, LockedCargo) {
         features: Vec::new(),
         build_root: "tools".to_owned(),
     };
-    (layer, LockedCargo { sources: Digest::of(b"sources"), toolchain, crates: Vec::new() })
+    (
+        layer,
+        LockedCargo { version: None, license: None, sources: Digest::of(b"sources"), toolchain, crates: Vec::new() },
+    )
 }
 
 fn workspace() -> tempfile::TempDir {

@@ -71,6 +71,20 @@ impl Target {
     }
 }
 
+/// What Cargo resolves for one binary.
+pub(super) struct Graph {
+    /// The package of the binary.
+    pub root: Root,
+    /// All packages by name and version.
+    pub packages: BTreeMap<(String, String), Resolved>,
+}
+
+/// The package of a binary.
+pub(super) struct Root {
+    pub version: String,
+    pub license: Option<String>,
+}
+
 /// A package in the graph of one binary.
 pub(super) struct Resolved {
     pub license: Option<String>,
@@ -91,7 +105,7 @@ pub(super) fn resolved_graph(
     staged: &Staged,
     target: &str,
     offline: bool,
-) -> Result<BTreeMap<(String, String), Resolved>, CargoError> {
+) -> Result<Graph, CargoError> {
     let manifest = staged.manifest().display().to_string();
     let mut arguments = vec!["metadata".to_owned(), "--format-version=1".to_owned()];
     arguments.extend([format!("--filter-platform={target}"), format!("--manifest-path={manifest}")]);
@@ -112,7 +126,8 @@ pub(super) fn resolved_graph(
         let resolved = Resolved { license: package.license.clone(), used: used.contains(package.id.as_str()) };
         ((package.name.clone(), package.version.clone()), resolved)
     });
-    Ok(described.collect())
+    let root = Root { version: root.version.clone(), license: root.license.clone() };
+    Ok(Graph { root, packages: described.collect() })
 }
 
 /// Everything that is reached from `root` without passing through a dependency of tests.

@@ -30,6 +30,12 @@ use tempfile::TempDir;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LockedCargo {
+    /// Version of the binary's package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SPDX expression from its manifest, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
     /// Digest over the staged packages of the workspace ([`Staged::digest`]).
     pub sources: Digest,
     /// The compiler.
@@ -103,7 +109,7 @@ pub fn resolve(layer: &CargoLayer, target: &str, store: &Store, offline: bool) -
     let mut rows: Vec<LockedCrate> = found
         .into_iter()
         .map(|(krate, size)| {
-            let known = graph.get(&(krate.name.clone(), krate.version.clone()));
+            let known = graph.packages.get(&(krate.name.clone(), krate.version.clone()));
             LockedCrate {
                 size,
                 license: known.and_then(|package| package.license.clone()),
@@ -115,7 +121,13 @@ pub fn resolve(layer: &CargoLayer, target: &str, store: &Store, offline: bool) -
         })
         .collect();
     rows.sort();
-    Ok(LockedCargo { sources: *staged.digest(), toolchain, crates: rows })
+    Ok(LockedCargo {
+        version: Some(graph.root.version),
+        license: graph.root.license,
+        sources: *staged.digest(),
+        toolchain,
+        crates: rows,
+    })
 }
 
 /// A directory to stage packages in.

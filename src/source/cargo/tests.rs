@@ -231,7 +231,7 @@ fn unpack(entries: &[(&str, &[u8], tar::EntryType)]) -> Result<tempfile::TempDir
         used: true,
     };
     let toolchain = Toolchain { rustc: "1".to_owned(), commit: "c".to_owned(), host: "h".to_owned() };
-    let locked = LockedCargo { sources: Digest::of(b""), toolchain, crates: vec![row] };
+    let locked = LockedCargo { version: None, license: None, sources: Digest::of(b""), toolchain, crates: vec![row] };
     unpack_crates(&locked, &store, dest.path())?;
     Ok(dest)
 }
