@@ -27,12 +27,13 @@ pub fn run(dir: &Path) -> Outcome {
     for (path, text) in missing {
         write(&path, text)?;
     }
+    let shown = |name| dir.strip_prefix(".").unwrap_or(dir).join(name).display().to_string();
     let text = format!(
         "wrote {}: a recipe that boots as it stands, and explains itself\n\
          next: gapimage keygen {}, then gapimage build {}\n",
-        dir.join("recipe.toml").display(),
-        dir.join("keys").display(),
-        dir.join("recipe.toml").display()
+        shown("recipe.toml"),
+        shown("keys"),
+        shown("recipe.toml")
     );
     print(&text).map_err(failed("writing to standard output"))
 }
