@@ -165,7 +165,7 @@ mod tests {
 
     fn in_parallel(compression: Compression, mut packed: &[u8]) -> io::Result<(Vec<u8>, usize)> {
         let mut data = Vec::new();
-        compression.parallel_reader(&mut packed, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
+        compression.parallel_reader(packed, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
         Ok((data, packed.len()))
     }
 
