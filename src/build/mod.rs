@@ -231,7 +231,8 @@ fn inputs<'a>(
         name: layer.name.clone(),
         size: layer.index.size,
         digest: *digest,
-        write: Box::new(|out| layer.bytes.write(out)),
+        bulk: layer.index.bulk(),
+        fill: Box::new(|sink| layer.bytes.fill(sink)),
     });
     let images = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| pack::Image {
         info: info(request, image),
