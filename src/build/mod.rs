@@ -5,10 +5,13 @@ mod layers;
 mod opened;
 mod os_files;
 mod packages;
+mod program;
 mod starter;
+mod trials;
 mod up_to_date;
 
 pub use opened::LayerBytes;
+pub use trials::Passed;
 
 use crate::{
     boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
@@ -23,18 +26,25 @@ use crate::{
     lock::{Inputs, Lock},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
-    recipe::{Image, Recipe},
+    progress::{Begin, Stage, Work},
+    recipe::{Image, LayerKind, Recipe},
+    report::{
+        attachments::attachments,
+        origins::{Origins, Tar},
+    },
     source::http::{Client, Progress},
     store::{Location, Record, Store, StoreError},
+    trial::OFFLINE,
 };
 use gap_format::{
-    Timestamp,
+    Digest, Timestamp,
     statement::{Kind, Release, Statement},
 };
 use opened::Opened;
 use os_files::MergedFiles;
 use starter::{Parts, Starter};
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -58,8 +68,10 @@ pub struct Request<'a> {
     pub output: &'a Path,
     /// The `gapimage` program, which the sandbox runs as its helper.
     pub program: &'a Path,
-    /// Told of each step.
-    pub step: &'a dyn Fn(&str),
+    /// Told of each piece of work.
+    pub begin: Begin<'a>,
+    /// Told of what is worth knowing besides.
+    pub note: &'a dyn Fn(&str),
     /// Told of bytes fetched or laid down.
     pub progress: Progress<'a>,
 }
@@ -75,6 +87,8 @@ pub struct Built {
     pub lock: Option<Lock>,
     /// Layers that were built, and why.
     pub built: Vec<(String, String)>,
+    /// The tests of the recipe, all of which passed; none are tried when the artifact was there already.
+    pub tests: Vec<Passed>,
 }
 
 /// Why a build failed.
@@ -107,6 +121,9 @@ pub enum BuildError {
     /// A layer cannot be built.
     #[error("layer `{layer}`: {source}")]
     Layer { layer: String, source: Problem },
+    /// What must work in an image does not.
+    #[error("test `{test}`: {source}")]
+    Test { test: String, source: Problem },
     /// The layers of an image contradict each other.
     #[error("image `{image}`: {source}")]
     Merge { image: String, source: MergeError },
@@ -132,18 +149,47 @@ pub enum BuildError {
 pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     let release_key = up_to_date::key(&plan, request.trust);
+    register(request, &plan, release_key)?;
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
-        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new() });
+        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new(), tests: Vec::new() });
     }
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
+    let tests = trials::run_all(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
-    let packed = assemble(request, &plan, &opened)?;
+    let packed = assemble(request, &plan, &opened);
+    if let Err(BuildError::Pack(PackError::Damaged(name))) = &packed {
+        for layer in plan.layers.iter().filter(|layer| layer.name() == *name) {
+            request.store.discard_layer(&layer.key)?;
+        }
+    }
+    let packed = packed?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
-    Ok(Built { statement: packed.statement, up_to_date: false, lock, built })
+    Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests })
+}
+
+/// Builds what is missing and tries the tests of the recipe; packs nothing.
+///
+/// # Errors
+/// [`BuildError`]; the next build goes on from what was fetched and built.
+pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
+    let mut plan = Plan::new(request.recipe, request.lock)?;
+    plan.look(request.store)?;
+    space::check(&plan.space(request.store, request.output)?)?;
+    request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
+    layers::fetch(request, &plan)?;
+    layers::build_missing(request, &plan)?;
+    trials::run_all(request, &plan)
+}
+
+/// Keeps what the build needs from being collected as garbage, however long ago it was last used.
+fn register(request: &Request<'_>, plan: &Plan<'_>, release_key: gap_format::Digest) -> Result<(), BuildError> {
+    let mut roots = plan.roots();
+    roots.caches.insert(release_key);
+    Ok(request.store.register(&Lock::path_for(&request.recipe.path), roots)?)
 }
 
 /// Merges the images, makes the boot image and packs everything.
@@ -154,10 +200,13 @@ fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result
     });
     let merged: Vec<Merged> = merged.collect::<Result<_, _>>()?;
     let starter = starter(request, plan, opened, &merged)?;
-    (request.step)("assembling the artifact");
+    let in_images = plan.in_images();
+    let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
+    (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
+    let origins = origins(request, plan, opened)?;
     let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
     loop {
-        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known)?;
+        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known, &origins)?;
         match pack::pack(&inputs, request.output, request.progress) {
             // Now that all digests are known, the second of two equal layers is left out.
             Err(PackError::SameLayers(layers)) if known.iter().any(Option::is_none) => {
@@ -174,7 +223,8 @@ fn inputs<'a>(
     opened: &'a [Opened],
     merged: &'a [Merged],
     starter: Option<&'a Starter>,
-    known: &[Option<gap_format::Digest>],
+    known: &[Option<Digest>],
+    origins: &'a Origins<'a>,
 ) -> Result<pack::Inputs<'a>, BuildError> {
     let used = plan.in_images();
     let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, digest)| pack::Layer {
@@ -194,7 +244,30 @@ fn inputs<'a>(
             size: starter.esp_size(),
             make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
         });
-    Ok(pack::Inputs { release: release(request)?, layers: layers.collect(), images: images.collect(), merged, boot })
+    Ok(pack::Inputs {
+        release: origins.release.clone(),
+        layers: layers.collect(),
+        images: images.collect(),
+        merged,
+        boot,
+        attachments: attachments(origins),
+    })
+}
+
+/// What the documents about the release are made from.
+fn origins<'a>(request: &'a Request<'_>, plan: &'a Plan<'_>, opened: &[Opened]) -> Result<Origins<'a>, BuildError> {
+    let used = plan.in_images();
+    let tar = |number: &usize| {
+        let (opened, planned) = (opened.get(*number)?, plan.layers.get(*number)?);
+        Some(Tar { name: opened.name.clone(), number: used.binary_search(number).ok()?, locked: planned.locked })
+    };
+    Ok(Origins {
+        recipe: request.recipe,
+        lock: request.lock,
+        release: release(request)?,
+        trust: Digest::of(request.trust),
+        images: plan.images.iter().map(|layers| layers.iter().filter_map(tar).collect()).collect(),
+    })
 }
 
 fn release(request: &Request<'_>) -> Result<Release, BuildError> {
@@ -224,7 +297,7 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         architecture: request.recipe.appliance.arch.name().to_owned(),
         run: RunSettings {
             user: config.user.clone().unwrap_or_default(),
-            env: config.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: variables(request.recipe, image),
             entrypoint: config.entrypoint.clone(),
             cmd: config.cmd.clone(),
             working_dir: config.workdir.clone().unwrap_or_default(),
@@ -232,6 +305,22 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         },
         ..ImageInfo::default()
     }
+}
+
+/// The variables of an image: its own, and with Python packages, models or data sets those that keep programs offline.
+fn variables(recipe: &Recipe, image: &Image) -> Vec<String> {
+    let is_online = |name: &String| {
+        matches!(
+            recipe.layer(name).map(|layer| &layer.kind),
+            Some(LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_))
+        )
+    };
+    let mut variables: BTreeMap<&str, &str> = BTreeMap::new();
+    if image.layers.iter().any(is_online) {
+        variables.extend(OFFLINE);
+    }
+    variables.extend(image.config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn starter(
@@ -243,21 +332,21 @@ fn starter(
     let Some(boot) = &request.recipe.boot else { return Ok(None) };
     let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
     let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
-    (request.step)("making the boot image");
-    let tool = |name: &str| -> Result<(Merged, usize), BuildError> {
-        let number = plan.number_of(name, &[]).ok_or_else(|| PlanError::NotLocked(name.to_owned()))?;
-        let indexes: Vec<&LayerIndex> = opened.get(number).map(|layer| &layer.index).into_iter().collect();
+    (request.begin)(&Work::whole(Stage::Build, "making the boot image"));
+    let tool = |name: &str| -> Result<(Merged, Vec<usize>), BuildError> {
+        let numbers = plan.numbers_of(name, &[]);
+        let indexes: Vec<&LayerIndex> = numbers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();
         let merged = merge(&indexes).map_err(|source| BuildError::Merge { image: name.to_owned(), source })?;
-        Ok((merged, number))
+        Ok((merged, numbers))
     };
     let (stub, init) = (tool(&boot.stub)?, tool(&boot.init)?);
     let reader = |number: &usize| opened.get(*number).map(|layer| layer.bytes.reader());
-    let files = |(merged, number)| MergedFiles::new(merged, reader(number).into_iter().collect());
+    let files = |merged, numbers: &[usize]| MergedFiles::new(merged, numbers.iter().filter_map(reader).collect());
     let parts = Parts {
         recipe: request.recipe,
-        stub: files((&stub.0, &stub.1)),
-        init: files((&init.0, &init.1)),
-        os: MergedFiles::new(os, layers.iter().filter_map(reader).collect()),
+        stub: files(&stub.0, &stub.1),
+        init: files(&init.0, &init.1),
+        os: files(os, layers),
         trust: request.trust,
         source_date: request.lock.source_date(),
     };
@@ -275,7 +364,7 @@ fn settle(
     let mut lock = request.lock.clone();
     for (&number, made) in plan.in_images().iter().zip(&packed.layers) {
         let (Some(planned), Some(opened)) = (plan.layers.get(number), opened.get(number)) else { continue };
-        if !matches!(planned.locked.inputs, Inputs::Files(_)) {
+        if planned.tree.is_none() {
             continue;
         }
         let location = Location::new(request.output, made.offset).map_err(failed)?;
@@ -283,7 +372,9 @@ fn settle(
         let record = Record { digest: made.digest, size, verity_root: made.root, location };
         request.store.put_record(&planned.key, &record)?;
         planned.ingredients.remember(request.store, &planned.identity)?;
-        lock.set_files(planned.locked, made.digest, size);
+        if matches!(planned.locked.inputs, Inputs::Files(_)) {
+            lock.set_files(planned.locked, made.digest, size);
+        }
     }
     Ok((lock != *request.lock).then_some(lock))
 }

@@ -13,7 +13,7 @@ use std::{fs::File, io};
 
 /// A layer whose bytes can be had.
 pub struct Opened<'p> {
-    /// Its name in the recipe.
+    /// Its name ([`crate::plan::PlannedLayer::name`]).
     pub name: String,
     /// What it holds.
     pub index: LayerIndex,
@@ -32,7 +32,7 @@ pub enum LayerBytes<'p> {
         /// How many there are.
         size: u64,
     },
-    /// Files beside the recipe, laid out as a tar.
+    /// Files where they lie, laid out as a tar.
     Streamed(&'p TarPlan),
 }
 
@@ -65,15 +65,21 @@ static NOTHING: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(Vec::new
 /// [`BuildError`] if one vanished from the store meanwhile, or is damaged there.
 pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Opened<'p>>, BuildError> {
     let opened = plan.layers.iter().map(|planned| {
-        let name = planned.place.layer.name.clone();
+        let name = planned.name();
         if let State::Streamed { tar, .. } = &planned.state {
             return Ok(Opened { name, index: tar.index(), digest: None, bytes: LayerBytes::Streamed(tar) });
         }
         let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
         let size = found.record.size;
         let slice = Slice::new(found.file, found.offset, size);
-        let index = read_index(&slice, size)
-            .map_err(|source| BuildError::Layer { layer: name.clone(), source: Box::new(source) })?;
+        let index = match read_index(&slice, size) {
+            Ok(index) => index,
+            Err(source) => {
+                // Then the next build makes it anew.
+                request.store.discard_layer(&planned.key)?;
+                return Err(BuildError::Layer { layer: name, source: Box::new(source) });
+            }
+        };
         Ok(Opened { name, index, digest: Some(found.record.digest), bytes: LayerBytes::Stored { slice, size } })
     });
     opened.collect()

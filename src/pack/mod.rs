@@ -1,11 +1,14 @@
 //! Assembling the artifact: every blob goes to its place in one pass, everything else follows from the digests.
 
+mod attachments;
 mod chunk;
 mod documents;
+mod draft;
 pub mod ingest;
 pub mod output;
 mod slots;
 
+pub use attachments::{Attachment, Digests, MakeDocument, Subject};
 pub use documents::Image;
 
 use crate::{
@@ -16,7 +19,9 @@ use crate::{
     },
     layer::sink::Sink,
 };
+use attachments::Attached;
 use documents::{Covered, Documents};
+use draft::Draft;
 use gap_format::{
     Digest, ReadAt, Slice, WriteAt,
     statement::{Release, Statement},
@@ -47,6 +52,8 @@ pub struct Inputs<'a> {
     pub merged: &'a [Merged],
     /// The boot partition, if an image boots.
     pub boot: Option<Boot<'a>>,
+    /// Documents about what is in the artifact.
+    pub attachments: Vec<Attachment<'a>>,
 }
 
 /// Streams the bytes of a layer.
@@ -143,7 +150,7 @@ pub enum PackError {
         source: io::Error,
     },
     /// A layer from the store is not what its record says.
-    #[error("layer `{0}` is damaged in the store; run `gapimage store gc --keep-days 0` and build again")]
+    #[error("layer `{0}` was damaged in the store and is no longer used; run the same command again")]
     Damaged(String),
     /// Two layers turned out to hold the same bytes; lay them again with these digests known.
     #[error("two layers turned out to be the same")]
@@ -153,7 +160,7 @@ pub enum PackError {
     Boot(String),
 }
 
-/// Assembles the artifact at `output`: temporary file beside it → fsync → rename. `progress` is told of bytes laid down.
+/// Assembles the artifact at `output`: draft beside it → fsync → rename. `progress` is told of bytes laid down.
 ///
 /// # Errors
 /// [`PackError`]; nothing is left behind then, and what was at `output` before is untouched.
@@ -166,19 +173,14 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
     let plan = ArtifactPlan::new(inputs.boot.is_some(), slots.index_len, slots.manifest_len, &slots.plans())?;
     let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |doing| move |source| PackError::Output { doing, path: output.to_owned(), source };
-    let file = tempfile::Builder::new().prefix(".gapimage-").suffix(".partial").permissions(mode()).tempfile_in(dir);
-    let file = file.map_err(failed("making a file for"))?;
-    reserve(file.as_file(), plan.total(), output)?;
-    let out = Output::new(file.as_file());
+    let draft = Draft::new_in(dir).map_err(failed("making a file for"))?;
+    reserve(draft.file(), plan.total(), output)?;
+    let out = Output::new(draft.file());
     let packed = Laying { inputs, slots, plan, out: &out, progress, done: Vec::new() }.run(&plans)?;
-    file.as_file().sync_all().map_err(failed("writing"))?;
-    file.persist(output).map_err(|error| failed("naming")(error.error))?;
+    draft.file().sync_all().map_err(failed("writing"))?;
+    draft.persist(output).map_err(failed("naming"))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
     Ok(packed)
-}
-
-fn mode() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
 /// Takes the whole length at once, so that a full disk shows before the work is done.
@@ -217,7 +219,8 @@ impl Laying<'_> {
         for (number, plan) in plans.iter().enumerate() {
             self.lay_metadata(number, plan)?;
         }
-        let documents = Documents::new(self.inputs, &self.covered()?)?;
+        let covered = self.covered()?;
+        let documents = Documents::new(self.inputs, &covered)?;
         for (slot, bytes) in self.slots.documents(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
@@ -230,7 +233,11 @@ impl Laying<'_> {
         if let Some((slot, bytes)) = self.slots.boot_manifest(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
-        let index = documents.index();
+        let attached = Attached::new(self.inputs, &documents, &covered);
+        for (slot, bytes) in self.slots.attached(&attached) {
+            self.lay_bytes(slot, bytes)?;
+        }
+        let index = documents.index(&attached);
         let manifest = documents.docker()?;
         let blobs =
             self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
@@ -306,6 +313,9 @@ impl Laying<'_> {
     }
 
     fn lay_bytes(&mut self, slot: usize, bytes: &[u8]) -> Result<(), PackError> {
+        if bytes.len() as u64 != self.slots.size(slot) {
+            return Err(WriteError::NotAsPlanned { what: "a document" }.into());
+        }
         let failed = |source| PackError::Blob { what: "a document".to_owned(), source };
         self.out.file().write_all_at(bytes, self.offset(slot)).map_err(failed)?;
         self.set(slot, BlobDigests { digest: Digest::of(bytes), root: None });

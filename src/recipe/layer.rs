@@ -1,5 +1,6 @@
 //! What a layer can be made of.
 
+use super::{DatasetLayer, ModelLayer, RunLayer, WheelsLayer};
 use crate::layer::tree::TreePath;
 use std::{fmt, path::PathBuf};
 
@@ -14,7 +15,7 @@ pub struct Layer {
     pub line: usize,
 }
 
-/// The kinds of layers; a recipe chooses one by the key of the same name.
+/// The kinds of layers; a recipe chooses one by the key of the same name, or by a section of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerKind {
     /// Packages of a Debian archive.
@@ -23,6 +24,14 @@ pub enum LayerKind {
     Cargo(CargoLayer),
     /// Files from beside the recipe.
     Files(FilesLayer),
+    /// Packages of a Python index, installed into the image's Python.
+    Wheels(WheelsLayer),
+    /// What a program makes.
+    Run(RunLayer),
+    /// A model: `[model.NAME]`, as the layer `model/NAME`.
+    Model(ModelLayer),
+    /// A data set: `[dataset.NAME]`, as the layer `dataset/NAME`.
+    Dataset(DatasetLayer),
 }
 
 impl LayerKind {
@@ -32,6 +41,10 @@ impl LayerKind {
             Self::Debian(_) => "debian",
             Self::Cargo(_) => "cargo",
             Self::Files(_) => "files",
+            Self::Wheels(_) => "wheels",
+            Self::Run(_) => "run",
+            Self::Model(_) => "model",
+            Self::Dataset(_) => "dataset",
         }
     }
 }
@@ -79,8 +92,8 @@ impl fmt::Display for PackageRequest {
 /// A binary of a Cargo workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CargoLayer {
-    /// Directory of the workspace.
-    pub workspace: PathBuf,
+    /// Where the workspace is.
+    pub workspace: Workspace,
     /// Package of the workspace.
     pub package: String,
     /// Binary of the package.
@@ -93,6 +106,29 @@ pub struct CargoLayer {
     pub features: Vec<String>,
     /// The layer in whose tree compiler, linker and C library are found.
     pub build_root: String,
+}
+
+/// Where a Cargo workspace is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workspace {
+    /// A directory on this machine.
+    Directory(PathBuf),
+    /// The programs of the appliance itself (gap-init and gapd), whose sources are part of gapimage.
+    Builtin,
+}
+
+impl Workspace {
+    /// What recipes say for [`Workspace::Builtin`].
+    pub const BUILTIN: &'static str = "builtin";
+}
+
+impl fmt::Display for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Builtin => f.write_str(Self::BUILTIN),
+        }
+    }
 }
 
 /// Files from beside the recipe.

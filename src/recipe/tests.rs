@@ -133,7 +133,10 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
 
 #[test]
 fn wrong_types_are_refused_where_they_stand() {
-    assert_eq!(spoilt("serial = 3", "serial = \"3\""), "5:10: `serial` should be an integer, but this is a string | -");
+    assert_eq!(
+        spoilt("serial = 3", "serial = \"3\""),
+        "5:10: `serial` should be an integer, but this is a string | take the quotes away"
+    );
     assert_eq!(
         spoilt("version = \"0.1.0\"", "version = 0.1"),
         "4:11: `version` should be a string, but this is a number with a fraction | put it in quotes"
@@ -287,6 +290,46 @@ fn a_definition_s_mistakes_point_at_the_right_file() {
 }
 
 #[test]
+fn what_is_built_in_needs_no_file() {
+    let recipe = with_definition("use = \"builtin:debian\"\npackages = [\"python3\"]", "").unwrap();
+    let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
+    assert!(base.configure && base.packages.iter().any(|package| package.name == "python3"));
+    let problem = |layer: &str| only_problem(&with_definition(layer, "").unwrap_err());
+    assert_eq!(
+        problem("use = \"builtin:debain\""),
+        "9:7: gapimage has no definition `debain` | did you mean `debian`?"
+    );
+    for path in ["builtin:../layers/debian", "builtin:/etc/passwd", "builtin:", "builtin:debian.toml"] {
+        assert!(problem(&format!("use = \"{path}\"")).contains("gapimage has no definition"), "{path}");
+    }
+    assert!(problem("use = \"builtin:debian\"\nsuit = \"x\"").ends_with("did you mean `suite`?"));
+
+    let text = GOOD.replace("workspace = \"..\"", "workspace = \"builtin\"");
+    let LayerKind::Cargo(init) = &load(&text).unwrap().layers["init"].kind.clone() else { panic!("not cargo") };
+    assert_eq!(init.workspace, Workspace::Builtin);
+    let LayerKind::Cargo(init) =
+        &load(&text.replace("\"builtin\"", "\"./builtin\"")).unwrap().layers["init"].kind.clone()
+    else {
+        panic!("not cargo")
+    };
+    assert!(matches!(&init.workspace, Workspace::Directory(path) if path.ends_with("builtin")));
+}
+
+#[test]
+fn every_builtin_definition_stands_on_its_own() {
+    for name in crate::builtin::definitions() {
+        let recipe = with_definition(&format!("use = \"builtin:{name}\""), "");
+        let recipe = recipe.unwrap_or_else(|error| panic!("{name}: {:?}", miette::Report::new(error)));
+        match &recipe.layers["base"].kind {
+            LayerKind::Debian(debian) => assert_eq!(debian.keyring, None, "{name}"),
+            LayerKind::Cargo(cargo) => assert_eq!(cargo.workspace, Workspace::Builtin, "{name}"),
+            LayerKind::Files(_) => panic!("{name} takes files from beside itself"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
 fn the_recipes_and_definitions_of_this_repository_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(root.join("recipes")).unwrap() {
@@ -299,4 +342,35 @@ fn the_recipes_and_definitions_of_this_repository_are_good() {
     let recipe = with_definition("use = \"debian.toml\"\npackages = [\"python3\"]", &definition).unwrap();
     let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
     assert!(base.configure && base.essential && base.packages.iter().any(|package| package.name == "python3"));
+}
+
+/// `GOOD` with this line after the layers of the image `tools`, and these sections at its end.
+fn carrying(line: &str, sections: &str) -> String {
+    GOOD.replace("layers = [\"kernel\", \"extra\"]\n", &format!("layers = [\"kernel\", \"extra\"]\n{line}\n"))
+        + sections
+}
+
+#[test]
+fn models_and_data_sets_are_images_of_their_own_and_lie_in_those_that_name_them() {
+    let sections = "[model.bert]\nhub = \"org/bert\"\n[dataset.tickets]\npath = \"tickets\"\n";
+    let recipe = load(&carrying("models = [\"bert\"]\ndatasets = [\"tickets\"]", sections)).unwrap();
+    let images = recipe.images.iter().map(|image| (image.name.as_str(), image.kind, image.layers.join(" ")));
+    let expected = [
+        ("os", ImageKind::System, "base kernel agent extra"),
+        ("tools", ImageKind::System, "kernel extra model/bert dataset/tickets"),
+        ("bert", ImageKind::Model, "model/bert"),
+        ("tickets", ImageKind::Dataset, "dataset/tickets"),
+    ];
+    let expected = expected.map(|(name, kind, layers)| (name, kind, layers.to_owned()));
+    assert_eq!(images.collect::<Vec<_>>(), expected);
+    assert_eq!(recipe.placed_layers().len(), 10);
+}
+
+#[test]
+fn a_model_that_is_not_there_and_a_name_used_twice_are_named() {
+    let text = carrying("models = [\"brt\"]", "[model.bert]\nhub = \"org/bert\"\n[dataset.tools]\npath = \"x\"\n");
+    let shown = format!("{:?}", load(&text).unwrap_err());
+    for expected in ["there is no model `brt`", "did you mean `bert`?", "there is an image `tools` already"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
 }

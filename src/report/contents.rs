@@ -145,6 +145,28 @@ pub enum ContentsError {
         /// What it holds instead.
         hint: String,
     },
+    /// No document goes by this name, or several do.
+    #[error("`{}` holds {found} document `{wanted}`; {hint}", path.display())]
+    NoDocument {
+        /// The file.
+        path: PathBuf,
+        /// `no`, or `more than one`.
+        found: &'static str,
+        /// The name asked for, escaped.
+        wanted: String,
+        /// What it holds.
+        hint: String,
+    },
+    /// The configuration of an image is no OCI configuration.
+    #[error("the configuration of the image `{image}` in `{}` cannot be read: {source}", path.display())]
+    Configuration {
+        /// The artifact.
+        path: PathBuf,
+        /// The image, escaped.
+        image: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The bytes of a file cannot be read.
     #[error("cannot read a file's bytes in `{}`: {source}", path.display())]
     Read {
@@ -180,6 +202,19 @@ impl Contents {
     /// The images in the order of the index.
     pub fn images(&self) -> &[Image] {
         &self.images
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A blob of at most `max` bytes, whose digest is right.
+    ///
+    /// # Errors
+    /// [`ContentsError::Head`] if it is not there, longer or damaged.
+    pub(super) fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, ContentsError> {
+        self.release.read_blob(&self.file, digest, max).map_err(|source| self.head(source))
     }
 
     /// The EFI system partition of a disk.
@@ -228,7 +263,7 @@ impl Contents {
         Slice::new(&self.file, layer.blob.offset, layer.blob.size)
     }
 
-    fn index(&self, layer: &Layer, indexes: &mut Indexes) -> Result<Rc<LayerIndex>, ContentsError> {
+    pub(super) fn index(&self, layer: &Layer, indexes: &mut Indexes) -> Result<Rc<LayerIndex>, ContentsError> {
         if let Some(known) = indexes.get(&layer.blob.digest) {
             return Ok(Rc::clone(known));
         }
@@ -240,6 +275,22 @@ impl Contents {
         let index = Rc::new(index);
         indexes.insert(layer.blob.digest, Rc::clone(&index));
         Ok(index)
+    }
+
+    /// The artifact once more, for contents that outlive this.
+    pub(super) fn reopened(&self) -> Result<File, ContentsError> {
+        File::open(&self.path).map_err(|source| ContentsError::Open { path: self.path.clone(), source })
+    }
+
+    /// The configuration document of an image.
+    pub(super) fn configuration(&self, image: &Image) -> Result<Vec<u8>, ContentsError> {
+        let config = self.manifest(&image.digest)?.config;
+        self.release.read_blob(&self.file, &config.digest, MAX_MANIFEST).map_err(|source| self.head(source))
+    }
+
+    /// The error that a document of an image is not what it should be.
+    pub(super) fn malformed(&self, image: &Image, source: serde_json::Error) -> ContentsError {
+        ContentsError::Configuration { path: self.path.clone(), image: escaped(&image.name), source }
     }
 
     fn find_images(&self) -> Result<Vec<Image>, ContentsError> {
@@ -279,8 +330,8 @@ impl Contents {
         Ok(self.manifest(&entry.digest)?.annotations.get(annotation::BOOT_OS).and_then(|digest| digest.parse().ok()))
     }
 
-    fn manifest(&self, digest: &Digest) -> Result<Manifest, ContentsError> {
-        let bytes = self.release.read_blob(&self.file, digest, MAX_MANIFEST).map_err(|source| self.head(source))?;
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Manifest, ContentsError> {
+        let bytes = self.read_blob(digest, MAX_MANIFEST)?;
         Manifest::parse(&bytes).map_err(|source| ContentsError::Manifest {
             path: self.path.clone(),
             digest: *digest,
@@ -299,7 +350,7 @@ impl Contents {
         Ok(Blob { digest: member.digest, size: member.size, offset: member.offset, verity: member.verity })
     }
 
-    fn head(&self, source: VerifyError) -> ContentsError {
+    pub(super) fn head(&self, source: VerifyError) -> ContentsError {
         ContentsError::Head { path: self.path.clone(), source: Box::new(source) }
     }
 }

@@ -67,6 +67,7 @@ impl Sample {
             images: vec![Image { info, layers: (0..layers.len()).collect() }],
             merged: &merged,
             boot: None,
+            attachments: Vec::new(),
         };
         let path = self.path().join(name);
         pack(&inputs, &path, &|_| ()).unwrap();

@@ -1,16 +1,22 @@
 //! From TOML values to the types of a recipe.
 
+mod dataset;
 mod layer;
+mod model;
+mod run;
+mod trial;
+mod wheels;
 
 use super::{
-    Appliance, Arch, Boot, Image, ImageConfig, Recipe, RecipeErrors, check,
+    Appliance, Arch, Boot, Image, ImageConfig, ImageKind, Layer, LayerKind, Recipe, RecipeErrors, check, definition,
     name::{self, Rule},
     problem::{At, Problems, SourceFile, suggestion},
     section::{Placed, Section},
     value::{Kind, Value, parse},
 };
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Read},
     path::Path,
@@ -18,6 +24,9 @@ use std::{
 };
 use toml::value::Datetime;
 
+/// What the names of the layers begin with that models and data sets make; no other layer has a `/` in its name.
+pub(super) const MODELS: &str = "model/";
+pub(super) const DATASETS: &str = "dataset/";
 /// Longest recipe or definition accepted, in bytes.
 const MAX_LEN: u64 = 1024 * 1024;
 
@@ -31,7 +40,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe, RecipeErrors> {
 pub(super) fn decode(file: &Arc<SourceFile>) -> Result<Recipe, RecipeErrors> {
     let problems = Problems::default();
     let recipe = parse(file, &problems).and_then(|root| {
-        let draft = recipe(&file.path, &root, &problems)?;
+        let draft = recipe(file, &root, &problems)?;
         check::check(&draft, &problems);
         Some(draft.recipe)
     });
@@ -68,11 +77,11 @@ pub(super) struct Draft {
 pub(super) struct Mention {
     pub layer: String,
     pub at: At,
-    /// The layer that names it as its build root, if a layer does.
+    /// The layer that is built on it, if a layer names it for that.
     pub by_layer: Option<String>,
 }
 
-fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
+fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft> {
     let mut top = Section::open("the recipe", root, problems)?;
     let appliance = match top.any("appliance") {
         Some(value) => appliance(value, problems),
@@ -84,11 +93,14 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     };
     let mut draft = Draft {
         recipe: Recipe {
-            path: path.to_owned(),
+            path: file.path.clone(),
             appliance: appliance.unwrap_or_else(placeholder),
             images: Vec::new(),
             boot: None,
             layers: BTreeMap::new(),
+            digest: Digest::of(file.text().as_bytes()),
+            definitions: BTreeSet::new(),
+            tests: Vec::new(),
         },
         layers: BTreeMap::new(),
         mentions: Vec::new(),
@@ -108,9 +120,22 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
         if checked(&format!("the layer name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
-            let layer = layer::layer(key.value, key.at, value, &defaults, &mut draft.mentions, problems);
+            let body = definition::expand(key.value, value, &mut draft.recipe.definitions, problems);
+            let layer =
+                body.and_then(|body| layer::layer(key.value, key.at, &body, &defaults, &mut draft.mentions, problems));
             draft.recipe.layers.extend(layer.map(|layer| (key.value.to_owned(), layer)));
         }
+    }
+    for (key, value) in tables(&mut top, "model", problems) {
+        let decoded = model::model(key.value, value, problems).map(LayerKind::Model);
+        carried(ImageKind::Model, &key, decoded, &mut draft, problems);
+    }
+    for (key, value) in tables(&mut top, "dataset", problems) {
+        let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
+        carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
+    }
+    if let Some(value) = top.any("test") {
+        draft.recipe.tests = trial::tests(value, &draft.recipe.images, &mut draft.mentions, problems);
     }
     if let Some(value) = top.any("boot") {
         draft.boot = Some(value.at.clone());
@@ -118,6 +143,50 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     }
     top.finish();
     Some(draft)
+}
+
+/// Adds a model or a data set: a layer, and an image of that layer alone.
+fn carried(
+    kind: ImageKind,
+    key: &Placed<'_, &str>,
+    decoded: Option<LayerKind>,
+    draft: &mut Draft,
+    problems: &Problems,
+) {
+    let name = key.value;
+    let (what, layer) = match kind {
+        ImageKind::Dataset => ("data set", format!("{DATASETS}{name}")),
+        ImageKind::Model | ImageKind::System => ("model", format!("{MODELS}{name}")),
+    };
+    draft.layers.insert(layer.clone(), key.at.clone());
+    if checked(&format!("the {what} name `{name}`"), name, key.at, name::oci_name, problems).is_none() {
+        return;
+    }
+    if draft.recipe.images.iter().any(|image| image.name == name) {
+        let help = "models, data sets and images share one list of names in the artifact";
+        problems.add_with_help(key.at, format!("there is an image `{name}` already"), help);
+    }
+    let image =
+        Image { name: name.to_owned(), kind, boot: false, layers: vec![layer.clone()], config: ImageConfig::default() };
+    draft.recipe.images.push(image);
+    draft.mentions.push(Mention { layer: layer.clone(), at: key.at.clone(), by_layer: None });
+    let line = key.at.line_column().0;
+    draft.recipe.layers.extend(decoded.map(|kind| (layer.clone(), Layer { name: layer, kind, line })));
+}
+
+/// The layers of the models and data sets that `models` and `datasets` name, each once.
+fn carried_layers(section: &mut Section<'_>, by_layer: &Option<String>, mentions: &mut Vec<Mention>) -> Vec<String> {
+    let mut layers = Vec::new();
+    for (key, prefix) in [("models", MODELS), ("datasets", DATASETS)] {
+        for member in section.strings(key) {
+            let layer = format!("{prefix}{}", member.value);
+            mentions.push(Mention { layer: layer.clone(), at: member.at.clone(), by_layer: by_layer.clone() });
+            if !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+    }
+    layers
 }
 
 /// Stands in for an appliance that could not be decoded, so that the rest can still be checked; never returned.
@@ -258,13 +327,14 @@ fn image(
         layers.push(layer.value.to_owned());
         mentions.push(Mention { layer: layer.value.to_owned(), at: layer.at.clone(), by_layer: None });
     }
+    layers.extend(carried_layers(&mut section, &None, mentions));
     let boot = section.boolean("boot", false);
     if boot && let Some(value) = section.any("boot") {
         boots.push(value.at.clone());
     }
     let config = section.any("config").and_then(|value| image_config(image, value, problems)).unwrap_or_default();
     section.finish();
-    Some(Image { name: image.to_owned(), boot, layers, config })
+    Some(Image { name: image.to_owned(), kind: ImageKind::System, boot, layers, config })
 }
 
 fn image_config(image: &str, value: &Value, problems: &Problems) -> Option<ImageConfig> {
