@@ -234,16 +234,19 @@ def bench_boot(work):
     run(GAPIMAGE, "build", ROOT / "recipes/quickstart.toml", "-o", work / "quick.gap", "--trust", keys / "trust.toml",
         "--store", store)
     run(GAPIMAGE, "sign", work / "quick.gap", "--key", keys / "release.key")
-    ratios, ours, kernels = [], [], []
+    kernels, reached, listening = [], [], []
     for _ in range(3):
         text = run(GAPIMAGE, "boot", work / "quick.gap", "--trust", keys / "trust.toml", "--check",
                    stdout=subprocess.PIPE).stdout
         stages = {stage["name"]: stage["ended_ms"] for stage in json.loads(text)["stages"]}
-        first, healthy = min(stages.values()), max(stages.values())
-        kernels.append(first), ours.append(healthy - first), ratios.append((healthy - first) / first)
-    yield ("kernel start to API healthy, minus kernel start to its first userspace",
-           f"{statistics.median(ours) / 1000:.2f} s", f"the kernel's own start: {statistics.median(kernels) / 1000:.2f} s",
-           f"{statistics.median(ratios):.2f}×", "1× · 0.3×")
+        first = min(stages.values())
+        kernels.append(first), reached.append(max(stages.values()) - first)
+        listening.append(stages["API healthy"] - first)
+    what = "kernel start to API healthy, minus kernel start to its first userspace"
+    for name, ours, target in ((what, reached, "1× · 0.3×"), ("the same, until it listens on loopback", listening, "–")):
+        ratio = statistics.median(ms / kernel for ms, kernel in zip(ours, kernels))
+        yield (name, f"{statistics.median(ours) / 1000:.2f} s",
+               f"the kernel's own start: {statistics.median(kernels) / 1000:.2f} s", f"{ratio:.2f}×", target)
 
 
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot}
