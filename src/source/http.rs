@@ -2,8 +2,10 @@
 
 mod part;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use gap_format::Digest;
 use part::Part;
+use percent_encoding::percent_decode_str;
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
@@ -13,9 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 use ureq::{
-    Agent, Timeout,
-    tls::{RootCerts, TlsConfig},
+    Agent, Proxy, Timeout,
+    config::RedirectAuthHeaders,
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
+use url::Url;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -123,6 +127,14 @@ pub enum HttpError {
         /// What the system said.
         source: io::Error,
     },
+    /// The user's certificates or proxy cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    Route {
+        /// Which.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is no mirror to ask.
     #[error("no mirror is known for `{0}`")]
     NoMirror(String),
@@ -162,6 +174,26 @@ pub struct Download {
     pub sha256: Digest,
 }
 
+/// Which bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// So many from this position on.
+    From(u64, u64),
+    /// The last ones.
+    Last(u64),
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Position of its first byte.
+    pub start: u64,
+    /// Its bytes.
+    pub data: Vec<u8>,
+    /// Length of the whole file.
+    pub total: u64,
+}
+
 /// Told how many more bytes are there, be they new or left by an earlier attempt; called from several
 /// threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
@@ -176,6 +208,26 @@ pub struct Client {
 impl Client {
     /// A client with connections of its own, trusting the certificates that the system trusts.
     pub fn new(settings: Settings) -> Self {
+        Self::build(settings, RootCerts::PlatformVerifier, None)
+    }
+
+    /// A client like this one that trusts only the certificates in the file `cert` (PEM), and goes through `proxy`.
+    ///
+    /// # Errors
+    /// [`HttpError::Route`] if one of them cannot be used.
+    pub fn with_route(&self, cert: Option<&Path>, proxy: Option<&str>) -> Result<Self, HttpError> {
+        let roots = match cert {
+            None => RootCerts::PlatformVerifier,
+            Some(path) => RootCerts::new_with_certs(&certificates(path)?),
+        };
+        let proxy = proxy.map(Proxy::new).transpose().map_err(|error| HttpError::Route {
+            what: "the proxy of the user's settings".to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self::build(self.settings.clone(), roots, proxy))
+    }
+
+    fn build(settings: Settings, roots: RootCerts, proxy: Option<Proxy>) -> Self {
         let config = Agent::config_builder()
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
@@ -186,8 +238,12 @@ impl Client {
             .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
             // Digests are those of the files themselves.
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .build();
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost);
+        let config = match proxy {
+            None => config.build(),
+            proxy => config.proxy(proxy).build(),
+        };
         Self { agent: config.new_agent(), settings }
     }
 
@@ -196,16 +252,17 @@ impl Client {
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLarge`] past `max` bytes.
     pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
+        self.get_accepting(url, None, max)
+    }
+
+    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110).
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut data = Vec::new();
-            let mut body = self.open(url, 0)?;
-            self.pump(url, &mut body.reader, |chunk| {
-                if data.len() as u64 + chunk.len() as u64 > max {
-                    return Err(HttpError::TooLarge { url: shown(url), limit: max });
-                }
-                data.extend_from_slice(chunk);
-                Ok(())
-            })?;
+            let mut body = self.open(url, 0, accept)?;
+            let data = self.read_body(url, &mut body, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
                     Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
@@ -213,6 +270,60 @@ impl Client {
                 _ => Ok(data),
             }
         })
+    }
+
+    /// Fetches a piece of a file; `None` if the server only gives whole files.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn piece(&self, url: &str, span: Span) -> Result<Option<Piece>, HttpError> {
+        let (range, max) = match span {
+            Span::From(start, len) => (format!("bytes={start}-{}", start.saturating_add(len.max(1)) - 1), len),
+            Span::Last(len) => (format!("bytes=-{len}"), len),
+        };
+        self.persist(|| {
+            if let Some(path) = url.strip_prefix("file://") {
+                return file_piece(path, span).map(Some);
+            }
+            let response = self.request(url, Some(&range), None)?;
+            let status = response.status().as_u16();
+            let shape = response.headers().get("content-range").and_then(|value| content_range(value.to_str().ok()?));
+            let (start, total) = match (status, shape) {
+                (206, Some(shape)) => shape,
+                (200, _) | (206, None) => return Ok(None),
+                _ => return Err(HttpError::Status { url: shown(url), status }),
+            };
+            let mut body = Body { reader: Box::new(response.into_body().into_reader()), start, length: None };
+            let data = self.read_body(url, &mut body, max)?;
+            let expected = max.min(total.saturating_sub(start));
+            match data.len() as u64 == expected {
+                true => Ok(Some(Piece { start, data, total })),
+                false => Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected }),
+            }
+        })
+    }
+
+    /// The length of a file that the server only gives whole.
+    ///
+    /// # Errors
+    /// [`HttpError`]; [`HttpError::Unreachable`] if the server does not say.
+    pub fn length(&self, url: &str) -> Result<u64, HttpError> {
+        self.persist(|| {
+            let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
+            self.open(url, 0, None)?.length.ok_or_else(unknown)
+        })
+    }
+
+    fn read_body(&self, url: &str, body: &mut Body, max: u64) -> Result<Vec<u8>, HttpError> {
+        let mut data = Vec::new();
+        self.pump(url, &mut body.reader, |chunk| {
+            if data.len() as u64 + chunk.len() as u64 > max {
+                return Err(HttpError::TooLarge { url: shown(url), limit: max });
+            }
+            data.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(data)
     }
 
     /// Fetches a file into `directory`, under the hexadecimal digits of its digest. What is there
@@ -312,7 +423,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.open(url, part.len)?;
+        let mut body = self.open(url, part.len, None)?;
         if body.start != part.len {
             part.restart()?;
         }
@@ -386,18 +497,12 @@ impl Client {
         }
     }
 
-    fn open(&self, url: &str, start: u64) -> Result<Body, HttpError> {
+    fn open(&self, url: &str, start: u64, accept: Option<&str>) -> Result<Body, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
             return open_file(path, start);
         }
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(HttpError::Address { url: shown(url) });
-        }
-        let mut request = self.agent.get(url);
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| self.explain(url, error))?;
+        let range = (start > 0).then(|| format!("bytes={start}-"));
+        let response = self.request(url, range.as_deref(), accept)?;
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let length = header("content-length").and_then(|length| length.parse().ok());
         let status = response.status().as_u16();
@@ -408,10 +513,30 @@ impl Client {
                 _ => return Err(HttpError::Status { url: shown(url), status }),
             },
             // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
+            416 if start > 0 => return self.open(url, 0, accept),
             _ => return Err(HttpError::Status { url: shown(url), status }),
         };
         Ok(Body { reader: Box::new(response.into_body().into_reader()), start, length })
+    }
+
+    /// Asks for an address; credentials in it go into a header and are never shown.
+    fn request(
+        &self,
+        url: &str,
+        range: Option<&str>,
+        accept: Option<&str>,
+    ) -> Result<ureq::http::Response<ureq::Body>, HttpError> {
+        let address = || HttpError::Address { url: shown(url) };
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(address());
+        }
+        let (plain, authorization) = sign_in(url).ok_or_else(address)?;
+        let headers = [("Range", range), ("Accept", accept), ("Authorization", authorization.as_deref())];
+        let mut request = self.agent.get(&plain);
+        for (name, value) in headers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            request = request.header(name, value);
+        }
+        request.call().map_err(|error| self.explain(url, error))
     }
 
     fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
@@ -445,6 +570,52 @@ fn open_file(path: &str, start: u64) -> Result<Body, HttpError> {
     let start = if start <= length { start } else { 0 };
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     Ok(Body { reader: Box::new(file), start, length: Some(length - start) })
+}
+
+/// An address without the credentials in it, and the header that says them (RFC 7617).
+fn sign_in(url: &str) -> Option<(String, Option<String>)> {
+    if !url.contains('@') {
+        return Some((url.to_owned(), None));
+    }
+    let mut plain = Url::parse(url).ok()?;
+    if plain.username().is_empty() && plain.password().is_none() {
+        return Some((url.to_owned(), None));
+    }
+    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let login = [decoded(plain.username()), decoded(plain.password().unwrap_or_default())].join(&b':');
+    plain.set_username("").and_then(|()| plain.set_password(None)).ok()?;
+    Some((plain.into(), Some(format!("Basic {}", BASE64_STANDARD.encode(login)))))
+}
+
+/// The certificates in a PEM file.
+fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, HttpError> {
+    let bad = |reason: String| HttpError::Route { what: format!("the certificate file `{}`", path.display()), reason };
+    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| bad(error.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(bad("it holds no certificate".to_owned())) } else { Ok(found) }
+}
+
+fn file_piece(path: &str, span: Span) -> Result<Piece, HttpError> {
+    let failed = |source| HttpError::File { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let total = file.metadata().map_err(failed)?.len();
+    let (start, len) = match span {
+        Span::From(start, len) => (start.min(total), len),
+        Span::Last(len) => (total.saturating_sub(len), len),
+    };
+    let mut data = Vec::new();
+    file.seek(SeekFrom::Start(start)).and_then(|_| file.take(len).read_to_end(&mut data)).map_err(failed)?;
+    Ok(Piece { start, data, total })
+}
+
+/// First position and length of the whole, of `bytes FIRST-LAST/SIZE`.
+fn content_range(header: &str) -> Option<(u64, u64)> {
+    Some((range_start(header)?, header.rsplit_once('/')?.1.parse().ok()?))
 }
 
 /// The first position of `bytes FIRST-LAST/SIZE`.
