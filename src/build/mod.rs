@@ -7,6 +7,7 @@ mod os_files;
 mod packages;
 mod starter;
 mod up_to_date;
+mod wheels;
 
 pub use opened::LayerBytes;
 

@@ -7,3 +7,4 @@ pub mod sandbox;
 pub mod stack;
 pub mod tar;
 pub mod tree;
+pub mod wheels;

@@ -20,6 +20,7 @@ use crate::{
     source::{
         cargo::LockedCargo,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
+        wheels::LockedWheels,
     },
 };
 use gap_format::Digest;
@@ -87,6 +88,8 @@ pub enum Inputs {
     Cargo(LockedCargo),
     /// Files from beside the recipe.
     Files(LockedFiles),
+    /// Packages of a Python index.
+    Wheels(LockedWheels),
 }
 
 /// Packages of a Debian archive.
@@ -276,6 +279,7 @@ impl Lock {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
                 Inputs::Files(_) => {}
+                Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -294,6 +298,7 @@ impl Lock {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
                 Inputs::Files(_) => None,
+                Inputs::Wheels(wheels) => wheels.contradiction(),
             };
             if let Some(what) = found {
                 return Some(format!("in the layer `{}`, {what}", layer.name.escape_debug()));

@@ -3,7 +3,7 @@
 use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
-    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
+    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
     source::{
         cargo::{self, CargoError},
         debian::{
@@ -20,6 +20,7 @@ use crate::{
         },
         files::FilesError,
         http::{Client, Progress},
+        wheels::{self, LockedWheels, WheelsError},
     },
     store::{Store, StoreError},
 };
@@ -101,6 +102,8 @@ pub enum LayerError {
     Files(#[from] FilesError),
     #[error(transparent)]
     Tar(#[from] crate::layer::tar::PlanError),
+    #[error(transparent)]
+    Wheels(#[from] WheelsError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -185,7 +188,16 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
-                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                (Previous::Same(locked), LayerKind::Wheels(_)) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (previous, LayerKind::Wheels(layer)) => {
+                    let rows = self.wheels(recipe, place, layer, previous, &relock).map_err(failed)?;
+                    relock.add(row(recipe, place, Inputs::Wheels(rows)), []);
+                }
+                (_, LayerKind::Model(_) | LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
@@ -261,6 +273,39 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
+    fn wheels(
+        &self,
+        recipe: &Recipe,
+        place: &PlacedLayer<'_>,
+        layer: &WheelsLayer,
+        previous: Previous<'_>,
+        relock: &Relock<'_>,
+    ) -> Result<LockedWheels, LayerError> {
+        (self.step)(&format!("layer `{}`: resolving Python packages", place.layer.name));
+        let below = relock.below(place);
+        let packages: Vec<&LockedPackage> = below.iter().flat_map(|locked| packages(locked)).collect();
+        let installed: Vec<&LockedWheels> = below.iter().filter_map(|locked| wheels_of(locked)).collect();
+        let mirrors = place.below.iter().filter_map(|name| match &recipe.layers.get(*name)?.kind {
+            LayerKind::Debian(layer) => layer.mirror.clone(),
+            _ => None,
+        });
+        let query = wheels::Query {
+            layer,
+            below: &packages,
+            installed: &installed,
+            mirrors: &mirrors.collect::<Vec<_>>(),
+            arch: recipe.appliance.arch,
+            previous: if let Previous::Changed(locked) = previous { wheels_of(locked) } else { None },
+            client: self.client.ok_or(LayerError::Offline)?,
+            store: self.store,
+            progress: self.progress,
+        };
+        let rows = wheels::resolve(&query)?;
+        let bytes: u64 = rows.wheels.iter().map(|wheel| wheel.size).sum();
+        (self.step)(&format!("layer `{}`: {} wheels, {bytes} bytes", place.layer.name, rows.wheels.len()));
+        Ok(rows)
+    }
+
     /// The licences are in the packages only, so those are looked into once, when they are locked.
     fn read_licences(&self, packages: &mut [LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -283,6 +328,13 @@ fn packages(locked: &LockedLayer) -> &[LockedPackage] {
     match &locked.inputs {
         Inputs::Debian(rows) => &rows.packages,
         _ => &[],
+    }
+}
+
+fn wheels_of(locked: &LockedLayer) -> Option<&LockedWheels> {
+    match &locked.inputs {
+        Inputs::Wheels(rows) => Some(rows),
+        _ => None,
     }
 }
 

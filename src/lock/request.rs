@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, WheelsLayer,
+        PackageRequest, PlacedLayer, Provided, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -53,7 +53,13 @@ fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
 fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
     key.list("requirements", &layer.requirements)
         .list("constraints", &layer.constraints)
-        .list("python", layer.python.as_ref());
+        .list("python", layer.python.as_ref())
+        .list("index", layer.index.as_ref())
+        .list("extra indexes", &layer.extra_indexes);
+    match &layer.provided {
+        Provided::All => key.flag("all provided", true),
+        Provided::Named(names) => key.list("provided", names),
+    };
 }
 
 fn model(layer: &ModelLayer, key: &mut KeyBuilder) {

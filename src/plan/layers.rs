@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part};
+use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, wheels};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -78,6 +78,10 @@ fn parts(
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(build_root)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
+        }
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            return wheels::parts(layer, rows, plan.recipe.appliance.arch, plan.numbered(below))
+                .map_err(|source| PlanError::Wheels { layer: name(), source });
         }
         _ => return Err(PlanError::NotLocked(name())),
     };

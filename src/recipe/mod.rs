@@ -23,7 +23,7 @@ pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind,
 pub use model::{ModelLayer, ModelSource};
 pub use problem::{Problem, RecipeErrors};
 pub use stack::PlacedLayer;
-pub use wheels::WheelsLayer;
+pub use wheels::{Provided, WheelsLayer};
 
 use std::{
     collections::BTreeMap,

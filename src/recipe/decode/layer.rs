@@ -208,7 +208,7 @@ fn identifier(section: &mut Section<'_>, key: &'static str, problems: &Problems)
     checked(&what, text.value, text.at, name::identifier, problems).map(str::to_owned)
 }
 
-fn destination(to: &Placed<'_, &str>, problems: &Problems) -> Option<TreePath> {
+pub(super) fn destination(to: &Placed<'_, &str>, problems: &Problems) -> Option<TreePath> {
     let shown = to.value.escape_debug();
     match TreePath::new(to.value) {
         Ok(path) if path.is_root() => {

@@ -160,6 +160,11 @@ impl<R: ReaderAt> Archive<R> {
         &self.members
     }
 
+    /// What the members come to, in bytes.
+    pub fn unpacked_size(&self) -> u64 {
+        self.members.iter().map(|member| member.size).sum()
+    }
+
     /// The member of this path.
     pub fn member(&self, path: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.path == path)

@@ -1,7 +1,7 @@
 //! Which project needs which: requirements with their markers decided for the target.
 
-use super::{name::ProjectName, target::Target};
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, MarkerTree, Requirement, VerbatimUrl};
+use super::{metadata::plain, name::ProjectName, target::Target};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Requirements of projects, by project.
@@ -55,14 +55,6 @@ pub(super) fn edges(
         (name.clone(), needed.into_iter().collect())
     });
     needs.collect()
-}
-
-/// A requirement without marker and address.
-pub(super) fn plain(requirement: &Requirement<VerbatimUrl>) -> String {
-    let mut plain = requirement.clone();
-    plain.marker = MarkerTree::TRUE;
-    plain.clear_url();
-    plain.to_string()
 }
 
 #[cfg(test)]

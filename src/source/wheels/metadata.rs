@@ -1,7 +1,7 @@
 //! The core metadata of a project (`METADATA` in a wheel, `PKG-INFO` elsewhere).
 
 use super::name::{NameError, ProjectName};
-use pep508_rs::{Requirement, VerbatimUrl};
+use pep508_rs::{MarkerTree, Requirement, VerbatimUrl};
 use std::str::FromStr;
 
 /// Longest metadata read, in bytes; descriptions can be long.
@@ -111,6 +111,14 @@ pub fn fields(text: &str) -> Vec<(String, String)> {
         }
     }
     fields
+}
+
+/// A requirement without marker and address: `NAME[EXTRAS]SPECIFIERS`.
+pub fn plain(requirement: &Requirement<VerbatimUrl>) -> String {
+    let mut plain = requirement.clone();
+    plain.marker = MarkerTree::TRUE;
+    plain.clear_url();
+    plain.to_string()
 }
 
 /// The licences by the best that the metadata has: expression, short text, classifiers.

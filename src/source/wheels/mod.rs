@@ -61,6 +61,8 @@ pub struct LockedWheel {
     pub file: String,
     /// Its length in bytes.
     pub size: u64,
+    /// What its files come to, in bytes.
+    pub installed_size: u64,
     /// Its digest.
     pub sha256: Digest,
     /// Whether the recipe itself asks for the project.

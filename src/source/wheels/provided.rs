@@ -4,7 +4,11 @@
 //! the resolver they become wheels of exactly that version that need nothing; what they do need is not installed for
 //! them, but nothing else is chosen that contradicts it.
 
-use super::{error::WheelsError, graph::plain, metadata::Metadata, name::ProjectName};
+use super::{
+    error::WheelsError,
+    metadata::{Metadata, plain},
+    name::ProjectName,
+};
 use crate::{
     layer::tree::{Content, Node, Tree},
     recipe::Provided as Wanted,

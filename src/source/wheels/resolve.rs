@@ -24,7 +24,7 @@ use crate::{
     store::Store,
 };
 use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl, pep440_rs::Version};
-use rawzip::FileReader;
+use rawzip::{FileReader, ReaderAt};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -43,7 +43,9 @@ pub struct Query<'a> {
     pub layer: &'a WheelsLayer,
     /// The Debian packages of the layers below.
     pub below: &'a [&'a LockedPackage],
-    /// Mirrors of those, as the recipe names them.
+    /// The wheels of the layers below.
+    pub installed: &'a [&'a LockedWheels],
+    /// Mirrors of the Debian packages, as the recipe names them.
     pub mirrors: &'a [String],
     /// For which processors.
     pub arch: Arch,
@@ -71,7 +73,10 @@ pub fn resolve(query: &Query<'_>) -> Result<LockedWheels, WheelsError> {
     let sources = Sources::find(&uv, layer, scratch.path())?;
     let client = sources.client(query.client)?;
     let text = compile(query, &target, &environment, &found, &sources, scratch.path())?;
-    let is_provided = |chosen: &Chosen| found.iter().any(|found| found.row.name == chosen.project);
+    let installed = || query.installed.iter().flat_map(|rows| &rows.wheels);
+    let is_provided = |chosen: &Chosen| {
+        found.iter().any(|found| found.row.name == chosen.project) || installed().any(|row| row.name == chosen.project)
+    };
     let mut wheels = chosen(&text, scratch.path(), &target, &environment)?;
     wheels.retain(|wheel| !is_provided(wheel));
     let wheels: Vec<Chosen> =
@@ -122,6 +127,8 @@ fn compile(
     write("requirements.in", &with_ends(&query.layer.requirements))?;
     let mut constraints = query.layer.constraints.clone();
     constraints.extend(provided::constraints(found, environment));
+    let installed = query.installed.iter().flat_map(|rows| &rows.wheels);
+    constraints.extend(installed.map(|wheel| format!("{}=={}", wheel.name, wheel.version)));
     write("constraints.in", &with_ends(&constraints))?;
     if let Some(previous) = query.previous {
         let pins = previous.wheels.iter();
@@ -169,8 +176,12 @@ fn compile(
     fs::read_to_string(&path).map_err(WheelsError::io("reading", &path))
 }
 
-/// What a wheel's archive says, and its length.
-type Read = (Metadata, u64);
+/// What a wheel's archive says.
+struct Read {
+    metadata: Metadata,
+    size: u64,
+    unpacked: u64,
+}
 
 /// Looks into all wheels, several at once; results in their order.
 fn look_into_all(
@@ -204,27 +215,30 @@ fn look_into_all(
 
 /// Reads a wheel's metadata where it lies, or fetches it whole if that is the only way.
 fn look_into(wheel: &Chosen, client: &Client, store: &Store, progress: Progress<'_>) -> Result<Read, WheelsError> {
-    let file = wheel.file.as_str();
-    let refused = |source| WheelsError::Archive { file: file.to_owned(), source };
-    let (metadata, size) = match store.open_source(&wheel.sha256, None)? {
-        Some(local) => read_local(local, file)?,
+    let read = match store.open_source(&wheel.sha256, None)? {
+        Some(local) => read_local(local, wheel)?,
         None => match Remote::open(client, wheel.url.as_str())? {
             Some(remote) => {
                 let size = remote.total();
-                (metadata_in(&Archive::open(remote, size).map_err(refused)?, file)?, size)
+                read_archive(remote, size, wheel)?
             }
-            None => read_local(fetch_chosen(wheel, client, store, progress)?, file)?,
+            None => read_local(fetch_chosen(wheel, client, store, progress)?, wheel)?,
         },
     };
-    check_identity(wheel, &metadata)?;
-    Ok((metadata, size))
+    check_identity(wheel, &read.metadata)?;
+    Ok(read)
 }
 
-fn read_local(file: File, name: &str) -> Result<Read, WheelsError> {
-    let size = file.metadata().map_err(WheelsError::io("looking at", Path::new(name)))?.len();
-    let archive = Archive::open(FileReader::from(file), size)
-        .map_err(|source| WheelsError::Archive { file: name.to_owned(), source })?;
-    Ok((metadata_in(&archive, name)?, size))
+fn read_local(file: File, wheel: &Chosen) -> Result<Read, WheelsError> {
+    let size = file.metadata().map_err(WheelsError::io("looking at", Path::new(wheel.file.as_str())))?.len();
+    read_archive(FileReader::from(file), size, wheel)
+}
+
+fn read_archive(reader: impl ReaderAt, size: u64, wheel: &Chosen) -> Result<Read, WheelsError> {
+    let file = wheel.file.as_str();
+    let archive =
+        Archive::open(reader, size).map_err(|source| WheelsError::Archive { file: file.to_owned(), source })?;
+    Ok(Read { metadata: metadata_in(&archive, file)?, size, unpacked: archive.unpacked_size() })
 }
 
 fn check_identity(wheel: &Chosen, metadata: &Metadata) -> Result<(), WheelsError> {
@@ -246,15 +260,16 @@ fn rows(
     environment: &MarkerEnvironment,
 ) -> Vec<LockedWheel> {
     let requires: Requires =
-        read.iter().map(|(metadata, _)| (metadata.name.clone(), metadata.requires.clone())).collect();
+        read.iter().map(|read| (read.metadata.name.clone(), read.metadata.requires.clone())).collect();
     let edges = graph::edges(&requires, roots, environment);
     let requested: BTreeSet<ProjectName> =
         roots.iter().filter_map(|root| ProjectName::new(root.name.as_ref()).ok()).collect();
-    let rows = wheels.iter().zip(read).map(|(wheel, (metadata, size))| LockedWheel {
+    let rows = wheels.iter().zip(read).map(|(wheel, Read { metadata, size, unpacked })| LockedWheel {
         name: wheel.project.clone(),
         version: wheel.version.clone(),
         file: wheel.file.to_string(),
         size,
+        installed_size: unpacked,
         sha256: wheel.sha256,
         requested: requested.contains(&wheel.project),
         licenses: metadata.licenses,
