@@ -20,6 +20,8 @@ const MEMBERS_MAX: usize = 500_000;
 const SMALL: u64 = 1 << 30;
 /// How many times its own length an archive may unpack to beyond that.
 const RATIO_MAX: u64 = 100;
+/// Longest data descriptor, which may follow a member, in bytes.
+const DESCRIPTOR: u64 = 24;
 /// Bits of a zip's flags: the member is encrypted, its directory is.
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 
@@ -92,6 +94,8 @@ pub struct Member {
 pub struct Archive<R> {
     zip: ZipArchive<R>,
     members: Vec<Member>,
+    /// Directories that have an entry of their own: names as written, and where those are.
+    folders: Vec<(String, u64, ZipArchiveEntryWayfinder)>,
     directory: u64,
 }
 
@@ -107,7 +111,7 @@ impl<R: ReaderAt> Archive<R> {
             return Err(ArchiveError::Layout("has something after its end"));
         }
         let directory = zip.directory_offset();
-        let mut members = Vec::new();
+        let (mut members, mut folders) = (Vec::new(), Vec::new());
         let mut seen = Names::default();
         let mut total = 0_u64;
         let mut entries = zip.entries(&mut buffer);
@@ -125,6 +129,7 @@ impl<R: ReaderAt> Archive<R> {
             let mode = entry.mode();
             let kind = mode.value() & 0o170_000;
             if is_dir {
+                folders.push((format!("{path}/"), entry.local_header_offset(), entry.wayfinder()));
                 continue;
             }
             if kind != 0o100_000 {
@@ -152,7 +157,7 @@ impl<R: ReaderAt> Archive<R> {
         if total > SMALL.max(len.saturating_mul(RATIO_MAX)) {
             return Err(ArchiveError::Bomb(total));
         }
-        Ok(Self { zip, members, directory })
+        Ok(Self { zip, members, folders, directory })
     }
 
     /// The regular files, in the order of the directory.
@@ -177,18 +182,26 @@ impl<R: ReaderAt> Archive<R> {
     pub fn check_layout(&self) -> Result<(), ArchiveError> {
         let mut ranges = Vec::with_capacity(self.members.len());
         let mut buffer = vec![0; BUFFER];
-        for member in &self.members {
-            let entry = self.zip.get_entry(member.place)?;
+        let members = self.members.iter().map(|member| (&member.path, member.local, member.place));
+        let folders = self.folders.iter().map(|(path, local, place)| (path, *local, *place));
+        for (path, local, place) in members.chain(folders) {
+            let entry = self.zip.get_entry(place)?;
             let header = entry.local_header(&mut buffer)?;
-            if header.file_path().as_bytes() != member.path.as_bytes() {
+            if header.file_path().as_bytes() != path.as_bytes() {
                 return Err(ArchiveError::Layout("gives a member two names"));
             }
-            ranges.push((member.local, entry.compressed_data_range().1));
+            ranges.push((local, entry.compressed_data_range().1));
         }
         ranges.sort_unstable();
-        let overlaps = ranges.windows(2).any(|pair| matches!(pair, [(_, end), (start, _)] if end > start));
-        if overlaps || ranges.last().is_some_and(|&(_, end)| end > self.directory) {
-            return Err(ArchiveError::Layout("has members that overlap"));
+        let starts = ranges.iter().map(|&(start, _)| start).chain([self.directory]);
+        let ends = std::iter::once(0).chain(ranges.iter().map(|&(_, end)| end));
+        for (number, (end, start)) in ends.zip(starts).enumerate() {
+            let descriptor = if number == 0 { 0 } else { DESCRIPTOR };
+            match start.checked_sub(end) {
+                None => return Err(ArchiveError::Layout("has members that overlap")),
+                Some(gap) if gap > descriptor => return Err(ArchiveError::Layout("has bytes that are in no member")),
+                Some(_) => {}
+            }
         }
         Ok(())
     }
