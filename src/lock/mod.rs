@@ -90,6 +90,8 @@ pub enum Inputs {
     Files(LockedFiles),
     /// Packages of a Python index.
     Wheels(LockedWheels),
+    /// What a program makes of other layers.
+    Run(LockedRun),
 }
 
 /// Packages of a Debian archive.
@@ -112,6 +114,11 @@ pub struct LockedFiles {
     /// Its length in bytes.
     pub size: u64,
 }
+
+/// What a program makes: all that it is made of are other layers and what the recipe says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedRun {}
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
@@ -278,7 +285,7 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
-                Inputs::Files(_) => {}
+                Inputs::Files(_) | Inputs::Run(_) => {}
                 Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
             }
         }
@@ -297,7 +304,7 @@ impl Lock {
             let found = match &layer.inputs {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
-                Inputs::Files(_) => None,
+                Inputs::Files(_) | Inputs::Run(_) => None,
                 Inputs::Wheels(wheels) => wheels.contradiction(),
             };
             if let Some(what) = found {

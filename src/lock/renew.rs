@@ -1,6 +1,8 @@
 //! Making a lock: every name in a recipe becomes digests, through the sources.
 
-use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
+use super::{
+    Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, LockedRun, Previous, Relock, assumed, request,
+};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
@@ -188,7 +190,7 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
-                (Previous::Same(locked), LayerKind::Wheels(_)) => {
+                (Previous::Same(locked), LayerKind::Wheels(_) | LayerKind::Run(_)) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
@@ -197,6 +199,7 @@ impl Renewal<'_> {
                     let rows = self.wheels(recipe, place, layer, previous, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Wheels(rows)), []);
                 }
+                (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
                 (_, LayerKind::Model(_) | LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }

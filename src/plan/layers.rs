@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, wheels};
+use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, run, wheels};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -41,16 +41,17 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<P
         .filter_map(|index| Some(plan.numbers_of(place.below.get(index)?, place.below.get(..index)?)))
         .flatten()
         .collect();
-    let build_root = match &place.layer.kind {
+    let built_on = match &place.layer.kind {
         LayerKind::Cargo(cargo) => plan.numbers_of(&cargo.build_root, &[]),
+        LayerKind::Run(run) => plan.stack(&run.on),
         _ => Vec::new(),
     };
-    let parts = parts(plan, place, locked, &below, &build_root)?;
+    let parts = parts(plan, place, locked, &below, &built_on)?;
     let planned = parts.into_iter().map(|part| PlannedLayer {
         place: place.clone(),
         locked,
         below: below.clone(),
-        build_root: build_root.clone(),
+        built_on: built_on.clone(),
         identity: identity(&plan.recipe.path, place, part.name.as_deref()),
         key: part.ingredients.key(),
         part: part.name,
@@ -70,12 +71,13 @@ fn parts(
     place: &PlacedLayer<'_>,
     locked: &LockedLayer,
     below: &[usize],
-    build_root: &[usize],
+    built_on: &[usize],
 ) -> Result<Vec<Part>, PlanError> {
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian::part(layer, rows, plan.numbered(below)),
-        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(build_root)),
+        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(built_on)),
+        (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
         }

@@ -31,7 +31,7 @@ pub(super) fn wheels(name: &str, value: &Value, problems: &Problems) -> Option<W
     let extra_indexes = extra_indexes.iter().filter_map(|index| index_address(index, problems)).collect();
     let python = section.string("python").and_then(|python| series(&python, problems));
     let provided = section.any("provided").and_then(|value| provided(value, problems));
-    let to = section.string("to").and_then(|to| destination(&to, problems));
+    let to = section.string("to").and_then(|to| destination("to", &to, problems));
     let install = section.boolean("install", true);
     let bytecode = section.boolean("bytecode", true);
     let wheelhouse = section.boolean("wheelhouse", false);
