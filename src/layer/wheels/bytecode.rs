@@ -76,6 +76,7 @@ pub fn compile(
     let job = Job {
         root: &root,
         scratch: scratch(bytes * GROWTH),
+        read_only: false,
         binds: Vec::new(),
         steps: vec![step],
         source_date: FILE_DATE,
