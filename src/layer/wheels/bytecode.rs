@@ -129,7 +129,7 @@ fn interpreter_root(lower: &Tree, python: Python) -> Result<Tree, InstallError> 
             Some(node @ Node::File { content, .. }) => {
                 root.insert(wanted.clone(), node.clone());
                 let needed = needed(content).map_err(|reason| InstallError::Interpreter { path: wanted, reason })?;
-                ahead.extend(needed.iter().filter_map(|name| find_library(stack.tree(), name)));
+                ahead.extend(needed.iter().flat_map(|name| places(stack.tree(), name)));
             }
             _ => return Err(InstallError::NoInterpreter { path: wanted }),
         }
@@ -153,9 +153,10 @@ fn led_to(link: &TreePath, target: &[u8]) -> Result<TreePath, InstallError> {
     Ok(at)
 }
 
-fn find_library(tree: &Tree, name: &[u8]) -> Option<TreePath> {
+/// Where a library is: more than once where one place leads to another.
+fn places(tree: &Tree, name: &[u8]) -> Vec<TreePath> {
     let places = LIBRARIES.iter().filter_map(|directory| TreePath::new(directory).ok()?.join(name).ok());
-    places.into_iter().find(|place| tree.get(place).is_some())
+    places.filter(|place| tree.get(place).is_some()).collect()
 }
 
 /// The shared libraries that a program or library names, its loader among them.

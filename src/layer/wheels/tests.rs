@@ -154,7 +154,7 @@ fn every_part_of_a_wheel_goes_where_pip_puts_it() {
     assert!(lines.is_sorted(), "{record}");
     assert!(lines.iter().any(|line| line.starts_with("../../../bin/run,sha256=")), "{record}");
     assert!(lines.contains(&"a-1.0.dist-info/RECORD,,"));
-    assert_eq!(lines.len(), 11);
+    assert_eq!(lines.len(), 12);
 }
 
 #[test]
