@@ -19,6 +19,7 @@ use crate::{
     },
     store::Store,
 };
+use flate2::{Compression, write::DeflateEncoder};
 use pep508_rs::MarkerEnvironment;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -151,11 +152,13 @@ fn stand_in(file: &Path, name: &str, version: &str) -> io::Result<()> {
     ];
     let mut zip = rawzip::ZipArchiveWriter::new(File::create(file)?);
     for (path, text) in members {
-        let start = zip.new_file(&path).compression_method(rawzip::CompressionMethod::STORE).start();
+        // uv reads zip files as a stream, where only deflated members show their end.
+        let start = zip.new_file(&path).compression_method(rawzip::CompressionMethod::DEFLATE).start();
         let (mut entry, config) = start.map_err(io::Error::other)?;
-        let mut writer = config.wrap(&mut entry);
+        let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::fast()));
         writer.write_all(text.as_bytes())?;
-        let (_, descriptor) = writer.finish().map_err(io::Error::other)?;
+        let (encoder, descriptor) = writer.finish().map_err(io::Error::other)?;
+        encoder.finish()?;
         entry.finish(descriptor).map_err(io::Error::other)?;
     }
     zip.finish().map_err(io::Error::other)?.sync_all()
