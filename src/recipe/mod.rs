@@ -27,7 +27,7 @@ pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
 pub use stack::PlacedLayer;
 pub use trial::Test;
-pub use wheels::WheelsLayer;
+pub use wheels::{Provided, WheelsLayer};
 
 use gap_format::Digest;
 use std::{

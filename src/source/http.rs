@@ -3,15 +3,18 @@
 mod address;
 mod forward;
 mod part;
+mod piece;
 mod proxy;
 mod request;
+mod trusted;
 
+pub use piece::{Piece, Span};
 pub use proxy::Proxies;
 
 use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
-use request::Connections;
+use request::{Connections, Ways};
 use std::{
     io::{self, Read},
     num::NonZeroUsize,
@@ -19,6 +22,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use trusted::roots;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -151,6 +155,14 @@ pub enum HttpError {
         /// What the system said.
         source: io::Error,
     },
+    /// The user's certificates or proxy cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    Route {
+        /// Which.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is no mirror to ask.
     #[error("no mirror is known for `{0}`")]
     NoMirror(String),
@@ -214,12 +226,25 @@ impl Client {
     /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
     /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), None)), settings }
+        Self { connections: Arc::new(Connections::new(settings.clone(), Ways::default())), settings }
     }
 
     /// The same, through these proxies.
     pub fn through(settings: Settings, proxies: Proxies) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), Some(proxies))), settings }
+        let ways = Ways { proxies: Some(proxies), ..Ways::default() };
+        Self { connections: Arc::new(Connections::new(settings.clone(), ways)), settings }
+    }
+
+    /// A client like this one that trusts only the certificates in the file `cert` (PEM), and goes through `proxy`.
+    ///
+    /// # Errors
+    /// [`HttpError::Route`] if the certificates cannot be used.
+    pub fn with_route(&self, cert: Option<&Path>, proxy: Option<&str>) -> Result<Self, HttpError> {
+        let ways = Ways { roots: cert.map(roots).transpose()?, proxies: proxy.map(Proxies::only) };
+        Ok(Self {
+            connections: Arc::new(Connections::new(self.settings.clone(), ways)),
+            settings: self.settings.clone(),
+        })
     }
 
     /// Fetches a small file into memory.
@@ -227,16 +252,17 @@ impl Client {
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLarge`] past `max` bytes.
     pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
+        self.get_accepting(url, None, max)
+    }
+
+    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110).
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut data = Vec::new();
-            let mut body = self.connections.open(url, 0)?;
-            self.pump(url, &mut body.reader, |chunk| {
-                if data.len() as u64 + chunk.len() as u64 > max {
-                    return Err(HttpError::TooLarge { url: shown(url), limit: max });
-                }
-                data.extend_from_slice(chunk);
-                Ok(())
-            })?;
+            let mut body = self.connections.open(url, 0, accept)?;
+            let data = self.read_whole(url, &mut body, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
                     Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
@@ -319,7 +345,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.connections.open(url, part.len)?;
+        let mut body = self.connections.open(url, part.len, None)?;
         if body.start != part.len {
             part.restart()?;
         }

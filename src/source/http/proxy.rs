@@ -42,6 +42,11 @@ impl Proxies {
         Self::from_settings(variable, apt_settings)
     }
 
+    /// This one for everything.
+    pub fn only(url: &str) -> Self {
+        Self { http: Some(url.to_owned()), https: Some(url.to_owned()), ..Self::default() }
+    }
+
     /// Those that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`); where it says nothing of a
     /// kind of address, those of apt's configuration, given in the form of `apt-config dump`.
     pub fn from_settings(variable: impl Fn(&str) -> Option<String>, apt: impl FnOnce() -> String) -> Self {

@@ -41,9 +41,19 @@ pub(super) struct Answer {
     pub(super) length: Option<u64>,
 }
 
+/// How servers are reached and believed.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// Proxies of one's own; those of this host, looked up when first needed, when absent.
+    pub(super) proxies: Option<Proxies>,
+    /// Certificates that are trusted; those of the system when absent.
+    pub(super) roots: Option<RootCerts>,
+}
+
 impl Connections {
-    /// With proxies of one's own, or those of this host, which are looked up when first needed.
-    pub(super) fn new(settings: Settings, proxies: Option<Proxies>) -> Self {
+    /// No connection is opened before it is needed.
+    pub(super) fn new(settings: Settings, ways: Ways) -> Self {
+        let roots = ways.roots.unwrap_or(RootCerts::PlatformVerifier);
         let config = Agent::config_builder()
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
@@ -57,9 +67,9 @@ impl Connections {
             .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
             // Digests are those of the files themselves.
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        let proxies = proxies.map_or_else(OnceLock::new, OnceLock::from);
+        let proxies = ways.proxies.map_or_else(OnceLock::new, OnceLock::from);
         let forwarding = Agent::with_parts(config.clone(), ForwardConnector::default(), DefaultResolver::default());
         Self { agent: config.new_agent(), forwarding, settings, proxies }
     }
@@ -68,10 +78,25 @@ impl Connections {
     ///
     /// # Errors
     /// [`HttpError`].
-    pub(super) fn open(&self, url: &str, start: u64) -> Result<Answer, HttpError> {
+    pub(super) fn open(&self, url: &str, start: u64, accept: Option<&str>) -> Result<Answer, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
             return open_file(path, start);
         }
+        let range = (start > 0).then(|| format!("bytes={start}-"));
+        let response = self.ask(url, range.as_deref(), accept)?;
+        self.answer(url, response, start, accept)
+    }
+
+    /// Asks for what is at `url`, or at where that leads; `range` and `accept` are headers (RFC 9110).
+    ///
+    /// # Errors
+    /// [`HttpError`] if no server answers.
+    pub(super) fn ask(
+        &self,
+        url: &str,
+        range: Option<&str>,
+        accept: Option<&str>,
+    ) -> Result<Response<Body>, HttpError> {
         let mut current = url.to_owned();
         let mut encrypted = false;
         for _ in 0..=REDIRECTIONS_MAX {
@@ -80,16 +105,16 @@ impl Connections {
                 return Err(HttpError::Redirection { url: shown(url), reason: "to an address without encryption" });
             }
             encrypted = address.is_encrypted();
-            let response = self.ask(&address, start)?;
+            let response = self.ask_one(&address, [("Range", range), ("Accept", accept)])?;
             match location(&response) {
                 Some(location) => current = address.join(location),
-                None => return self.answer(url, &current, response, start),
+                None => return Ok(response),
             }
         }
         Err(HttpError::Redirection { url: shown(url), reason: "in circles" })
     }
 
-    fn ask(&self, address: &Address<'_>, start: u64) -> Result<Response<Body>, HttpError> {
+    fn ask_one(&self, address: &Address<'_>, headers: [(&str, Option<&str>); 2]) -> Result<Response<Body>, HttpError> {
         let route = self.proxies.get_or_init(Proxies::of_host).route(address)?;
         let plain = address.plain();
         let malformed = || HttpError::Address { url: shown(&plain) };
@@ -98,8 +123,8 @@ impl Connections {
             Route::Forward { origin, .. } => self.forwarding.get(path_at(origin, plain_uri).ok_or_else(malformed)?),
             Route::Direct | Route::Tunnel(_) => self.agent.get(plain_uri),
         };
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
+        for (name, value) in headers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            request = request.header(name, value);
         }
         if let Some(authorization) = address.authorization() {
             request = request.header("Authorization", authorization);
@@ -117,7 +142,13 @@ impl Connections {
         request.call().map_err(|error| explain(&plain, route.shown(), error, &self.settings))
     }
 
-    fn answer(&self, url: &str, last: &str, response: Response<Body>, start: u64) -> Result<Answer, HttpError> {
+    fn answer(
+        &self,
+        url: &str,
+        response: Response<Body>,
+        start: u64,
+        accept: Option<&str>,
+    ) -> Result<Answer, HttpError> {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let length = header("content-length").and_then(|length| length.parse().ok());
         let status = response.status().as_u16();
@@ -125,11 +156,11 @@ impl Connections {
             200 => 0,
             206 => match header("content-range").and_then(range_start) {
                 Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(last), status }),
+                _ => return Err(HttpError::Status { url: shown(url), status }),
             },
             // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
-            _ => return Err(HttpError::Status { url: shown(last), status }),
+            416 if start > 0 => return self.open(url, 0, accept),
+            _ => return Err(HttpError::Status { url: shown(url), status }),
         };
         Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
     }
@@ -196,6 +227,6 @@ fn open_file(path: &str, start: u64) -> Result<Answer, HttpError> {
 }
 
 /// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
+pub(super) fn range_start(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
