@@ -165,7 +165,8 @@ mod tests {
 
     fn in_parallel(compression: Compression, mut packed: &[u8]) -> io::Result<(Vec<u8>, usize)> {
         let mut data = Vec::new();
-        compression.parallel_reader(&mut packed, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
+        let source = &mut packed;
+        compression.parallel_reader(source, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
         Ok((data, packed.len()))
     }
 
