@@ -4,6 +4,7 @@
 
 pub mod boot;
 pub mod build;
+pub mod builtin;
 pub mod cmd;
 pub mod image;
 pub mod layer;

@@ -104,8 +104,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = &planned.built_on;
-            let root_key = plan.numbered(root).last().ok_or("its build root is not in the plan")?.key;
-            super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
+            super::binary::build(request, layer, rows, &stack_of(request, plan, root)?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)

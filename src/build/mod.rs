@@ -28,12 +28,16 @@ use crate::{
     plan::{Plan, PlanError, space},
     progress::{Begin, Stage, Work},
     recipe::{Image, LayerKind, Recipe},
+    report::{
+        attachments::attachments,
+        origins::{Origins, Tar},
+    },
     source::http::{Client, Progress},
     store::{Location, Record, Store, StoreError},
     trial::OFFLINE,
 };
 use gap_format::{
-    Timestamp,
+    Digest, Timestamp,
     statement::{Kind, Release, Statement},
 };
 use opened::Opened;
@@ -199,9 +203,10 @@ fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result
     let in_images = plan.in_images();
     let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
     (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
+    let origins = origins(request, plan, opened)?;
     let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
     loop {
-        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known)?;
+        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known, &origins)?;
         match pack::pack(&inputs, request.output, request.progress) {
             // Now that all digests are known, the second of two equal layers is left out.
             Err(PackError::SameLayers(layers)) if known.iter().any(Option::is_none) => {
@@ -218,14 +223,16 @@ fn inputs<'a>(
     opened: &'a [Opened],
     merged: &'a [Merged],
     starter: Option<&'a Starter>,
-    known: &[Option<gap_format::Digest>],
+    known: &[Option<Digest>],
+    origins: &'a Origins<'a>,
 ) -> Result<pack::Inputs<'a>, BuildError> {
     let used = plan.in_images();
     let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, digest)| pack::Layer {
         name: layer.name.clone(),
         size: layer.index.size,
         digest: *digest,
-        write: Box::new(|out| layer.bytes.write(out)),
+        bulk: layer.index.bulk(),
+        fill: Box::new(|sink| layer.bytes.fill(sink)),
     });
     let images = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| pack::Image {
         info: info(request, image),
@@ -237,7 +244,30 @@ fn inputs<'a>(
             size: starter.esp_size(),
             make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
         });
-    Ok(pack::Inputs { release: release(request)?, layers: layers.collect(), images: images.collect(), merged, boot })
+    Ok(pack::Inputs {
+        release: origins.release.clone(),
+        layers: layers.collect(),
+        images: images.collect(),
+        merged,
+        boot,
+        attachments: attachments(origins),
+    })
+}
+
+/// What the documents about the release are made from.
+fn origins<'a>(request: &'a Request<'_>, plan: &'a Plan<'_>, opened: &[Opened]) -> Result<Origins<'a>, BuildError> {
+    let used = plan.in_images();
+    let tar = |number: &usize| {
+        let (opened, planned) = (opened.get(*number)?, plan.layers.get(*number)?);
+        Some(Tar { name: opened.name.clone(), number: used.binary_search(number).ok()?, locked: planned.locked })
+    };
+    Ok(Origins {
+        recipe: request.recipe,
+        lock: request.lock,
+        release: release(request)?,
+        trust: Digest::of(request.trust),
+        images: plan.images.iter().map(|layers| layers.iter().filter_map(tar).collect()).collect(),
+    })
 }
 
 fn release(request: &Request<'_>) -> Result<Release, BuildError> {

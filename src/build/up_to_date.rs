@@ -2,6 +2,7 @@
 
 use super::BuildError;
 use crate::{
+    lock::Inputs,
     plan::Plan,
     store::{KeyBuilder, Store, StoreError},
 };
@@ -9,7 +10,7 @@ use gap_format::{Digest, release::Release, statement::Statement};
 use std::{fs::File, io, path::Path};
 
 /// Raised when the same inputs give another artifact.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// Where the store keeps remembered statements.
 const NOTES: &str = "releases";
 /// Longest statement that is remembered, in bytes.
@@ -22,11 +23,17 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     key.text("appliance", &format!("{:?}", (&recipe.appliance.name, &recipe.appliance.version)));
     key.list("serial", [recipe.appliance.serial.to_le_bytes(), recipe.appliance.rollback_to.to_le_bytes()]);
     key.text("expires", &format!("{:?}", recipe.appliance.expires)).text("arch", recipe.appliance.arch.name());
+    key.digest("recipe", &recipe.digest).text("definitions", &format!("{:?}", recipe.definitions));
     key.text("boot", &format!("{:?}", recipe.boot)).text("source date", &plan.lock.source_date().to_string());
     key.digest("trust", &Digest::of(trust)).text("builder", env!("CARGO_PKG_VERSION"));
     for layer in &plan.layers {
         key.list("layer", [layer.name(), layer.key.to_hex()]);
+        // Documents tell more of the lock than layers are made of. Rows of files are found out by the build itself.
+        if !matches!(layer.locked.inputs, Inputs::Files(_)) {
+            key.text("rows", &format!("{:?}", layer.locked.inputs));
+        }
     }
+    key.text("archives", &format!("{:?}", plan.lock.archives));
     for (image, layers) in recipe.images.iter().zip(&plan.images) {
         key.text("image", &format!("{image:?} {layers:?}"));
     }

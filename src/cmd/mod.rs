@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod keygen;
 mod lock;
+mod new_file;
 mod plan;
 mod run;
 mod sign;
@@ -90,7 +91,9 @@ enum Command {
                             gapimage verify /dev/sdb --trust trust.toml --full --min-serial 7")]
     Verify(VerifyArgs),
     /// Show what is in an artifact; nothing of it is verified
-    #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os")]
+    #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os\n  \
+                            gapimage inspect demo.gap --document os.spdx.json > os.spdx.json\n  \
+                            gapimage inspect demo.gap --licenses | grep -v '^unknown'")]
     Inspect(InspectArgs),
     /// Say which layers, packages and files differ between two artifacts
     #[command(after_help = "Example:\n  gapimage diff old.gap new.gap\n\nExits with 0 whether or not they differ.")]
@@ -276,6 +279,12 @@ struct InspectArgs {
     /// List the files of this image
     #[arg(long, value_name = "IMAGE")]
     files: Option<String>,
+    /// Print one document as it is: by its title, or sbom, provenance or licenses
+    #[arg(long, value_name = "TITLE", conflicts_with_all = ["files", "json"])]
+    document: Option<String>,
+    /// List all packages by licence, those that nobody knows the licence of first
+    #[arg(long, conflicts_with_all = ["files", "document"])]
+    licenses: bool,
     /// Print JSON; errors as well
     #[arg(long)]
     json: bool,

@@ -193,7 +193,7 @@ impl Renewal<'_> {
                     let (rows, archives) = self.debian(recipe, place, layer, offered, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Debian(rows)), archives);
                 }
-                (Previous::Same(locked), LayerKind::Cargo(layer)) if is_current(locked, layer) => {
+                (Previous::Same(locked), LayerKind::Cargo(layer)) if self.is_current(locked, layer) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
@@ -238,6 +238,12 @@ impl Renewal<'_> {
         }
         renewed.lock = relock.finish();
         Ok(renewed)
+    }
+
+    /// Whether sources and toolchain are still those that were locked.
+    fn is_current(&self, locked: &LockedLayer, layer: &CargoLayer) -> bool {
+        let Inputs::Cargo(rows) = &locked.inputs else { return false };
+        rows.is_current(layer, self.store).unwrap_or(false)
     }
 
     fn offered(&self, recipe: &Recipe, origin: &Origin) -> Result<Offered, LayerError> {
@@ -290,7 +296,7 @@ impl Renewal<'_> {
         if self.purpose != Purpose::Plan {
             take_known_licences(&mut packages, &preferred);
             self.fetch(name, layer, &packages)?;
-            self.read_licences(&mut packages)?;
+            self.read_licences(&mut packages, &installed)?;
         }
         let archives: Vec<Archive> = offered
             .releases
@@ -318,13 +324,15 @@ impl Renewal<'_> {
         Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
     }
 
-    /// The licences are in the packages only, so those are looked into once, when they are locked.
-    fn read_licences(&self, packages: &mut [LockedPackage]) -> Result<(), LayerError> {
+    /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
+    /// documentation is another's has the licences of that one, which may be among those `installed` below.
+    fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let mut unread: Vec<&mut LockedPackage> =
-            packages.iter_mut().filter(|package| package.licenses.is_empty()).collect();
+        let (known, unread): (Vec<&LockedPackage>, Vec<&LockedPackage>) =
+            packages.iter().partition(|package| !package.licenses.is_empty());
+        let mut said = BTreeMap::new();
         // A spool for a few packages at a time keeps the space that is needed small.
-        for some in unread.chunks_mut(4 * threads.get()) {
+        for some in unread.chunks(4 * threads.get()) {
             let spool = Spool::new_in(self.store.session_dir())?;
             let paths: Vec<PathBuf> = some.iter().map(|package| self.store.source_path(&package.sha256)).collect();
             let sources: Vec<deb::Source<'_>> =
@@ -333,9 +341,15 @@ impl Renewal<'_> {
             if let Err(error) = &unpacked {
                 discard_damaged(self.store, error)?;
             }
-            for (package, deb) in some.iter_mut().zip(unpacked?) {
-                package.licenses = copyright::of_package(&deb.tree, &package.name).unwrap_or_default();
-            }
+            said.extend(some.iter().zip(unpacked?).map(|(package, deb)| {
+                let copyright = copyright::of_package(&deb.tree, &package.name);
+                (package.name.clone(), copyright)
+            }));
+        }
+        let elsewhere = |name: &str| known.iter().copied().chain(installed).find(|package| package.name == name);
+        let settled = copyright::settle(&said, |name| elsewhere(name).map(|package| package.licenses.clone()));
+        for package in packages.iter_mut().filter(|package| package.licenses.is_empty()) {
+            package.licenses = settled.get(&package.name).cloned().unwrap_or_default();
         }
         Ok(())
     }
@@ -365,12 +379,6 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         request: request(place, recipe.appliance.arch),
         inputs,
     }
-}
-
-/// Whether sources and toolchain are still those that were locked.
-fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
-    let Inputs::Cargo(rows) = &locked.inputs else { return false };
-    rows.is_current(layer).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.

@@ -64,6 +64,8 @@ fn inputs(kind: &LayerKind) -> Inputs {
             packages: layer.packages.iter().map(|request| package(&request.name)).collect(),
         }),
         LayerKind::Cargo(_) => Inputs::Cargo(LockedCargo {
+            version: Some("0.1.0".to_owned()),
+            license: Some("MIT".to_owned()),
             sources: Digest::of(b"sources"),
             toolchain: Toolchain { rustc: "1.95.0".to_owned(), commit: "abc".to_owned(), host: "x".to_owned() },
             crates: ["serde", "libc"].map(krate).to_vec(),

@@ -89,7 +89,9 @@ fn parts(
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian::part(layer, rows, plan.numbered(below)),
-        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(built_on)),
+        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
+            cargo::part(layer, rows, plan.numbered(built_on).map(|layer| layer.key))
+        }
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?

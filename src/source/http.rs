@@ -144,7 +144,7 @@ pub enum HttpError {
         found: Digest,
     },
     /// A local file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", space_advice(source))]
     File {
         /// The file.
         path: String,
@@ -162,6 +162,15 @@ fn status_advice(status: u16) -> &'static str {
         404 | 410 => " (it is not there); the lock may be older than the mirror, lock again or choose another mirror",
         429 => " (too many requests); try again later",
         500.. => " (its own fault); try again later, or choose another mirror",
+        _ => "",
+    }
+}
+
+fn space_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some, run `gapimage store gc`, or name another directory with --store"
+        }
         _ => "",
     }
 }
