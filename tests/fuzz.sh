@@ -73,6 +73,19 @@ key = "-"
 port = 8443
 token_sha256 = "$sum"
 EOF
+seed copyright machine_readable <<EOF
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: a
+License: GPL-2+ or Artistic, and Expat
+ On Debian systems, the text is in /usr/share/common-licenses/GPL-2.
+EOF
+seed copyright prose <<EOF
+either version 2 of the License, or (at your option) any later version.
+
+On Debian systems, the text is in "/usr/share/common-licenses/GPL-2".
+EOF
 seed packages two <<EOF
 Package: a
 Version: 1:2.0~rc1+b1-3
