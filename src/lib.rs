@@ -8,6 +8,7 @@ pub mod cmd;
 pub mod image;
 pub mod layer;
 pub mod lock;
+pub mod model;
 pub mod pack;
 pub mod plan;
 pub mod recipe;

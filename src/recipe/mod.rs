@@ -7,6 +7,7 @@ mod check;
 mod decode;
 mod definition;
 mod layer;
+mod model;
 mod name;
 mod problem;
 mod section;
@@ -16,6 +17,7 @@ mod tests;
 mod value;
 
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use model::{ModelLayer, ModelOrigin, PicklePolicy, RepoName, RepoNameRule};
 pub use problem::{Problem, RecipeErrors};
 pub use stack::PlacedLayer;
 

@@ -1,19 +1,25 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
+mod access;
+mod open;
 mod part;
+
+pub use access::Access;
 
 use gap_format::Digest;
 use part::Part;
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use ureq::{
-    Agent, Timeout,
+    Agent,
     tls::{RootCerts, TlsConfig},
 };
 
@@ -68,12 +74,33 @@ pub enum HttpError {
         reason: String,
     },
     /// The server answered with an error.
-    #[error("{url}: the server answers {status}{}", status_advice(*status))]
+    #[error("{url}: the server answers {status}{}{}", quoted(message), status_advice(*status))]
     Status {
         /// What was asked for.
         url: String,
         /// HTTP status code.
         status: u16,
+        /// The server's own name of the mistake (`X-Error-Code`), or nothing.
+        code: String,
+        /// What the server said about it (`X-Error-Message`), or nothing.
+        message: String,
+    },
+    /// A page for people came instead of a file.
+    #[error(
+        "{url}: a web page came instead of the file; a proxy or a login page may stand between: check the address and \
+         the network"
+    )]
+    WebPage {
+        /// What was asked for.
+        url: String,
+    },
+    /// The server sent the client elsewhere too often, or to an address that cannot be used.
+    #[error("{url}: the server redirects {problem}; check the address, or choose another mirror")]
+    Redirect {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The server went silent.
     #[error("{url}: the server sent (next to) nothing for {limit:?}; try again, or choose another mirror")]
@@ -128,6 +155,10 @@ pub enum HttpError {
     NoMirror(String),
 }
 
+fn quoted(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
+}
+
 fn status_advice(status: u16) -> &'static str {
     match status {
         401 | 403 | 407 => " (not allowed); check credentials and proxy settings",
@@ -171,6 +202,7 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 pub struct Client {
     agent: Agent,
     settings: Settings,
+    access: Option<Arc<Access>>,
 }
 
 impl Client {
@@ -182,13 +214,20 @@ impl Client {
             .timeout_recv_response(Some(settings.stall))
             .timeout_per_read(Some(settings.stall))
             .http_status_as_error(false)
+            // Redirects are followed by hand: credentials must not go along to another server.
+            .max_redirects(0)
             .max_idle_connections_per_host(settings.parallel.get())
             .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
             // Digests are those of the files themselves.
             .accept_encoding("identity")
             .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build();
-        Self { agent: config.new_agent(), settings }
+        Self { agent: config.new_agent(), settings, access: None }
+    }
+
+    /// The same client with credentials, which go to the one server that they are for.
+    pub fn with_access(&self, access: Access) -> Self {
+        Self { access: Some(Arc::new(access)), ..self.clone() }
     }
 
     /// Fetches a small file into memory.
@@ -252,13 +291,25 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
+        self.in_parallel(items, |item| self.download(item, directory, progress))
+    }
+
+    /// Does something with every item, several at once; results in the order of `items`.
+    ///
+    /// # Errors
+    /// That of the first item, in their order, that failed; the others are stopped.
+    pub fn in_parallel<I: Sync, T: Send, E: Send>(
+        &self,
+        items: &[I],
+        each: impl Fn(&I) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
             let mut done = Vec::new();
             while !failed.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(item) = items.get(index) else { break };
-                let result = self.download(item, directory, progress);
+                let result = each(item);
                 failed.fetch_or(result.is_err(), Ordering::Relaxed);
                 done.push((index, result));
             }
@@ -385,71 +436,6 @@ impl Client {
             }
         }
     }
-
-    fn open(&self, url: &str, start: u64) -> Result<Body, HttpError> {
-        if let Some(path) = url.strip_prefix("file://") {
-            return open_file(path, start);
-        }
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(HttpError::Address { url: shown(url) });
-        }
-        let mut request = self.agent.get(url);
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| self.explain(url, error))?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 => match header("content-range").and_then(range_start) {
-                Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(url), status }),
-            },
-            // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
-            _ => return Err(HttpError::Status { url: shown(url), status }),
-        };
-        Ok(Body { reader: Box::new(response.into_body().into_reader()), start, length })
-    }
-
-    fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
-        let url = shown(url);
-        match error {
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                HttpError::Unreachable { url, reason: format!("no connection in {:?}", self.settings.connect) }
-            }
-            ureq::Error::Timeout(_) => HttpError::Stalled { url, limit: self.settings.stall },
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                HttpError::Stalled { url, limit: self.settings.stall }
-            }
-            ureq::Error::HostNotFound => HttpError::Unreachable { url, reason: "no such host".to_owned() },
-            ureq::Error::Io(error) => HttpError::Unreachable { url, reason: error.to_string() },
-            error => HttpError::Unreachable { url, reason: error.to_string() },
-        }
-    }
-}
-
-struct Body {
-    reader: Box<dyn Read>,
-    /// Position in the file of the first byte that comes.
-    start: u64,
-    length: Option<u64>,
-}
-
-fn open_file(path: &str, start: u64) -> Result<Body, HttpError> {
-    let failed = |source| HttpError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let start = if start <= length { start } else { 0 };
-    file.seek(SeekFrom::Start(start)).map_err(failed)?;
-    Ok(Body { reader: Box::new(file), start, length: Some(length - start) })
-}
-
-/// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
-    header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// `mirror/path` with exactly one slash between them.

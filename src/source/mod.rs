@@ -4,3 +4,4 @@ pub mod cargo;
 pub mod debian;
 pub mod files;
 pub mod http;
+pub mod model;
