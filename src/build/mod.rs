@@ -243,20 +243,20 @@ fn starter(
     let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
     let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
     (request.step)("making the boot image");
-    let tool = |name: &str| -> Result<(Merged, usize), BuildError> {
-        let number = plan.number_of(name, &[]).ok_or_else(|| PlanError::NotLocked(name.to_owned()))?;
-        let indexes: Vec<&LayerIndex> = opened.get(number).map(|layer| &layer.index).into_iter().collect();
+    let tool = |name: &str| -> Result<(Merged, Vec<usize>), BuildError> {
+        let numbers = plan.numbers_of(name, &[]);
+        let indexes: Vec<&LayerIndex> = numbers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();
         let merged = merge(&indexes).map_err(|source| BuildError::Merge { image: name.to_owned(), source })?;
-        Ok((merged, number))
+        Ok((merged, numbers))
     };
     let (stub, init) = (tool(&boot.stub)?, tool(&boot.init)?);
     let reader = |number: &usize| opened.get(*number).map(|layer| layer.bytes.reader());
-    let files = |(merged, number)| MergedFiles::new(merged, reader(number).into_iter().collect());
+    let files = |merged, numbers: &[usize]| MergedFiles::new(merged, numbers.iter().filter_map(reader).collect());
     let parts = Parts {
         recipe: request.recipe,
-        stub: files((&stub.0, &stub.1)),
-        init: files((&init.0, &init.1)),
-        os: MergedFiles::new(os, layers.iter().filter_map(reader).collect()),
+        stub: files(&stub.0, &stub.1),
+        init: files(&init.0, &init.1),
+        os: files(os, layers),
         trust: request.trust,
         source_date: request.lock.source_date(),
     };
@@ -274,7 +274,7 @@ fn settle(
     let mut lock = request.lock.clone();
     for (&number, made) in plan.in_images().iter().zip(&packed.layers) {
         let (Some(planned), Some(opened)) = (plan.layers.get(number), opened.get(number)) else { continue };
-        if !matches!(planned.locked.inputs, Inputs::Files(_)) {
+        if planned.tree.is_none() {
             continue;
         }
         let location = Location::new(request.output, made.offset).map_err(failed)?;
@@ -282,7 +282,9 @@ fn settle(
         let record = Record { digest: made.digest, size, verity_root: made.root, location };
         request.store.put_record(&planned.key, &record)?;
         planned.ingredients.remember(request.store, &planned.identity)?;
-        lock.set_files(planned.locked, made.digest, size);
+        if matches!(planned.locked.inputs, Inputs::Files(_)) {
+            lock.set_files(planned.locked, made.digest, size);
+        }
     }
     Ok((lock != *request.lock).then_some(lock))
 }

@@ -107,6 +107,8 @@ pub enum LayerError {
         "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
     )]
     Offline,
+    #[error("a {0} cannot be resolved")]
+    Unresolved(&'static str),
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
 }
@@ -182,6 +184,9 @@ impl Renewal<'_> {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
+                }
+                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                    return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
                     let rows = files(layer).map_err(failed)?;

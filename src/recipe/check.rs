@@ -2,8 +2,8 @@
 
 use super::{
     LayerKind,
-    decode::Draft,
-    problem::{Problems, suggestion},
+    decode::{DATASETS, Draft, MODELS},
+    problem::{Problems, nearest, suggestion},
 };
 use std::collections::BTreeSet;
 
@@ -19,16 +19,27 @@ pub(super) fn check(draft: &Draft, problems: &Problems) {
 }
 
 fn mentions_exist(draft: &Draft, problems: &Problems) {
-    let known: Vec<&str> = draft.layers.keys().map(String::as_str).collect();
     for mention in &draft.mentions {
         if draft.layers.contains_key(&mention.layer) {
             continue;
         }
-        let help = match super::problem::nearest(&mention.layer, known.iter().copied()) {
+        let (what, section, prefix) = section_of(&mention.layer);
+        let name = mention.layer.strip_prefix(prefix).unwrap_or_default();
+        let same_section = draft.layers.keys().filter(|layer| section_of(layer).1 == section);
+        let help = match nearest(name, same_section.filter_map(|layer| layer.strip_prefix(prefix))) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("add `[layer.{}]`", mention.layer),
+            None => format!("add `[{section}.{name}]`"),
         };
-        problems.add_with_help(&mention.at, format!("there is no layer `{}`", mention.layer), help);
+        problems.add_with_help(&mention.at, format!("there is no {what} `{name}`"), help);
+    }
+}
+
+/// What a layer is called, the section of the recipe that it is defined in, and what its name begins with.
+fn section_of(layer: &str) -> (&'static str, &'static str, &'static str) {
+    match layer {
+        model if model.starts_with(MODELS) => ("model", "model", MODELS),
+        dataset if dataset.starts_with(DATASETS) => ("data set", "dataset", DATASETS),
+        _ => ("layer", "layer", ""),
     }
 }
 

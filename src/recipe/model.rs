@@ -9,21 +9,19 @@ const REPO_PART_MAX: usize = 96;
 /// Weights and everything beside them, from a hub or from a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelLayer {
-    /// Its name: the directory `/models/NAME` in the image.
-    pub name: String,
     /// Where it comes from.
-    pub origin: ModelOrigin,
+    pub source: ModelSource,
     /// Globs of the files to take; all that the model needs when empty.
     pub include: Vec<String>,
     /// Globs of files to leave out.
     pub exclude: Vec<String>,
     /// Whether weights may be pickled.
-    pub pickle: PicklePolicy,
+    pub allow_pickle: PicklePolicy,
 }
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelOrigin {
+pub enum ModelSource {
     /// A repository of a hub that speaks Hugging Face's protocol.
     Hub {
         /// The repository.
@@ -37,19 +35,19 @@ pub enum ModelOrigin {
     Directory {
         /// The directory of the file that names it.
         base: PathBuf,
-        /// The path as the recipe has it: relative to that directory.
+        /// The path as the recipe has it: relative to that directory, without `..`.
         path: String,
-        /// The name under which `from_pretrained` finds it, if it is to have one.
-        repo: Option<RepoName>,
+        /// The name under which `from_pretrained` finds it, besides its path.
+        name: Option<RepoName>,
     },
 }
 
 impl ModelLayer {
     /// The name under which `from_pretrained` finds the model, if it has one.
     pub const fn repo(&self) -> Option<&RepoName> {
-        match &self.origin {
-            ModelOrigin::Hub { repo, .. } => Some(repo),
-            ModelOrigin::Directory { repo, .. } => repo.as_ref(),
+        match &self.source {
+            ModelSource::Hub { repo, .. } => Some(repo),
+            ModelSource::Directory { name, .. } => name.as_ref(),
         }
     }
 }
@@ -130,6 +128,13 @@ impl From<RepoName> for String {
     }
 }
 
+/// Whether a text can be a revision: a branch, a tag, a commit or a ref such as `refs/pr/1`.
+pub fn is_revision(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_./+".contains(c);
+    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.starts_with('.') && !part.ends_with(".lock");
+    text.len() <= 255 && text.chars().all(allowed) && text.split('/').all(part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +148,15 @@ mod tests {
             assert!(RepoName::new(bad).is_err(), "{bad}");
         }
         assert_eq!(RepoName::new("org/name").unwrap().cache_folder(), "models--org--name");
+    }
+
+    #[test]
+    fn revisions_are_names_of_git() {
+        for good in ["main", "v1.0", "refs/pr/1", "0123456789abcdef0123456789abcdef01234567"] {
+            assert!(is_revision(good), "{good}");
+        }
+        for bad in ["", "../main", "a b", "a?b", "x.lock", "a//b", ".a"] {
+            assert!(!is_revision(bad), "{bad}");
+        }
     }
 }

@@ -9,7 +9,7 @@ pub struct PlacedLayer<'r> {
     /// The layer.
     pub layer: &'r Layer,
     /// The layers of the same image below it whose content bears on what this one resolves to, bottom to top:
-    /// the Debian layers for a Debian layer, none for the other kinds.
+    /// the Debian layers for a Debian layer, those and Python packages for Python packages, none for the other kinds.
     pub below: Vec<&'r str>,
 }
 
@@ -78,12 +78,12 @@ impl Recipe {
     }
 
     fn bearing<'r>(&'r self, layer: &Layer, stack: &'r [String]) -> Vec<&'r str> {
-        if !matches!(layer.kind, LayerKind::Debian(_)) {
-            return Vec::new();
-        }
-        let is_debian = |name: &&String| {
-            self.layers.get(name.as_str()).is_some_and(|layer| matches!(layer.kind, LayerKind::Debian(_)))
+        let bears = |below: &LayerKind| match layer.kind {
+            LayerKind::Debian(_) => matches!(below, LayerKind::Debian(_)),
+            LayerKind::Wheels(_) => matches!(below, LayerKind::Debian(_) | LayerKind::Wheels(_)),
+            LayerKind::Cargo(_) | LayerKind::Files(_) | LayerKind::Model(_) | LayerKind::Dataset(_) => false,
         };
-        stack.iter().filter(is_debian).map(String::as_str).collect()
+        let is_bearing = |name: &&String| self.layers.get(name.as_str()).is_some_and(|layer| bears(&layer.kind));
+        stack.iter().filter(is_bearing).map(String::as_str).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Decoding of layers, one function a kind.
 
-use super::{Mention, checked};
+use super::{Mention, checked, wheels::wheels};
 use crate::{
     layer::tree::TreePath,
     recipe::{
@@ -13,7 +13,7 @@ use crate::{
 use std::path::PathBuf;
 
 /// The keys that choose a layer's kind.
-const KINDS: [&str; 3] = ["debian", "cargo", "files"];
+const KINDS: [&str; 4] = ["debian", "cargo", "files", "wheels"];
 
 /// Decodes the layer `name`, with the definition that it uses filled in; `defaults` is the recipe's `[debian]`.
 pub(super) fn layer(
@@ -51,6 +51,7 @@ pub(super) fn layer(
     let kind = match kind {
         "debian" => LayerKind::Debian(debian(name, body, defaults, problems)?),
         "cargo" => LayerKind::Cargo(cargo(name, body, mentions, problems)?),
+        "wheels" => LayerKind::Wheels(wheels(name, body, problems)?),
         _ => LayerKind::Files(files(name, body, problems)?),
     };
     Some(Layer { name: name.to_owned(), kind, line: at.line_column().0 })

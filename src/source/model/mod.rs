@@ -29,7 +29,7 @@ pub use resolve::resolve;
 pub use select::Selection;
 pub use token::Token;
 
-use crate::recipe::RepoName;
+use crate::recipe::{RepoName, is_revision};
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -37,10 +37,44 @@ use std::collections::BTreeSet;
 /// Most files that a model may have.
 pub const FILES_MAX: usize = 20_000;
 
-/// A model of a hub as a lock pins it.
+/// A model as a lock pins it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LockedModel {
+pub enum LockedModel {
+    /// From a hub: by commit and digests.
+    Hub(LockedHubModel),
+    /// From a directory: by the layers that it makes.
+    Directory(LockedDirectoryModel),
+}
+
+/// A model in a directory, by the layers that it makes; their digests cover names and contents.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedDirectoryModel {
+    /// Licences that its card names, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<String>,
+    /// One row for each layer, bottom to top.
+    #[serde(default, rename = "part", skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<LockedModelPart>,
+}
+
+/// One layer of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedModelPart {
+    /// Which one.
+    pub name: String,
+    /// SHA-256 of its tar.
+    pub layer: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
+/// A model of a hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedHubModel {
     /// The repository.
     pub repo: RepoName,
     /// The branch, tag or commit that was asked for.
@@ -73,6 +107,24 @@ pub struct LockedModelFile {
 }
 
 impl LockedModel {
+    /// Licences that its card names, sorted.
+    pub fn licenses(&self) -> &[String] {
+        match self {
+            Self::Hub(model) => &model.licenses,
+            Self::Directory(model) => &model.licenses,
+        }
+    }
+
+    /// The first thing in the rows that cannot be.
+    pub fn contradiction(&self) -> Option<String> {
+        match self {
+            Self::Hub(model) => model.contradiction(),
+            Self::Directory(_) => None,
+        }
+    }
+}
+
+impl LockedHubModel {
     /// The first thing in the rows that cannot be.
     pub fn contradiction(&self) -> Option<String> {
         if !is_revision(&self.revision) {
@@ -120,11 +172,6 @@ pub(crate) fn is_path(path: &str) -> bool {
         && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 200 && !part.starts_with(".wh."))
 }
 
-/// Whether a text can be a revision: a branch, a tag, a commit or a ref such as `refs/pr/1`.
-pub fn is_revision(text: &str) -> bool {
-    is_path(text) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./+".contains(c)) && !text.ends_with(".lock")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,15 +184,5 @@ mod tests {
         }
         assert!(path_contradiction(["a", "a"]).unwrap().contains("twice"));
         assert!(path_contradiction(["a/b", "a"]).unwrap().contains("a file and a directory"));
-    }
-
-    #[test]
-    fn revisions_are_names_of_git() {
-        for good in ["main", "v1.0", "refs/pr/1", "0123456789abcdef0123456789abcdef01234567"] {
-            assert!(is_revision(good), "{good}");
-        }
-        for bad in ["", "../main", "a b", "a?b", "x.lock", "a//b"] {
-            assert!(!is_revision(bad), "{bad}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Resolving: a revision becomes a commit, and its files become digests.
 
 use super::{
-    Hub, LockedModel, LockedModelFile, ModelError, Selection,
+    Hub, LockedHubModel, LockedModelFile, ModelError, Selection,
     api::{ListedFile, Revision},
     card,
     git::GitId,
@@ -30,7 +30,7 @@ pub fn resolve(
     selection: &Selection,
     store: &Store,
     progress: Progress<'_>,
-) -> Result<LockedModel, ModelError> {
+) -> Result<LockedHubModel, ModelError> {
     let found = hub.revision(repo, revision)?;
     if let Ok(asked) = revision.parse::<GitId>()
         && asked != found.commit
@@ -48,7 +48,7 @@ pub fn resolve(
     {
         licenses = resolver.licenses(&card)?;
     }
-    Ok(LockedModel { repo: repo.clone(), revision: revision.to_owned(), commit, gated, licenses, files })
+    Ok(LockedHubModel { repo: repo.clone(), revision: revision.to_owned(), commit, gated, licenses, files })
 }
 
 struct Resolver<'a> {

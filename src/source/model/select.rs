@@ -95,16 +95,15 @@ fn set<G: AsRef<str>>(globs: impl IntoIterator<Item = G>) -> Result<GlobSet, Mod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{ModelOrigin, PicklePolicy};
+    use crate::recipe::{ModelSource, PicklePolicy};
 
     fn taken(include: &[&str], exclude: &[&str], files: &[&str]) -> Result<Vec<String>, ModelError> {
         let owned = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect();
         let layer = ModelLayer {
-            name: "m".to_owned(),
-            origin: ModelOrigin::Directory { base: "/".into(), path: "m".to_owned(), repo: None },
+            source: ModelSource::Directory { base: "/".into(), path: "m".to_owned(), name: None },
             include: owned(include),
             exclude: owned(exclude),
-            pickle: PicklePolicy::Refuse,
+            allow_pickle: PicklePolicy::Refuse,
         };
         let files = files.iter().map(|&file| file.to_owned()).collect();
         Selection::new(&layer)?.apply(files, |file: &String| file)
