@@ -59,6 +59,7 @@ fn fetch_layer(
             let packages = rows.packages.iter().filter(|package| wanted.contains(&package.sha256));
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
+        (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
         _ => Ok(()),
     }
 }
@@ -104,6 +105,9 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
+        (LayerKind::Model(_), Inputs::Model(_)) => {
+            planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())
+        }
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }
 }

@@ -32,7 +32,25 @@ pub fn run(args: &LockArgs) -> Outcome {
         println!("resolved  {layer}");
     }
     println!("written   {}", path.display());
-    Ok(())
+    for (layer, _) in &renewed.unresolved {
+        println!("unresolved {layer}");
+    }
+    refuse_unresolved(&renewed)
+}
+
+/// Fails if something could not be resolved: nothing is built from a guess.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] with every layer and its reason.
+pub fn refuse_unresolved(renewed: &Renewed) -> Outcome {
+    if renewed.unresolved.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<String> = renewed.unresolved.iter().map(|(layer, why)| format!("layer `{layer}`: {why}")).collect();
+    Err(Failure::could_not_run(
+        format!("unresolved: {}", reasons.join("; ")),
+        "the lock has no rows for what is unresolved, and `gapimage build` refuses until it has; what was resolved is kept",
+    ))
 }
 
 /// Reads a recipe.

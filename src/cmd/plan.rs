@@ -22,7 +22,7 @@ pub fn run(args: &PlanArgs) -> Outcome {
         Failure::could_not_run(message, "run `gapimage lock` first: a plan is made of digests, not of names")
     })?;
     lock.check(&recipe).map_err(failed("planning"))?;
-    let mut plan = Plan::new(&recipe, &lock).map_err(failed("planning"))?;
+    let mut plan = Plan::new(&recipe, &lock, &store).map_err(failed("planning"))?;
     plan.look(&store).map_err(failed("planning"))?;
     let output = output_for(&recipe, args.output.as_deref());
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;

@@ -4,6 +4,7 @@
 //! there only because something was resolved, and a key that is not known is refused.
 
 mod error;
+mod models;
 mod renew;
 mod request;
 mod resolve;
@@ -11,7 +12,7 @@ mod resolve;
 mod tests;
 
 pub use error::{Change, LockError};
-pub use renew::{RenewError, Renewal, Renewed};
+pub use renew::{LayerError, RenewError, Renewal, Renewed};
 pub use request::request;
 pub use resolve::{Previous, Relock};
 
@@ -20,6 +21,7 @@ use crate::{
     source::{
         cargo::LockedCargo,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
+        model::{LockedModel, LockedModelPart},
     },
 };
 use gap_format::Digest;
@@ -87,6 +89,8 @@ pub enum Inputs {
     Cargo(LockedCargo),
     /// Files from beside the recipe.
     Files(LockedFiles),
+    /// A model.
+    Model(LockedModel),
 }
 
 /// Packages of a Debian archive.
@@ -256,6 +260,16 @@ impl Lock {
         }
     }
 
+    /// Notes what the files of a model in a directory make now, layer by layer.
+    pub fn set_model_parts(&mut self, row: &LockedLayer, parts: Vec<LockedModelPart>) {
+        let same = |other: &&mut LockedLayer| other.name == row.name && other.below == row.below;
+        if let Some(Inputs::Model(LockedModel::Directory(model))) =
+            self.layers.iter_mut().find(same).map(|row| &mut row.inputs)
+        {
+            model.parts = parts;
+        }
+    }
+
     fn newest_release(&self) -> Option<i64> {
         self.archives.iter().map(|archive| archive.date).max()
     }
@@ -275,7 +289,8 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
-                Inputs::Files(_) => {}
+                Inputs::Model(LockedModel::Hub(model)) => model.files.sort(),
+                Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) => {}
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -293,6 +308,7 @@ impl Lock {
             let found = match &layer.inputs {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
+                Inputs::Model(model) => model.contradiction(),
                 Inputs::Files(_) => None,
             };
             if let Some(what) = found {

@@ -3,6 +3,7 @@
 use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
+    plan::ModelPlanError,
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
     source::{
         cargo::{self, CargoError},
@@ -20,6 +21,7 @@ use crate::{
         },
         files::FilesError,
         http::{Client, Progress},
+        model::ModelError,
     },
     store::{Store, StoreError},
 };
@@ -63,6 +65,8 @@ pub struct Renewed {
     pub resolved: Vec<String>,
     /// Layers whose rows were kept.
     pub kept: Vec<String>,
+    /// Layers that could not be resolved, and why; the lock has no rows for them.
+    pub unresolved: Vec<(String, LayerError)>,
 }
 
 /// Why a recipe cannot be locked.
@@ -107,6 +111,10 @@ pub enum LayerError {
         "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
     )]
     Offline,
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    ModelPlan(#[from] ModelPlanError),
     #[error("a {0} cannot be resolved")]
     Unresolved(&'static str),
     #[error("reading its files: {0}")]
@@ -146,7 +154,7 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed = Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new() };
+        let mut renewed = Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unresolved: Vec::new() };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -185,7 +193,19 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
-                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                (Previous::Same(locked), LayerKind::Model(layer)) if self.keeps(layer) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (_, LayerKind::Model(layer)) => match self.model(place, layer) {
+                    Ok(rows) => relock.add(row(recipe, place, Inputs::Model(rows)), []),
+                    Err(error) => {
+                        renewed.unresolved.push((name, error));
+                        continue;
+                    }
+                },
+                (_, LayerKind::Wheels(_) | LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
@@ -304,9 +324,14 @@ fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
 /// The digest of the layer that the files make now.
 fn files(layer: &crate::recipe::FilesLayer) -> Result<LockedFiles, LayerError> {
     let tar = TarPlan::new(&files_tree(layer)?)?;
+    Ok(LockedFiles { layer: hashed(&tar)?, size: tar.size() })
+}
+
+/// The digest of a layer.
+pub(super) fn hashed(tar: &TarPlan) -> io::Result<Digest> {
     let mut hashing = Hashing(Sha256::new());
     tar.write(&mut hashing)?;
-    Ok(LockedFiles { layer: hashing.0.into(), size: tar.size() })
+    Ok(hashing.0.into())
 }
 
 struct Hashing(Sha256);

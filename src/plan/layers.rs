@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part};
+use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, model, part::Part};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -35,7 +35,11 @@ pub enum State {
 }
 
 /// Plans the parts of one layer, bottom to top; the layers that it needs are in `plan` already.
-pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<PlannedLayer<'r>>, PlanError> {
+pub(super) fn plan<'r>(
+    plan: &Plan<'r>,
+    place: &PlacedLayer<'r>,
+    store: &Store,
+) -> Result<Vec<PlannedLayer<'r>>, PlanError> {
     let locked = plan.lock.layer(place).ok_or_else(|| PlanError::NotLocked(place.layer.name.clone()))?;
     let below: Vec<usize> = (0..place.below.len())
         .filter_map(|index| Some(plan.numbers_of(place.below.get(index)?, place.below.get(..index)?)))
@@ -45,7 +49,7 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<P
         LayerKind::Cargo(cargo) => plan.numbers_of(&cargo.build_root, &[]),
         _ => Vec::new(),
     };
-    let parts = parts(plan, place, locked, &below, &build_root)?;
+    let parts = parts(plan, place, locked, &below, &build_root, store)?;
     let planned = parts.into_iter().map(|part| PlannedLayer {
         place: place.clone(),
         locked,
@@ -71,6 +75,7 @@ fn parts(
     locked: &LockedLayer,
     below: &[usize],
     build_root: &[usize],
+    store: &Store,
 ) -> Result<Vec<Part>, PlanError> {
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
@@ -78,6 +83,10 @@ fn parts(
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(build_root)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
+        }
+        (LayerKind::Model(layer), Inputs::Model(rows)) => {
+            return model::plan(place.layer.short_name(), layer, rows, store)
+                .map_err(|source| PlanError::Model { layer: name(), source });
         }
         _ => return Err(PlanError::NotLocked(name())),
     };

@@ -5,11 +5,13 @@ mod debian;
 mod files;
 mod ingredients;
 mod layers;
+mod model;
 mod part;
 pub mod space;
 
 pub use ingredients::Ingredients;
 pub use layers::State;
+pub use model::{ModelPlanError, PlacedModel};
 pub use part::{Part, Wanted};
 
 use crate::{
@@ -41,6 +43,14 @@ pub enum PlanError {
         layer: String,
         /// Why not.
         source: crate::source::files::FilesError,
+    },
+    /// A model cannot be taken.
+    #[error("layer `{layer}`: {source}")]
+    Model {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: ModelPlanError,
     },
     /// They cannot become a layer.
     #[error("layer `{layer}`: {source}")]
@@ -108,14 +118,15 @@ impl PlannedLayer<'_> {
 }
 
 impl<'r> Plan<'r> {
-    /// Plans the build of `recipe` as locked, without looking at what is there already.
+    /// Plans the build of `recipe` as locked, without looking at what is there already; `store` is where sources lie or
+    /// will lie.
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn new(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
+    pub fn new(recipe: &'r Recipe, lock: &'r Lock, store: &Store) -> Result<Self, PlanError> {
         let mut plan = Self { recipe, lock, layers: Vec::new(), images: Vec::new() };
         for place in recipe.placed_layers() {
-            let parts = layers::plan(&plan, &place)?;
+            let parts = layers::plan(&plan, &place, store)?;
             plan.layers.extend(parts);
         }
         for image in &recipe.images {

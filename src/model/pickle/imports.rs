@@ -108,7 +108,7 @@ impl Import {
         if matches!(module, "builtins" | "__builtin__" | "__builtins__") {
             return if HARMLESS_BUILTINS.contains(&name) { Danger::Harmless } else { Danger::Dangerous };
         }
-        let within = |root: &&str| module.strip_prefix(**root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let within = |root: &&str| module.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let in_dangerous = DANGEROUS_MODULES.iter().chain(&DANGEROUS_MODULES_TOO).any(|root| within(&root));
         // A name with dots reaches through one object to another.
         let reaches = name.contains('.') || name.starts_with("__");

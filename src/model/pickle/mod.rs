@@ -112,7 +112,7 @@ fn archive(file: File) -> Result<BTreeSet<Import>, PickleError> {
     let mut has_data = false;
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(failed)?;
-        let name = entry.name().to_owned();
+        let name = entry.name().map_err(failed)?.into_owned();
         if name.contains("/code/") || name.ends_with("/constants.pkl") {
             imports.insert(Import::new("torch.jit", "program"));
         }

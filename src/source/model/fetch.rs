@@ -20,8 +20,8 @@ pub fn fetch<'f>(
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<(), ModelError> {
-    let missing = |file: &&LockedHubModelFile| !store.has_source(&file.sha256, Some(file.size));
-    let files: BTreeMap<Digest, &LockedHubModelFile> =
+    let missing = |file: &&LockedModelFile| !store.has_source(&file.sha256, Some(file.size));
+    let files: BTreeMap<Digest, &LockedModelFile> =
         files.into_iter().filter(missing).map(|file| (file.sha256, file)).collect();
     if files.is_empty() {
         return Ok(());
@@ -29,7 +29,7 @@ pub fn fetch<'f>(
     let wanted = Digest::of(b"models");
     let directory = store.cache_dir("downloads", &wanted)?;
     let _alone = store.build_lock(&wanted, || ())?;
-    let files: Vec<&LockedHubModelFile> = files.into_values().filter(missing).collect();
+    let files: Vec<&LockedModelFile> = files.into_values().filter(missing).collect();
     // Each file is taken over as soon as it is whole, so an interruption costs at most what was under way.
     hub.client().in_parallel(&files, |file| {
         let item = Download {
@@ -44,7 +44,7 @@ pub fn fetch<'f>(
     Ok(())
 }
 
-fn explain(hub: &Hub, model: &LockedHubModel, file: &LockedHubModelFile, error: HttpError) -> ModelError {
+fn explain(hub: &Hub, model: &LockedHubModel, file: &LockedModelFile, error: HttpError) -> ModelError {
     match error {
         HttpError::Digest { expected, found, .. } => {
             ModelError::WrongDigest { repo: model.repo.clone(), path: file.path.clone(), expected, found }

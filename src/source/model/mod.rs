@@ -18,8 +18,7 @@ mod resolve;
 mod select;
 mod token;
 
-pub use card::licenses as card_licenses;
-pub use directory::{DirectoryFile, list as list_directory};
+pub use directory::{commit_of, licenses_of, list as list_directory};
 pub use endpoint::Endpoint;
 pub use error::ModelError;
 pub use fetch::fetch;
@@ -29,7 +28,11 @@ pub use resolve::resolve;
 pub use select::Selection;
 pub use token::Token;
 
-use crate::recipe::{RepoName, is_revision};
+use crate::{
+    model::{ModelFile, ModelFiles},
+    recipe::{RepoName, is_revision},
+    store::Store,
+};
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -134,6 +137,12 @@ impl LockedHubModel {
             return Some(format!("there are more than {FILES_MAX} files"));
         }
         path_contradiction(self.files.iter().map(|file| file.path.as_str()))
+    }
+
+    /// Its files as they lie in the store, fetched or not.
+    pub fn files_in(&self, store: &Store) -> ModelFiles {
+        let file = |file: &LockedModelFile| ModelFile { real: store.source_path(&file.sha256), size: file.size };
+        self.files.iter().map(|locked| (locked.path.clone(), file(locked))).collect()
     }
 
     /// Bytes of all its files.

@@ -1,0 +1,42 @@
+//! Locking models.
+
+use super::renew::{LayerError, Renewal, hashed};
+use crate::{
+    layer::tar::TarPlan,
+    plan::PlacedModel,
+    recipe::{ModelLayer, ModelSource, PlacedLayer},
+    source::model::{Hub, LockedDirectoryModel, LockedModel, LockedModelPart, Selection, licenses_of, resolve},
+};
+
+impl Renewal<'_> {
+    /// Whether the rows of a model stay as they are when the recipe asks for the same: a directory is looked at again,
+    /// unless a build is about to.
+    pub(super) fn keeps(&self, layer: &ModelLayer) -> bool {
+        self.keep_files || matches!(layer.source, ModelSource::Hub { .. })
+    }
+
+    /// The rows of a model.
+    pub(super) fn model(&self, place: &PlacedLayer<'_>, layer: &ModelLayer) -> Result<LockedModel, LayerError> {
+        let ModelSource::Hub { repo, revision, endpoint } = &layer.source else {
+            return self.model_directory(place, layer).map(LockedModel::Directory);
+        };
+        let client = self.client.ok_or(LayerError::Offline)?;
+        (self.step)(&format!("layer `{}`: resolving {repo} at {revision}", place.layer.name));
+        let hub = Hub::find(client, endpoint.as_deref())?;
+        let selection = Selection::new(layer)?;
+        let model = resolve(&hub, repo, revision, &selection, self.store, self.progress)?;
+        let (count, bytes) = (model.files.len(), model.size());
+        (self.step)(&format!("layer `{}`: {count} files, {bytes} bytes, commit {}", place.layer.name, model.commit));
+        Ok(LockedModel::Hub(model))
+    }
+
+    fn model_directory(&self, place: &PlacedLayer<'_>, layer: &ModelLayer) -> Result<LockedDirectoryModel, LayerError> {
+        let model = PlacedModel::in_directory(place.layer.short_name(), layer)?;
+        let parts = model.parts()?.into_iter().map(|part| {
+            let tar = TarPlan::new(&part.tree)?;
+            Ok(LockedModelPart { name: part.name, layer: hashed(&tar)?, size: tar.size() })
+        });
+        let parts = parts.collect::<Result<_, LayerError>>()?;
+        Ok(LockedDirectoryModel { licenses: licenses_of(&model.files), parts })
+    }
+}
