@@ -84,6 +84,7 @@ pub enum RenewError {
 
 /// Why a layer cannot be resolved.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most variants pass on the error of one room")]
 pub enum LayerError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),

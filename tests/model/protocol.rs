@@ -41,7 +41,9 @@ impl Place {
 
     fn fetch(&self, server: &Server, model: &LockedHubModel, token: Option<&str>) -> Result<u64, ModelError> {
         let seen = AtomicU64::new(0);
-        let progress = |count| drop(seen.fetch_add(count, Ordering::Relaxed));
+        let progress = |count| {
+            seen.fetch_add(count, Ordering::Relaxed);
+        };
         fetch(&hub(server, token), model, &model.files, &self.store, &progress)?;
         Ok(seen.into_inner())
     }
@@ -158,7 +160,8 @@ fn a_commit_that_is_gone_is_told_apart_from_a_hub_that_is_down() {
     server.behave(Some(Behaviour::Fail(503)));
     let error = place.fetch(&server, &model, None).unwrap_err();
     assert!(matches!(error, ModelError::Http(HttpError::Status { status: 503, .. })), "{error}");
-    let down = Server { url: "http://127.0.0.1:1".to_owned(), ..server };
+    let mut down = server;
+    down.url = "http://127.0.0.1:1".to_owned();
     let error = place.resolve(&down, "main", None).unwrap_err();
     assert!(matches!(error, ModelError::Http(HttpError::Unreachable { .. })), "{error}");
 }

@@ -18,6 +18,7 @@ mod resolve;
 mod select;
 mod token;
 
+pub use card::licenses as card_licenses;
 pub use directory::{commit_of, licenses_of, list as list_directory};
 pub use endpoint::Endpoint;
 pub use error::ModelError;
