@@ -146,9 +146,10 @@ impl State {
         }
         let path = asked.path.split('?').next().unwrap_or_default();
         if let Some(rest) = path.strip_prefix("/api/models/") {
-            return match rest.split_once("/revision/") {
-                Some((repo, revision)) => self.revision(repo, revision, &asked),
-                None => self.revision(rest, "main", &asked),
+            return match (rest.split_once("/revision/"), rest.split_once("/tree/")) {
+                (Some((repo, revision)), _) => self.revision(repo, revision, &asked),
+                (None, Some((repo, revision))) => self.tree(repo, revision, &asked),
+                (None, None) => self.revision(rest, "main", &asked),
             };
         }
         // Small files are answered by way of a cache of the hub itself, as the real one does.
@@ -207,6 +208,24 @@ impl State {
             "cardData": repository.card,
             "siblings": siblings.collect::<Vec<_>>(),
         }))
+    }
+
+    /// The listing that Hugging Face's own client asks for as well.
+    fn tree(&self, repo: &str, revision: &str, asked: &Asked) -> Answer {
+        let repository = match self.admitted(repo, revision, asked) {
+            Ok(repository) => repository,
+            Err(answer) => return answer,
+        };
+        let entries = repository.files.iter().map(|(path, data)| {
+            let oid = repository.blob_id(path, data).to_string();
+            let mut entry = serde_json::json!({ "type": "file", "path": path, "size": data.len(), "oid": oid });
+            if repository.large.contains(path) {
+                entry["lfs"] =
+                    serde_json::json!({ "oid": Digest::of(data).to_hex(), "size": data.len(), "pointerSize": 134 });
+            }
+            entry
+        });
+        Answer::json(&entries.collect::<Vec<_>>().into())
     }
 
     fn file(&self, repo: &str, rest: &str, asked: &Asked, store: &str, cached: bool) -> Answer {
