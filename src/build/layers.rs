@@ -14,7 +14,7 @@ use crate::{
     source::{cargo, debian::fetch::fetch_packages, http::Client},
     store::{Record, StoreError},
 };
-use gap_format::{Digest, verity::TreeBuilder, write_at::Discard};
+use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
 use std::{
     collections::BTreeSet,
     io::{self, Write},
@@ -100,9 +100,12 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         }
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
-            let root = &planned.build_root;
+            let root = &planned.built_on;
             let root_key = plan.numbered(root).last().ok_or("its build root is not in the plan")?.key;
             super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
+        }
+        (LayerKind::Run(layer), Inputs::Run(_)) => {
+            super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         (LayerKind::Model(_), Inputs::Model(_)) => {
@@ -145,13 +148,14 @@ impl<W: Write> Write for Treeing<W> {
 }
 
 /// What lies there once the parts of these numbers are laid over one another.
-fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result<Tree, Problem> {
+pub fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result<Tree, Problem> {
     let mut stack = Stack::default();
     for layer in plan.numbered(numbers) {
         match (request.store.layer(&layer.key)?, &layer.tree) {
             (Some(found), _) => {
-                let index = read_index(&found.file, found.record.size)?;
-                stack.apply(&index.to_tree(&Arc::new(found.file)))?;
+                let size = found.record.size;
+                let index = read_index(&Slice::new(&found.file, found.offset, size), size)?;
+                stack.apply(&index.to_tree(&Arc::new(found.file), found.offset))?;
             }
             (None, Some(tree)) => stack.apply(tree)?,
             (None, None) => return Err(format!("layer `{}` below it is gone from the store", layer.name()).into()),

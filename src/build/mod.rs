@@ -6,10 +6,13 @@ mod models;
 mod opened;
 mod os_files;
 mod packages;
+mod program;
 mod starter;
+mod trials;
 mod up_to_date;
 
 pub use opened::LayerBytes;
+pub use trials::Passed;
 
 use crate::{
     boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
@@ -24,12 +27,13 @@ use crate::{
     lock::{Inputs, Lock, LockedLayer},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
-    recipe::{Image, ImageKind, Recipe},
+    recipe::{Image, ImageKind, LayerKind, Recipe},
     source::{
         http::{Client, Progress},
         model::{LockedModel, LockedModelPart},
     },
     store::{Location, Record, Store, StoreError},
+    trial::OFFLINE,
 };
 use gap_format::{
     Timestamp,
@@ -39,6 +43,7 @@ use opened::Opened;
 use os_files::MergedFiles;
 use starter::{Parts, Starter};
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -79,6 +84,8 @@ pub struct Built {
     pub lock: Option<Lock>,
     /// Layers that were built, and why.
     pub built: Vec<(String, String)>,
+    /// The tests of the recipe, all of which passed; none are tried when the artifact was there already.
+    pub tests: Vec<Passed>,
 }
 
 /// Why a build failed.
@@ -111,6 +118,9 @@ pub enum BuildError {
     /// A layer cannot be built.
     #[error("layer `{layer}`: {source}")]
     Layer { layer: String, source: Problem },
+    /// What must work in an image does not.
+    #[error("test `{test}`: {source}")]
+    Test { test: String, source: Problem },
     /// The layers of an image contradict each other.
     #[error("image `{image}`: {source}")]
     Merge { image: String, source: MergeError },
@@ -137,18 +147,33 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
     let release_key = up_to_date::key(&plan, request.trust);
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
-        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new() });
+        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new(), tests: Vec::new() });
     }
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
+    let tests = trials::run_all(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
     let packed = assemble(request, &plan, &opened)?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
-    Ok(Built { statement: packed.statement, up_to_date: false, lock, built })
+    Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests })
+}
+
+/// Builds what is missing and tries the tests of the recipe; packs nothing.
+///
+/// # Errors
+/// [`BuildError`]; the next build goes on from what was fetched and built.
+pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
+    let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
+    plan.look(request.store)?;
+    space::check(&plan.space(request.store, request.output)?)?;
+    layers::fetch(request, &plan)?;
+    models::check(request, &plan)?;
+    layers::build_missing(request, &plan)?;
+    trials::run_all(request, &plan)
 }
 
 /// Merges the images, makes the boot image and packs everything.
@@ -221,8 +246,6 @@ fn release(request: &Request<'_>) -> Result<Release, BuildError> {
 
 fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
     let config = &image.config;
-    let mut env = models::environment(request.recipe, image);
-    env.extend(config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     ImageInfo {
         name: image.name.clone(),
         version: request.recipe.appliance.version.clone(),
@@ -232,7 +255,7 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         artifact_type: (image.kind == ImageKind::Model).then_some(media_type::MODEL),
         run: RunSettings {
             user: config.user.clone().unwrap_or_default(),
-            env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: variables(request.recipe, image),
             entrypoint: config.entrypoint.clone(),
             cmd: config.cmd.clone(),
             working_dir: config.workdir.clone().unwrap_or_default(),
@@ -240,6 +263,22 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         },
         ..ImageInfo::default()
     }
+}
+
+/// The variables of an image: its own, and with Python packages, models or data sets those that keep programs offline.
+fn variables(recipe: &Recipe, image: &Image) -> Vec<String> {
+    let is_online = |name: &String| {
+        matches!(
+            recipe.layer(name).map(|layer| &layer.kind),
+            Some(LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_))
+        )
+    };
+    let mut variables: BTreeMap<&str, &str> = BTreeMap::new();
+    if image.layers.iter().any(is_online) {
+        variables.extend(OFFLINE);
+    }
+    variables.extend(image.config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn starter(

@@ -2,21 +2,17 @@
 
 use super::{BuildError, Problem, Request};
 use crate::{
-    layer::model::HUB_CACHE,
     lock::{Inputs, Lock},
     model::{Inspection, Level, inspect},
     plan::{PlacedModel, Plan, PlannedLayer, State},
-    recipe::{Image, ImageKind, LayerKind, ModelLayer, ModelSource, Recipe},
+    recipe::{Image, ImageKind, LayerKind, ModelLayer, ModelSource},
     source::{
         http::Client,
         model::{Hub, LockedModel, fetch as fetch_files},
     },
 };
 use gap_format::Digest;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 /// A model that cannot be used, or must not be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -26,17 +22,6 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the model cannot be taken as it is:")?;
         self.0.failures().try_for_each(|failure| write!(f, "\n- {failure}"))
-    }
-}
-
-/// What programs in an image with models need to know: where the cache is, and that there is no hub.
-pub fn environment<'i>(recipe: &Recipe, image: &'i Image) -> BTreeMap<&'i str, &'i str> {
-    let is_named = |layer: &String| {
-        matches!(recipe.layer(layer).map(|layer| &layer.kind), Some(LayerKind::Model(model)) if model.repo().is_some())
-    };
-    match image.layers.iter().any(is_named) {
-        true => [("HF_HUB_CACHE", HUB_CACHE), ("HF_HUB_OFFLINE", "1")].into(),
-        false => BTreeMap::new(),
     }
 }
 

@@ -46,7 +46,8 @@ pub fn refuse_unresolved(renewed: &Renewed) -> Outcome {
     if renewed.unresolved.is_empty() {
         return Ok(());
     }
-    let reasons: Vec<String> = renewed.unresolved.iter().map(|(layer, why)| format!("layer `{layer}`: {why}")).collect();
+    let reasons: Vec<String> =
+        renewed.unresolved.iter().map(|(layer, why)| format!("layer `{layer}`: {why}")).collect();
     Err(Failure::could_not_run(
         format!("unresolved: {}", reasons.join("; ")),
         "the lock has no rows for what is unresolved, and `gapimage build` refuses until it has; what was resolved is kept",

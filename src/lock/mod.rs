@@ -91,6 +91,8 @@ pub enum Inputs {
     Files(LockedFiles),
     /// A model.
     Model(LockedModel),
+    /// What a program makes of other layers.
+    Run(LockedRun),
 }
 
 /// Packages of a Debian archive.
@@ -113,6 +115,11 @@ pub struct LockedFiles {
     /// Its length in bytes.
     pub size: u64,
 }
+
+/// What a program makes: all that it is made of are other layers and what the recipe says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedRun {}
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
@@ -290,7 +297,7 @@ impl Lock {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
                 Inputs::Model(LockedModel::Hub(model)) => model.files.sort(),
-                Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) => {}
+                Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) | Inputs::Run(_) => {}
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -309,7 +316,7 @@ impl Lock {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
                 Inputs::Model(model) => model.contradiction(),
-                Inputs::Files(_) => None,
+                Inputs::Files(_) | Inputs::Run(_) => None,
             };
             if let Some(what) = found {
                 return Some(format!("in the layer `{}`, {what}", layer.name.escape_debug()));

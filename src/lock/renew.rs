@@ -1,6 +1,8 @@
 //! Making a lock: every name in a recipe becomes digests, through the sources.
 
-use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
+use super::{
+    Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, LockedRun, Previous, Relock, assumed, request,
+};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
     plan::ModelPlanError,
@@ -155,7 +157,8 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed = Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unresolved: Vec::new() };
+        let mut renewed =
+            Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unresolved: Vec::new() };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -199,6 +202,11 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
+                (Previous::Same(locked), LayerKind::Run(_)) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
                 (_, LayerKind::Model(layer)) => match self.model(place, layer) {
                     Ok(rows) => relock.add(row(recipe, place, Inputs::Model(rows)), []),
                     Err(error) => {
@@ -206,6 +214,7 @@ impl Renewal<'_> {
                         continue;
                     }
                 },
+                (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
                 (_, LayerKind::Wheels(_) | LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }

@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, RepoName, WheelsLayer,
+        PackageRequest, PlacedLayer, RepoName, RunLayer, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -21,6 +21,7 @@ pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
         LayerKind::Debian(layer) => debian(layer, &mut key),
         LayerKind::Cargo(layer) => cargo(layer, &mut key),
         LayerKind::Files(layer) => files(layer, &mut key),
+        LayerKind::Run(layer) => run(layer, &mut key),
         LayerKind::Wheels(layer) => wheels(layer, &mut key),
         LayerKind::Model(layer) => model(layer, &mut key),
         LayerKind::Dataset(layer) => dataset(layer, &mut key),
@@ -48,6 +49,12 @@ fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
         key.text("path", &item.path).text("to", &item.to);
         key.list("mode", item.mode.map(u32::to_le_bytes));
     }
+}
+
+fn run(layer: &RunLayer, key: &mut KeyBuilder) {
+    let env = layer.env.iter().flat_map(|(name, value)| [name, value]);
+    key.list("on", &layer.on).list("command", &layer.command).list("env", env);
+    key.text("output", &layer.output.to_string()).text("to", &layer.to.to_string());
 }
 
 fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {

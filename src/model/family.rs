@@ -222,9 +222,10 @@ impl Family {
         /// More layers than any model has.
         const LAYERS_MAX: u64 = 10_000;
         let expected = self.expected(config, LAYERS_MAX);
-        let sizes = expected.iter().filter(|tensor| tensor.required).map(|tensor| {
-            tensor.shape.iter().try_fold(1_u64, |product, side| product.checked_mul((*side)?))
-        });
+        let sizes = expected
+            .iter()
+            .filter(|tensor| tensor.required)
+            .map(|tensor| tensor.shape.iter().try_fold(1_u64, |product, side| product.checked_mul((*side)?)));
         sizes.sum()
     }
 
@@ -284,7 +285,10 @@ mod tests {
     fn a_side_that_is_not_given_is_not_made_up() {
         let bert = config(r#"{"model_type":"bert","hidden_size":4,"num_hidden_layers":1}"#);
         let expected = Family::Bert.expected(&bert, 9);
-        assert_eq!(expected.iter().find(|t| t.name.ends_with("word_embeddings.weight")).unwrap().shape, [None, Some(4)]);
+        assert_eq!(
+            expected.iter().find(|t| t.name.ends_with("word_embeddings.weight")).unwrap().shape,
+            [None, Some(4)]
+        );
         assert_eq!(Family::Bert.elements(&bert), None);
         assert_eq!(Family::of(&config(r#"{"model_type":"mamba"}"#)), None);
     }

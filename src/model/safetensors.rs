@@ -133,7 +133,10 @@ mod tests {
             (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[2],"data_offsets":[4,12]"#), 12),
             (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[2],"data_offsets":[12,20]"#), 20),
             (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[3],"data_offsets":[8,16]"#), 16),
-            (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[4294967296,4294967296],"data_offsets":[8,16]"#), 16),
+            (
+                two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[4294967296,4294967296],"data_offsets":[8,16]"#),
+                16,
+            ),
             (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[2],"data_offsets":[16,8]"#), 16),
             (two(r#""shape":[2],"data_offsets":[0,8]"#, r#""shape":[-1],"data_offsets":[8,12]"#), 12),
         ] {

@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, model, part::Part};
+use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, model, part::Part, run};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -45,16 +45,17 @@ pub(super) fn plan<'r>(
         .filter_map(|index| Some(plan.numbers_of(place.below.get(index)?, place.below.get(..index)?)))
         .flatten()
         .collect();
-    let build_root = match &place.layer.kind {
+    let built_on = match &place.layer.kind {
         LayerKind::Cargo(cargo) => plan.numbers_of(&cargo.build_root, &[]),
+        LayerKind::Run(run) => plan.stack(&run.on),
         _ => Vec::new(),
     };
-    let parts = parts(plan, place, locked, &below, &build_root, store)?;
+    let parts = parts(plan, place, locked, &below, &built_on, store)?;
     let planned = parts.into_iter().map(|part| PlannedLayer {
         place: place.clone(),
         locked,
         below: below.clone(),
-        build_root: build_root.clone(),
+        built_on: built_on.clone(),
         identity: identity(&plan.recipe.path, place, part.name.as_deref()),
         key: part.ingredients.key(),
         part: part.name,
@@ -74,13 +75,14 @@ fn parts(
     place: &PlacedLayer<'_>,
     locked: &LockedLayer,
     below: &[usize],
-    build_root: &[usize],
+    built_on: &[usize],
     store: &Store,
 ) -> Result<Vec<Part>, PlanError> {
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian::part(layer, rows, plan.numbered(below)),
-        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(build_root)),
+        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(built_on)),
+        (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
         }

@@ -7,6 +7,7 @@ mod ingredients;
 mod layers;
 mod model;
 mod part;
+mod run;
 pub mod space;
 
 pub use ingredients::Ingredients;
@@ -89,8 +90,8 @@ pub struct PlannedLayer<'r> {
     pub part: Option<String>,
     /// The parts of the layers below that bear on it, by number, bottom to top.
     pub below: Vec<usize>,
-    /// The parts of the layer that it is built with, by number, bottom to top.
-    pub build_root: Vec<usize>,
+    /// The parts of the layers that it is built on without holding them, by number, bottom to top.
+    pub built_on: Vec<usize>,
     /// Tells the part in its place and recipe from others, for remembering what it was made of.
     pub identity: Digest,
     /// What it is made of.
@@ -130,13 +131,8 @@ impl<'r> Plan<'r> {
             plan.layers.extend(parts);
         }
         for image in &recipe.images {
-            let numbers = image.layers.iter().map(|name| {
-                let place = recipe.place_of(Some(image), name);
-                let found = place.map(|place| plan.numbers_of(&place.layer.name, &place.below));
-                found.ok_or_else(|| PlanError::NotLocked(name.clone()))
-            });
-            let numbers: Vec<Vec<usize>> = numbers.collect::<Result<_, _>>()?;
-            plan.images.push(numbers.concat());
+            let numbers = plan.stack(&image.layers);
+            plan.images.push(numbers);
         }
         Ok(plan)
     }
@@ -156,6 +152,12 @@ impl<'r> Plan<'r> {
         let numbered = self.layers.iter().enumerate();
         let of_layer = numbered.filter(|(_, part)| part.place.layer.name == name && part.place.below == below);
         of_layer.map(|(number, _)| number).collect()
+    }
+
+    /// The numbers of the parts of all layers of a stack, bottom to top.
+    pub fn stack(&self, layers: &[String]) -> Vec<usize> {
+        let places = self.recipe.places_in(layers);
+        places.iter().flat_map(|place| self.numbers_of(&place.layer.name, &place.below)).collect()
     }
 
     /// The parts of these numbers.

@@ -1,6 +1,10 @@
 //! Models: a part for each file of weights and one for the small files, whose trees are known beforehand.
 
-use super::{Ingredients, files::describe, part::{Part, Wanted}};
+use super::{
+    Ingredients,
+    files::describe,
+    part::{Part, Wanted},
+};
 use crate::{
     layer::{
         model::{CachePlace, ModelPart, Placement, parts},

@@ -1,6 +1,6 @@
 //! What a layer can be made of.
 
-use super::{DatasetLayer, ModelLayer, WheelsLayer};
+use super::{DatasetLayer, ModelLayer, RunLayer, WheelsLayer};
 use crate::layer::tree::TreePath;
 use std::{fmt, path::PathBuf};
 
@@ -33,6 +33,8 @@ pub enum LayerKind {
     Files(FilesLayer),
     /// Packages of a Python index, installed into the image's Python.
     Wheels(WheelsLayer),
+    /// What a program makes.
+    Run(RunLayer),
     /// A model: `[model.NAME]`, as the layer `model/NAME`.
     Model(ModelLayer),
     /// A data set: `[dataset.NAME]`, as the layer `dataset/NAME`.
@@ -47,6 +49,7 @@ impl LayerKind {
             Self::Cargo(_) => "cargo",
             Self::Files(_) => "files",
             Self::Wheels(_) => "wheels",
+            Self::Run(_) => "run",
             Self::Model(_) => "model",
             Self::Dataset(_) => "dataset",
         }

@@ -11,10 +11,12 @@ mod layer;
 mod model;
 mod name;
 mod problem;
+mod run;
 mod section;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod value;
 mod wheels;
 
@@ -22,7 +24,9 @@ pub use dataset::{DatasetLayer, DatasetSource};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
 pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use problem::{Problem, RecipeErrors};
+pub use run::RunLayer;
 pub use stack::PlacedLayer;
+pub use trial::Test;
 pub use wheels::WheelsLayer;
 
 use std::{
@@ -44,6 +48,8 @@ pub struct Recipe {
     /// All layers by name, those of images and those that are only tools; models and data sets as `model/NAME` and
     /// `dataset/NAME`.
     pub layers: BTreeMap<String, Layer>,
+    /// What must work before anything crosses the gap, in the order of the recipe.
+    pub tests: Vec<Test>,
 }
 
 /// What the release will be called.

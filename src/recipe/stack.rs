@@ -24,24 +24,18 @@ impl Recipe {
             self.place(name, &[], &mut placed, &mut seen);
         }
         for image in &self.images {
-            for (index, name) in image.layers.iter().enumerate() {
-                self.place(name, image.layers.get(..index).unwrap_or_default(), &mut placed, &mut seen);
-            }
+            self.place_stack(&image.layers, &mut placed, &mut seen);
         }
         placed
     }
 
-    /// The place of layer `name` in `image`, or its place as a tool when `image` is absent.
-    pub fn place_of<'r>(&'r self, image: Option<&'r super::Image>, name: &str) -> Option<PlacedLayer<'r>> {
-        let layer = self.layers.get(name)?;
-        let stack = match image {
-            Some(image) => {
-                let index = image.layers.iter().position(|member| member == name)?;
-                image.layers.get(..index).unwrap_or_default()
-            }
-            None => &[],
+    /// The places of the layers of a stack, bottom to top.
+    pub fn places_in<'r>(&'r self, stack: &'r [String]) -> Vec<PlacedLayer<'r>> {
+        let place = |(index, name): (usize, &'r String)| {
+            let layer = self.layers.get(name)?;
+            Some(PlacedLayer { layer, below: self.bearing(layer, stack.get(..index).unwrap_or_default()) })
         };
-        Some(PlacedLayer { layer, below: self.bearing(layer, stack) })
+        stack.iter().enumerate().filter_map(place).collect()
     }
 
     /// Names of the layers that something is built or started with, sorted: build roots, stub and init.
@@ -59,6 +53,17 @@ impl Recipe {
         tools
     }
 
+    fn place_stack<'r>(
+        &'r self,
+        stack: &'r [String],
+        placed: &mut Vec<PlacedLayer<'r>>,
+        seen: &mut BTreeSet<(&'r str, Vec<&'r str>)>,
+    ) {
+        for (index, name) in stack.iter().enumerate() {
+            self.place(name, stack.get(..index).unwrap_or_default(), placed, seen);
+        }
+    }
+
     fn place<'r>(
         &'r self,
         name: &str,
@@ -71,8 +76,10 @@ impl Recipe {
         if !seen.insert((layer.name.as_str(), below.clone())) {
             return;
         }
-        if let LayerKind::Cargo(cargo) = &layer.kind {
-            self.place(&cargo.build_root, &[], placed, seen);
+        match &layer.kind {
+            LayerKind::Cargo(cargo) => self.place(&cargo.build_root, &[], placed, seen),
+            LayerKind::Run(run) => self.place_stack(&run.on, placed, seen),
+            _ => {}
         }
         placed.push(PlacedLayer { layer, below });
     }
@@ -81,7 +88,11 @@ impl Recipe {
         let bears = |below: &LayerKind| match layer.kind {
             LayerKind::Debian(_) => matches!(below, LayerKind::Debian(_)),
             LayerKind::Wheels(_) => matches!(below, LayerKind::Debian(_) | LayerKind::Wheels(_)),
-            LayerKind::Cargo(_) | LayerKind::Files(_) | LayerKind::Model(_) | LayerKind::Dataset(_) => false,
+            LayerKind::Cargo(_)
+            | LayerKind::Run(_)
+            | LayerKind::Files(_)
+            | LayerKind::Model(_)
+            | LayerKind::Dataset(_) => false,
         };
         let is_bearing = |name: &&String| self.layers.get(name.as_str()).is_some_and(|layer| bears(&layer.kind));
         stack.iter().filter(is_bearing).map(String::as_str).collect()

@@ -65,10 +65,8 @@ impl Answer {
         let answer = match first {
             0 => Self::new(200, data.to_vec()),
             first if first >= data.len() => Self::new(416, Vec::new()),
-            first => Self::new(206, data[first..].to_vec()).header(
-                "Content-Range",
-                &format!("bytes {first}-{}/{}", data.len() - 1, data.len()),
-            ),
+            first => Self::new(206, data[first..].to_vec())
+                .header("Content-Range", &format!("bytes {first}-{}/{}", data.len() - 1, data.len())),
         };
         answer.header("Content-Type", "application/octet-stream").header("Accept-Ranges", "bytes")
     }

@@ -88,8 +88,14 @@ impl Hub {
         let large = files.iter().filter(|(path, data)| is_large(path, data)).map(|(path, _)| path.clone()).collect();
         let listing: String = files.iter().map(|(path, data)| format!("{path} {}\n", Digest::of(data))).collect();
         let commit = GitId::of_blob(listing.as_bytes());
-        let new =
-            Repository { commit, files, large, gated: false, token: None, card: serde_json::json!({ "license": "mit" }) };
+        let new = Repository {
+            commit,
+            files,
+            large,
+            gated: false,
+            token: None,
+            card: serde_json::json!({ "license": "mit" }),
+        };
         let mut state = self.state.lock().unwrap();
         if let Some(old) = state.repositories.insert(repo.to_owned(), new) {
             state.old.push((repo.to_owned(), old));
@@ -288,8 +294,7 @@ impl Repository {
             return GitId::of_blob(data);
         }
         let digest = Digest::of(data).to_hex();
-        let pointer =
-            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {}\n", data.len());
+        let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {}\n", data.len());
         GitId::of_blob(pointer.as_bytes())
     }
 }

@@ -59,7 +59,8 @@ fn a_model_is_a_directory_and_a_cache_in_its_own_image_and_in_those_that_name_it
     let (project, hub) = project(MODEL, &sample::files());
     succeed(&mut build(&project, &hub));
     let commit = fs::read_to_string(project.path().join("recipe.lock")).unwrap();
-    let commit = commit.lines().find_map(|line| line.strip_prefix("commit = \"")).unwrap().trim_end_matches('"').to_owned();
+    let commit =
+        commit.lines().find_map(|line| line.strip_prefix("commit = \"")).unwrap().trim_end_matches('"').to_owned();
     for image in ["tiny", "main"] {
         let root = unpack(&project.path().join("a.gap"), image, project.path());
         for (path, data) in sample::files().into_iter().filter(|(path, _)| *path != ".gitattributes") {
@@ -86,7 +87,8 @@ fn only_the_layer_of_a_shard_that_changed_is_made_again() {
     *weights.last_mut().unwrap() ^= 1;
     sample::put(&hub, REPO, &sample::files_with(&[], &[("model-00001-of-00002.safetensors", weights)]));
     succeed(command(&project, &hub, "lock").arg("--update"));
-    let fetch = plan(&project)["layers"].as_array().unwrap().iter().map(|layer| layer["fetch"].clone()).collect::<Vec<_>>();
+    let fetch =
+        plan(&project)["layers"].as_array().unwrap().iter().map(|layer| layer["fetch"].clone()).collect::<Vec<_>>();
     assert_eq!(fetch.iter().filter(|fetch| fetch.as_u64().is_some_and(|bytes| bytes > 0)).count(), 1, "{fetch:?}");
 }
 
@@ -163,13 +165,15 @@ fn models_that_lack_something_or_lie_are_refused_with_the_reason() {
     lying.extend([0; 12]);
     let said = refused(&[], &[("model-00001-of-00002.safetensors", lying)]);
     assert!(said.contains("damaged or lies"), "{said}");
-    let said = refused(&[], &[("config.json", sample::CONFIG.replace("\"vocab_size\":32", "\"vocab_size\":64").into_bytes())]);
+    let said =
+        refused(&[], &[("config.json", sample::CONFIG.replace("\"vocab_size\":32", "\"vocab_size\":64").into_bytes())]);
     assert!(said.contains("config.json asks for [64, 8]"), "{said}");
 }
 
 #[test]
 fn a_pickle_is_refused_unless_allowed_and_one_that_runs_code_always() {
-    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
+    let shards =
+        ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
     let harmless = b"\x80\x02ccollections\nOrderedDict\n)R.".to_vec();
     let evil = b"\x80\x02cposix\nsystem\nX\x04\x00\x00\x00true\x85R.".to_vec();
     assert!(refused(&shards, &[("pytorch_model.bin", harmless.clone())]).contains("collections.OrderedDict"));
@@ -197,7 +201,10 @@ fn a_directory_is_a_model_too_and_its_layers_are_locked() {
     let commit = fs::read_to_string(root.join("models/hub/models--org--own/refs/main")).unwrap();
     assert!(root.join("models/hub/models--org--own/snapshots").join(commit).join("config.json").exists());
     let lock = fs::read_to_string(project.path().join("recipe.lock")).unwrap();
-    assert!(lock.contains("apache-2.0") && lock.matches("[[layer.inputs.model.directory.part]]").count() == 3, "{lock}");
+    assert!(
+        lock.contains("apache-2.0") && lock.matches("[[layer.inputs.model.directory.part]]").count() == 3,
+        "{lock}"
+    );
     // Locking and building agree on what the directory makes.
     succeed(&mut command(&project, &hub, "lock"));
     assert_eq!(fs::read_to_string(project.path().join("recipe.lock")).unwrap(), lock);
@@ -210,7 +217,12 @@ fn podman_takes_the_image_of_a_model() {
     let root = project.path().join("containers");
     let podman = |arguments: &[&str]| {
         let mut command = Command::new("podman");
-        command.arg("--root").arg(&root).arg("--runroot").arg(project.path().join("run")).args(["--storage-driver", "vfs"]);
+        command
+            .arg("--root")
+            .arg(&root)
+            .arg("--runroot")
+            .arg(project.path().join("run"))
+            .args(["--storage-driver", "vfs"]);
         succeed(command.args(arguments))
     };
     podman(&["load", "-i", project.path().join("a.gap").to_str().unwrap()]);

@@ -48,7 +48,8 @@ fn safetensors(tensors: &[(&str, Vec<usize>)], seed: u8) -> Vec<u8> {
 pub fn files() -> Vec<(&'static str, Vec<u8>)> {
     let all = tensors();
     let (first, second) = all.split_at(4);
-    let entry = |number: usize| move |(name, _): &(&str, _)| format!(r#""{name}":"model-0000{number}-of-00002.safetensors""#);
+    let entry =
+        |number: usize| move |(name, _): &(&str, _)| format!(r#""{name}":"model-0000{number}-of-00002.safetensors""#);
     let map: Vec<String> = first.iter().map(entry(1)).chain(second.iter().map(entry(2))).collect();
     vec![
         (".gitattributes", b"*.safetensors filter=lfs\n".to_vec()),
@@ -57,11 +58,15 @@ pub fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("generation_config.json", b"{}".to_vec()),
         ("model-00001-of-00002.safetensors", safetensors(first, 1)),
         ("model-00002-of-00002.safetensors", safetensors(second, 2)),
-        ("model.safetensors.index.json", format!(r#"{{"metadata":{{}},"weight_map":{{{}}}}}"#, map.join(",")).into_bytes()),
+        (
+            "model.safetensors.index.json",
+            format!(r#"{{"metadata":{{}},"weight_map":{{{}}}}}"#, map.join(",")).into_bytes(),
+        ),
         ("tokenizer.json", TOKENIZER.as_bytes().to_vec()),
         (
             "tokenizer_config.json",
-            br#"{"tokenizer_class":"PreTrainedTokenizerFast","unk_token":"[UNK]","chat_template":"{{ messages }}"}"#.to_vec(),
+            br#"{"tokenizer_class":"PreTrainedTokenizerFast","unk_token":"[UNK]","chat_template":"{{ messages }}"}"#
+                .to_vec(),
         ),
     ]
 }

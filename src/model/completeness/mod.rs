@@ -137,7 +137,8 @@ impl Inspector<'_> {
             self.missing(NAME);
             return None;
         }
-        match found.map_err(|error| error.to_string()).and_then(|json| Config::parse(&json).map_err(|e| e.to_string())) {
+        match found.map_err(|error| error.to_string()).and_then(|json| Config::parse(&json).map_err(|e| e.to_string()))
+        {
             Ok(config) => {
                 self.description.read_config(&config);
                 Some(config)
@@ -172,7 +173,8 @@ impl Inspector<'_> {
                 Format::Gguf => self.gguf(path),
                 Format::Pickle => {}
                 Format::Hdf5 | Format::MessagePack | Format::Onnx => {
-                    let what = format!("nothing is known of weights in {}, so they were not looked into", format.name());
+                    let what =
+                        format!("nothing is known of weights in {}, so they were not looked into", format.name());
                     self.warn(Some(path), what, "prefer safetensors, or leave the file out with `exclude`");
                 }
             }
@@ -226,7 +228,11 @@ impl Inspector<'_> {
         let (Some(said), Some(stored)) = (said.dtype, self.description.dtype.clone()) else { return };
         if said != stored && self.description.quantization.is_none() {
             let what = format!("it says that the weights are {said}, but most of them are {stored}");
-            self.warn(Some("config.json"), what, "loaders convert them; size memory for the type that they are loaded in");
+            self.warn(
+                Some("config.json"),
+                what,
+                "loaders convert them; size memory for the type that they are loaded in",
+            );
         }
     }
 
@@ -240,7 +246,9 @@ impl Inspector<'_> {
             let remedy = "take tokenizer.json, tokenizer.model, vocab.txt, or vocab.json with merges.txt";
             self.fail(None, "there is no tokenizer", remedy);
         }
-        if !senses.is_empty() && !["preprocessor_config.json", "processor_config.json"].iter().any(|n| self.files.has(n)) {
+        if !senses.is_empty()
+            && !["preprocessor_config.json", "processor_config.json"].iter().any(|n| self.files.has(n))
+        {
             let what = format!("{class} takes in {}, but there is no processor", senses.join(" and "));
             self.fail(None, what, "take preprocessor_config.json or processor_config.json");
         }
@@ -269,7 +277,11 @@ impl Inspector<'_> {
         for class in config.own_code() {
             if class.contains("--") {
                 let what = format!("loading it fetches the code `{}` from another repository", class.escape_debug());
-                self.fail(Some("config.json"), what, "take that code into the model, and name it without the repository");
+                self.fail(
+                    Some("config.json"),
+                    what,
+                    "take that code into the model, and name it without the repository",
+                );
                 continue;
             }
             let module = class.rsplit_once('.').map_or(class.as_str(), |(module, _)| module);

@@ -22,7 +22,8 @@ impl Inspector<'_> {
             match file.map_err(Into::into).and_then(pickle::scan) {
                 Ok(imports) => self.pickle(&path, imports.iter().collect(), policy),
                 Err(error) => {
-                    let remedy = "do not load it: take the weights as safetensors, or leave the file out with `exclude`";
+                    let remedy =
+                        "do not load it: take the weights as safetensors, or leave the file out with `exclude`";
                     self.fail(Some(&path), format!("a pickle that cannot be followed: {error}"), remedy);
                 }
             }
@@ -30,7 +31,8 @@ impl Inspector<'_> {
     }
 
     fn pickle(&mut self, path: &str, imports: Vec<&Import>, policy: &PicklePolicy) {
-        let of = |danger: Danger| imports.iter().copied().filter(|import| import.danger() == danger).collect::<Vec<_>>();
+        let of =
+            |danger: Danger| imports.iter().copied().filter(|import| import.danger() == danger).collect::<Vec<_>>();
         let (dangerous, unknown) = (of(Danger::Dangerous), of(Danger::Unknown));
         if !dangerous.is_empty() {
             let what = format!("a pickle that runs code when it is loaded: it imports {}", listed(&dangerous));

@@ -46,8 +46,11 @@ impl Inspector<'_> {
                 None if expected.required => missing.push(expected.name.as_str()),
                 None => {}
                 Some((path, tensor)) if !fits(expected, tensor) => {
-                    let asked: Vec<String> =
-                        expected.shape.iter().map(|side| side.map_or_else(|| "?".to_owned(), |n| n.to_string())).collect();
+                    let asked: Vec<String> = expected
+                        .shape
+                        .iter()
+                        .map(|side| side.map_or_else(|| "?".to_owned(), |n| n.to_string()))
+                        .collect();
                     let what = format!(
                         "`{}` has the shape {:?}, but config.json asks for [{}]",
                         expected.name,

@@ -63,7 +63,10 @@ impl Model {
                     walk(&real, root, found);
                 } else {
                     let size = real.metadata().unwrap().len();
-                    found.push((real.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), ModelFile { real, size }));
+                    found.push((
+                        real.strip_prefix(root).unwrap().to_str().unwrap().to_owned(),
+                        ModelFile { real, size },
+                    ));
                 }
             }
         }
@@ -125,7 +128,8 @@ fn sharded() -> Model {
     let (first, second) = all.split_at(3);
     model.put("model-00001-of-00002.safetensors", safetensors(first));
     model.put("model-00002-of-00002.safetensors", safetensors(second));
-    let entry = |number| move |(name, _): &(String, Vec<u64>)| format!(r#""{name}":"model-0000{number}-of-00002.safetensors""#);
+    let entry =
+        |number| move |(name, _): &(String, Vec<u64>)| format!(r#""{name}":"model-0000{number}-of-00002.safetensors""#);
     let map: Vec<String> = first.iter().map(entry(1)).chain(second.iter().map(entry(2))).collect();
     model.put("model.safetensors.index.json", format!(r#"{{"metadata":{{}},"weight_map":{{{}}}}}"#, map.join(",")));
     model
@@ -155,7 +159,10 @@ fn shapes_layers_and_types_are_compared_with_the_configuration() {
         model.found()
     };
     let wrong = config("\"vocab_size\":32", "\"vocab_size\":33");
-    assert!(wrong.len() == 1 && wrong[0].contains("has the shape [32, 8], but config.json asks for [33, 8]"), "{wrong:#?}");
+    assert!(
+        wrong.len() == 1 && wrong[0].contains("has the shape [32, 8], but config.json asks for [33, 8]"),
+        "{wrong:#?}"
+    );
     let more = config("\"num_hidden_layers\":1", "\"num_hidden_layers\":2");
     assert!(more.len() == 1 && more[0].contains("9 tensors are missing"), "{more:#?}");
     let fewer = config("\"num_hidden_layers\":1", "\"num_hidden_layers\":0");

@@ -24,16 +24,81 @@ pub enum Danger {
 
 /// Modules of which everything is dangerous, with all below them.
 const DANGEROUS_MODULES: [&str; 58] = [
-    "_io", "_pickle", "_posixsubprocess", "_thread", "_winapi", "aiohttp", "asyncio", "bdb", "cProfile", "cloudpickle",
-    "code", "codeop", "commands", "concurrent", "copyreg", "ctypes", "dill", "distutils", "doctest", "ensurepip", "ftplib",
-    "gc", "glob", "http", "httplib", "imp", "importlib", "inspect", "io", "joblib", "logging", "marshal", "multiprocessing",
-    "nt", "ntpath", "os", "pathlib", "pdb", "pickle", "pip", "pkgutil", "platform", "posix", "posixpath", "profile", "pty",
-    "pydoc", "requests", "runpy", "shutil", "signal", "smtplib", "socket", "ssl", "subprocess", "sys", "tempfile", "threading",
+    "_io",
+    "_pickle",
+    "_posixsubprocess",
+    "_thread",
+    "_winapi",
+    "aiohttp",
+    "asyncio",
+    "bdb",
+    "cProfile",
+    "cloudpickle",
+    "code",
+    "codeop",
+    "commands",
+    "concurrent",
+    "copyreg",
+    "ctypes",
+    "dill",
+    "distutils",
+    "doctest",
+    "ensurepip",
+    "ftplib",
+    "gc",
+    "glob",
+    "http",
+    "httplib",
+    "imp",
+    "importlib",
+    "inspect",
+    "io",
+    "joblib",
+    "logging",
+    "marshal",
+    "multiprocessing",
+    "nt",
+    "ntpath",
+    "os",
+    "pathlib",
+    "pdb",
+    "pickle",
+    "pip",
+    "pkgutil",
+    "platform",
+    "posix",
+    "posixpath",
+    "profile",
+    "pty",
+    "pydoc",
+    "requests",
+    "runpy",
+    "shutil",
+    "signal",
+    "smtplib",
+    "socket",
+    "ssl",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
 ];
 /// The rest of them.
 const DANGEROUS_MODULES_TOO: [&str; 14] = [
-    "timeit", "trace", "types", "urllib", "urllib2", "venv", "webbrowser", "xmlrpc", "zipimport", "torch.hub",
-    "torch.jit", "torch.utils._config_module", "torch.utils.cpp_extension", "torch._dynamo",
+    "timeit",
+    "trace",
+    "types",
+    "urllib",
+    "urllib2",
+    "venv",
+    "webbrowser",
+    "xmlrpc",
+    "zipimport",
+    "torch.hub",
+    "torch.jit",
+    "torch.utils._config_module",
+    "torch.utils.cpp_extension",
+    "torch._dynamo",
 ];
 /// Names that are dangerous although their modules are not.
 const DANGEROUS_NAMES: [(&str, &str); 10] = [
@@ -50,7 +115,19 @@ const DANGEROUS_NAMES: [(&str, &str); 10] = [
 ];
 /// Built-in functions that only make values.
 const HARMLESS_BUILTINS: [&str; 14] = [
-    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "slice", "str",
+    "bool",
+    "bytearray",
+    "bytes",
+    "complex",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "object",
+    "set",
+    "slice",
+    "str",
     "tuple",
 ];
 /// What PyTorch and NumPy write for tensors and arrays, and containers.
@@ -108,14 +185,16 @@ impl Import {
         if matches!(module, "builtins" | "__builtin__" | "__builtins__") {
             return if HARMLESS_BUILTINS.contains(&name) { Danger::Harmless } else { Danger::Dangerous };
         }
-        let within = |root: &&str| module.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let within =
+            |root: &&str| module.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let in_dangerous = DANGEROUS_MODULES.iter().chain(&DANGEROUS_MODULES_TOO).any(|root| within(&root));
         // A name with dots reaches through one object to another.
         let reaches = name.contains('.') || name.starts_with("__");
         if module == "?" || in_dangerous || reaches || DANGEROUS_NAMES.iter().any(|known| is(&known)) {
             return Danger::Dangerous;
         }
-        let storage = module == "torch" && name.strip_suffix("Storage").is_some_and(|kind| kind.chars().all(char::is_alphanumeric));
+        let storage = module == "torch"
+            && name.strip_suffix("Storage").is_some_and(|kind| kind.chars().all(char::is_alphanumeric));
         match storage || HARMLESS.iter().any(|known| is(&known)) {
             true => Danger::Harmless,
             false => Danger::Unknown,

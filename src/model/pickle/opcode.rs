@@ -45,7 +45,9 @@ pub(super) enum Effect {
 /// Argument and effect of an instruction; `None` if there is no such one.
 pub(super) const fn meaning(opcode: u8) -> Option<(Argument, Effect)> {
     use Argument::{Counted, Fixed, Line, None as Nothing, TwoLines};
-    use Effect::{Duplicate, Extension, Get, Global, Instance, Mark, Memoize, Put, Replace, StackGlobal, Stop, Text, ToMark};
+    use Effect::{
+        Duplicate, Extension, Get, Global, Instance, Mark, Memoize, Put, Replace, StackGlobal, Stop, Text, ToMark,
+    };
     Some(match opcode {
         b'(' => (Nothing, Mark),
         b'.' => (Nothing, Stop),

@@ -16,7 +16,10 @@ fn imports_are_named_however_they_are_written() {
     assert_eq!(imports(b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x04true\x85R."), ["os.system"]);
     // Through the memo: both names are noted, dropped and taken up again.
     assert_eq!(imports(b"\x80\x04\x8c\x06system\x940\x8c\x02os\x940h\x01h\x00\x93."), ["os.system"]);
-    assert_eq!(imports(b"\x80\x02X\x02\x00\x00\x00osq\x070X\x06\x00\x00\x00systemq\x050h\x07h\x05\x93."), ["os.system"]);
+    assert_eq!(
+        imports(b"\x80\x02X\x02\x00\x00\x00osq\x070X\x06\x00\x00\x00systemq\x050h\x07h\x05\x93."),
+        ["os.system"]
+    );
     // Numbers of the memo that are skipped, so that `MEMOIZE` overwrites one that was set before.
     assert_eq!(imports(b"V_codecs\np101\n0V_codecs\np2\n0Vos\n\x940h\x02Vsystem\n\x93."), ["os.system"]);
     // A duplicate stands for what it is a duplicate of.

@@ -3,6 +3,8 @@
 mod dataset;
 mod layer;
 mod model;
+mod run;
+mod trial;
 mod wheels;
 
 use super::{
@@ -74,7 +76,7 @@ pub(super) struct Draft {
 pub(super) struct Mention {
     pub layer: String,
     pub at: At,
-    /// The layer that names it as its build root, if a layer does.
+    /// The layer that is built on it, if a layer names it for that.
     pub by_layer: Option<String>,
 }
 
@@ -95,6 +97,7 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
             images: Vec::new(),
             boot: None,
             layers: BTreeMap::new(),
+            tests: Vec::new(),
         },
         layers: BTreeMap::new(),
         mentions: Vec::new(),
@@ -106,10 +109,6 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
         if checked(&format!("the image name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
             draft.recipe.images.extend(image(key.value, value, &mut draft.boots, &mut draft.mentions, problems));
         }
-    }
-    if draft.recipe.images.is_empty() && problems.is_empty() {
-        let help = "add `[image.NAME]` with `layers = […]`";
-        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
     }
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
@@ -125,6 +124,13 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     for (key, value) in tables(&mut top, "dataset", problems) {
         let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
         carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
+    }
+    if draft.recipe.images.is_empty() && problems.is_empty() {
+        let help = "add `[image.NAME]` with `layers = […]`, or a model or a data set";
+        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
+    }
+    if let Some(value) = top.any("test") {
+        draft.recipe.tests = trial::tests(value, &draft.recipe.images, &mut draft.mentions, problems);
     }
     if let Some(value) = top.any("boot") {
         draft.boot = Some(value.at.clone());
@@ -161,6 +167,21 @@ fn carried(
     draft.mentions.push(Mention { layer: layer.clone(), at: key.at.clone(), by_layer: None });
     let line = key.at.line_column().0;
     draft.recipe.layers.extend(decoded.map(|kind| (layer.clone(), Layer { name: layer, kind, line })));
+}
+
+/// The layers of the models and data sets that `models` and `datasets` name, each once.
+fn carried_layers(section: &mut Section<'_>, by_layer: &Option<String>, mentions: &mut Vec<Mention>) -> Vec<String> {
+    let mut layers = Vec::new();
+    for (key, prefix) in [("models", MODELS), ("datasets", DATASETS)] {
+        for member in section.strings(key) {
+            let layer = format!("{prefix}{}", member.value);
+            mentions.push(Mention { layer: layer.clone(), at: member.at.clone(), by_layer: by_layer.clone() });
+            if !layers.contains(&layer) {
+                layers.push(layer);
+            }
+        }
+    }
+    layers
 }
 
 /// Stands in for an appliance that could not be decoded, so that the rest can still be checked; never returned.
@@ -301,16 +322,7 @@ fn image(
         layers.push(layer.value.to_owned());
         mentions.push(Mention { layer: layer.value.to_owned(), at: layer.at.clone(), by_layer: None });
     }
-    for (key, prefix) in [("models", MODELS), ("datasets", DATASETS)] {
-        for member in section.strings(key) {
-            let layer = format!("{prefix}{}", member.value);
-            if layers.contains(&layer) {
-                problems.add(member.at, format!("`{}` is in this image twice", member.value));
-            }
-            mentions.push(Mention { layer: layer.clone(), at: member.at.clone(), by_layer: None });
-            layers.push(layer);
-        }
-    }
+    layers.extend(carried_layers(&mut section, &None, mentions));
     let boot = section.boolean("boot", false);
     if boot && let Some(value) = section.any("boot") {
         boots.push(value.at.clone());

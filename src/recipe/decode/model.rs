@@ -8,9 +8,17 @@ use crate::recipe::{
     value::{Kind, Value},
 };
 
+/// Directories beside those of models: the cache of Hugging Face's libraries, and the encodings of tiktoken.
+const TAKEN: [&str; 2] = ["hub", "tiktoken"];
+
 /// Decodes the model `name`.
 pub(super) fn model(name: &str, value: &Value, problems: &Problems) -> Option<ModelLayer> {
     let mut section = Section::open(format!("the model `{name}`"), value, problems)?;
+    if TAKEN.contains(&name) {
+        let message =
+            format!("a model cannot be called `{name}`: the directory `/models/{name}` is for something else");
+        problems.add_with_help(&value.at, message, "give it another name");
+    }
     let source = source(name, &mut section, problems);
     let globs = |listed: Vec<Placed<'_, &str>>| listed.iter().map(|glob| glob.value.to_owned()).collect();
     let include = globs(section.strings("include"));

@@ -131,7 +131,8 @@ mod tests {
     fn gates_and_licences_are_read() {
         let mut json = answer(serde_json::json!([]));
         json["gated"] = "manual".into();
-        json["cardData"] = serde_json::json!({ "license": "other", "license_name": "llama3.1", "license_link": "LICENSE" });
+        json["cardData"] =
+            serde_json::json!({ "license": "other", "license_name": "llama3.1", "license_link": "LICENSE" });
         let revision = decode(&json).unwrap();
         assert!(revision.gated);
         assert_eq!(revision.licenses, ["llama3.1 (LICENSE)"]);

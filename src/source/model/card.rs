@@ -80,13 +80,15 @@ mod tests {
 
     #[test]
     fn the_licence_is_found_among_other_things() {
-        assert_eq!(of("language:\n- en\n- de\nlicense: apache-2.0\ntags: [a, license]\nmodel-index:\n- license: no"), [
-            "apache-2.0"
-        ]);
+        assert_eq!(
+            of("language:\n- en\n- de\nlicense: apache-2.0\ntags: [a, license]\nmodel-index:\n- license: no"),
+            ["apache-2.0"]
+        );
         assert_eq!(of("license:\n- mit\n- apache-2.0"), ["apache-2.0", "mit"]);
-        assert_eq!(of("license: other\nlicense_name: llama3.1\nlicense_link: https://x.example"), [
-            "llama3.1 (https://x.example)"
-        ]);
+        assert_eq!(
+            of("license: other\nlicense_name: llama3.1\nlicense_link: https://x.example"),
+            ["llama3.1 (https://x.example)"]
+        );
         assert_eq!(of("a: &a {license: mit}\nb: *a"), [""; 0]);
     }
 

@@ -38,7 +38,8 @@ pub fn fetch<'f>(
             size: file.size,
             sha256: file.sha256,
         };
-        let path = hub.client().download(&item, &directory, progress).map_err(|error| explain(hub, model, file, error))?;
+        let path =
+            hub.client().download(&item, &directory, progress).map_err(|error| explain(hub, model, file, error))?;
         store.adopt_source(&path, &file.sha256).map_err(ModelError::from)
     })?;
     Ok(())

@@ -179,7 +179,9 @@ pub(crate) fn path_contradiction<'p>(paths: impl IntoIterator<Item = &'p str>) -
 pub(crate) fn is_path(path: &str) -> bool {
     path.len() <= 1024
         && !path.chars().any(|c| c.is_control() || c == '\\')
-        && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 200 && !part.starts_with(".wh."))
+        && path
+            .split('/')
+            .all(|part| !matches!(part, "" | "." | "..") && part.len() <= 200 && !part.starts_with(".wh."))
 }
 
 #[cfg(test)]

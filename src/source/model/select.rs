@@ -124,9 +124,17 @@ mod tests {
             "tf_model.h5",
             "1_Pooling/config.json",
         ];
-        let kept = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "1_Pooling/config.json"];
+        let kept = [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "1_Pooling/config.json",
+        ];
         assert_eq!(taken(&[], &[], &files).unwrap(), kept);
-        assert_eq!(taken(&[], &[], &["config.json", "pytorch_model.bin"]).unwrap(), ["config.json", "pytorch_model.bin"]);
+        assert_eq!(
+            taken(&[], &[], &["config.json", "pytorch_model.bin"]).unwrap(),
+            ["config.json", "pytorch_model.bin"]
+        );
     }
 
     #[test]
