@@ -24,16 +24,23 @@ pub fn run(args: &LockArgs) -> Outcome {
     let old = load(&path)?;
     let old = old.filter(|_| !args.update);
     let renewed = renew(&recipe, old.as_ref(), &store, false, Some(&Client::new(Settings::default())))?;
-    renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    // An update that fails in part would lose rows that were good.
+    let keeps_old = args.update && !renewed.unresolved.is_empty() && path.exists();
+    if !keeps_old {
+        renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    }
     for layer in &renewed.kept {
         println!("kept      {layer}");
     }
     for layer in &renewed.resolved {
         println!("resolved  {layer}");
     }
-    println!("written   {}", path.display());
     for (layer, _) in &renewed.unresolved {
         println!("unresolved {layer}");
+    }
+    match keeps_old {
+        true => println!("unchanged {}", path.display()),
+        false => println!("written   {}", path.display()),
     }
     refuse_unresolved(&renewed)
 }
@@ -50,7 +57,7 @@ pub fn refuse_unresolved(renewed: &Renewed) -> Outcome {
         renewed.unresolved.iter().map(|(layer, why)| format!("layer `{layer}`: {why}")).collect();
     Err(Failure::could_not_run(
         format!("unresolved: {}", reasons.join("; ")),
-        "the lock has no rows for what is unresolved, and `gapimage build` refuses until it has; what was resolved is kept",
+        "nothing is locked that was not resolved, and `gapimage build` refuses until everything is",
     ))
 }
 

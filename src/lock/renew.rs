@@ -111,7 +111,7 @@ pub enum LayerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
+        "it is not locked, and --offline forbids resolving it; run `gapimage lock` on the connected side"
     )]
     Offline,
     #[error(transparent)]

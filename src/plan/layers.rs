@@ -88,7 +88,7 @@ fn parts(
         }
         (LayerKind::Model(layer), Inputs::Model(rows)) => {
             return model::plan(place.layer.short_name(), layer, rows, store)
-                .map_err(|source| PlanError::Model { layer: name(), source });
+                .map_err(|source| PlanError::Model { layer: name(), source: Box::new(source) });
         }
         _ => return Err(PlanError::NotLocked(name())),
     };

@@ -51,7 +51,7 @@ pub enum PlanError {
         /// The layer.
         layer: String,
         /// Why not.
-        source: ModelPlanError,
+        source: Box<ModelPlanError>,
     },
     /// They cannot become a layer.
     #[error("layer `{layer}`: {source}")]

@@ -130,6 +130,11 @@ fn what_cannot_be_resolved_is_unresolved_and_nothing_is_built_from_it() {
     assert!(lock.contains("name = \"files\"") && !lock.contains("tiny"), "{lock}");
     hub.behave(None);
     succeed(&mut build(&project, &hub));
+    // An update that fails leaves the rows that are there.
+    let lock = fs::read_to_string(project.path().join("recipe.lock")).unwrap();
+    hub.behave(Some(Behaviour::Page));
+    fail_with(1, command(&project, &hub, "lock").arg("--update"));
+    assert_eq!(fs::read_to_string(project.path().join("recipe.lock")).unwrap(), lock);
 }
 
 #[test]

@@ -22,84 +22,14 @@ pub enum Danger {
     Dangerous,
 }
 
-/// Modules of which everything is dangerous, with all below them.
-const DANGEROUS_MODULES: [&str; 58] = [
-    "_io",
-    "_pickle",
-    "_posixsubprocess",
-    "_thread",
-    "_winapi",
-    "aiohttp",
-    "asyncio",
-    "bdb",
-    "cProfile",
-    "cloudpickle",
-    "code",
-    "codeop",
-    "commands",
-    "concurrent",
-    "copyreg",
-    "ctypes",
-    "dill",
-    "distutils",
-    "doctest",
-    "ensurepip",
-    "ftplib",
-    "gc",
-    "glob",
-    "http",
-    "httplib",
-    "imp",
-    "importlib",
-    "inspect",
-    "io",
-    "joblib",
-    "logging",
-    "marshal",
-    "multiprocessing",
-    "nt",
-    "ntpath",
-    "os",
-    "pathlib",
-    "pdb",
-    "pickle",
-    "pip",
-    "pkgutil",
-    "platform",
-    "posix",
-    "posixpath",
-    "profile",
-    "pty",
-    "pydoc",
-    "requests",
-    "runpy",
-    "shutil",
-    "signal",
-    "smtplib",
-    "socket",
-    "ssl",
-    "subprocess",
-    "sys",
-    "tempfile",
-    "threading",
-];
-/// The rest of them.
-const DANGEROUS_MODULES_TOO: [&str; 14] = [
-    "timeit",
-    "trace",
-    "types",
-    "urllib",
-    "urllib2",
-    "venv",
-    "webbrowser",
-    "xmlrpc",
-    "zipimport",
-    "torch.hub",
-    "torch.jit",
-    "torch.utils._config_module",
-    "torch.utils.cpp_extension",
-    "torch._dynamo",
-];
+/// Modules of which everything is dangerous, with all below them; separated by blanks.
+const DANGEROUS_MODULES: &str = "\
+    _io _pickle _posixsubprocess _thread _winapi aiohttp asyncio bdb cProfile cloudpickle code codeop commands \
+    concurrent copyreg ctypes dill distutils doctest ensurepip ftplib gc glob http httplib imp importlib inspect \
+    io joblib logging marshal multiprocessing nt ntpath os pathlib pdb pickle pip pkgutil platform posix posixpath \
+    profile pty pydoc requests runpy shutil signal smtplib socket ssl subprocess sys tempfile threading timeit \
+    torch._dynamo torch.hub torch.jit torch.utils._config_module torch.utils.cpp_extension trace types urllib \
+    urllib2 venv webbrowser xmlrpc zipimport";
 /// Names that are dangerous although their modules are not.
 const DANGEROUS_NAMES: [(&str, &str); 10] = [
     ("functools", "partial"),
@@ -113,23 +43,9 @@ const DANGEROUS_NAMES: [(&str, &str); 10] = [
     ("torch.serialization", "load"),
     ("torch.storage", "_load_from_bytes"),
 ];
-/// Built-in functions that only make values.
-const HARMLESS_BUILTINS: [&str; 14] = [
-    "bool",
-    "bytearray",
-    "bytes",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "object",
-    "set",
-    "slice",
-    "str",
-    "tuple",
-];
+/// Built-in functions that only make values; separated by blanks.
+const HARMLESS_BUILTINS: &str = "\
+    bool bytearray bytes complex dict float frozenset int list object set slice str tuple";
 /// What PyTorch and NumPy write for tensors and arrays, and containers.
 const HARMLESS: [(&str, &str); 33] = [
     ("collections", "OrderedDict"),
@@ -183,11 +99,15 @@ impl Import {
         let (module, name) = (self.module.as_str(), self.name.as_str());
         let is = |known: &&(&str, &str)| **known == (module, name);
         if matches!(module, "builtins" | "__builtin__" | "__builtins__") {
-            return if HARMLESS_BUILTINS.contains(&name) { Danger::Harmless } else { Danger::Dangerous };
+            return if words(HARMLESS_BUILTINS).any(|harmless| harmless == name) {
+                Danger::Harmless
+            } else {
+                Danger::Dangerous
+            };
         }
         let within =
-            |root: &&str| module.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let in_dangerous = DANGEROUS_MODULES.iter().chain(&DANGEROUS_MODULES_TOO).any(|root| within(&root));
+            |root: &str| module.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let in_dangerous = words(DANGEROUS_MODULES).any(within);
         // A name with dots reaches through one object to another.
         let reaches = name.contains('.') || name.starts_with("__");
         if module == "?" || in_dangerous || reaches || DANGEROUS_NAMES.iter().any(|known| is(&known)) {
@@ -200,6 +120,10 @@ impl Import {
             false => Danger::Unknown,
         }
     }
+}
+
+fn words(list: &'static str) -> impl Iterator<Item = &'static str> {
+    list.split_ascii_whitespace()
 }
 
 impl fmt::Display for Import {

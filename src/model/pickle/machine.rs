@@ -82,7 +82,7 @@ impl<R: BufRead> Machine<R> {
             (Effect::Text, Operand::Text(text)) => self.stack.push(text.map_or(Item::Other, Item::Text)),
             (Effect::Mark, _) => self.stack.push(Item::Mark),
             (Effect::ToMark(put), _) => {
-                self.to_mark()?;
+                self.drop_to_mark()?;
                 self.stack.extend(std::iter::repeat_n(Item::Other, put));
             }
             (Effect::Duplicate, _) => self.stack.push(self.stack.last()?.clone()),
@@ -102,7 +102,7 @@ impl<R: BufRead> Machine<R> {
             }
             (Effect::Instance, Operand::Names(module, name)) => {
                 self.imports.insert(Import::new(&module, &name));
-                self.to_mark()?;
+                self.drop_to_mark()?;
                 self.stack.push(Item::Other);
             }
             (Effect::StackGlobal, _) => {
@@ -122,7 +122,7 @@ impl<R: BufRead> Machine<R> {
         Some(())
     }
 
-    fn to_mark(&mut self) -> Option<()> {
+    fn drop_to_mark(&mut self) -> Option<()> {
         let mark = self.stack.iter().rposition(|item| matches!(item, Item::Mark))?;
         self.stack.truncate(mark);
         Some(())
