@@ -22,7 +22,7 @@ mod wheels;
 
 pub use dataset::{DatasetLayer, DatasetSource};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
-pub use model::{ModelLayer, ModelSource};
+pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
 pub use stack::PlacedLayer;

@@ -1,5 +1,6 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
+mod access;
 mod address;
 mod forward;
 mod part;
@@ -8,13 +9,14 @@ mod proxy;
 mod request;
 mod trusted;
 
+pub use access::Access;
 pub use piece::{Piece, Span};
 pub use proxy::Proxies;
 
 use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
-use request::{Connections, Ways};
+use request::{Connections, Terms, Ways};
 use std::{
     io::{self, Read},
     num::NonZeroUsize,
@@ -100,12 +102,25 @@ pub enum HttpError {
         proxy: String,
     },
     /// The server answered with an error.
-    #[error("{url}: the server answers {status}{}", status_advice(*status))]
+    #[error("{url}: the server answers {status}{}{}", quoted(message), status_advice(*status))]
     Status {
         /// What was asked for.
         url: String,
         /// HTTP status code.
         status: u16,
+        /// The server's own name of the mistake (`X-Error-Code`), or nothing.
+        code: String,
+        /// What the server said about it (`X-Error-Message`), or nothing.
+        message: String,
+    },
+    /// A page for people came instead of a file.
+    #[error(
+        "{url}: a web page came instead of the file; a proxy or a login page may stand between: check the address and \
+         the network"
+    )]
+    WebPage {
+        /// What was asked for.
+        url: String,
     },
     /// The server went silent.
     #[error("{url}: the server sent (next to) nothing for {limit:?}; try again, or choose another mirror")]
@@ -168,6 +183,10 @@ pub enum HttpError {
     NoMirror(String),
 }
 
+fn quoted(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
+}
+
 fn status_advice(status: u16) -> &'static str {
     match status {
         401 | 403 | 407 => " (not allowed); check credentials and proxy settings",
@@ -220,19 +239,20 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 pub struct Client {
     connections: Arc<Connections>,
     settings: Settings,
+    access: Option<Arc<Access>>,
 }
 
 impl Client {
     /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
     /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), Ways::default())), settings }
+        Self { connections: Arc::new(Connections::new(settings.clone(), Ways::default())), settings, access: None }
     }
 
     /// The same, through these proxies.
     pub fn through(settings: Settings, proxies: Proxies) -> Self {
         let ways = Ways { proxies: Some(proxies), ..Ways::default() };
-        Self { connections: Arc::new(Connections::new(settings.clone(), ways)), settings }
+        Self { connections: Arc::new(Connections::new(settings.clone(), ways)), settings, access: None }
     }
 
     /// A client like this one that trusts only the certificates in the file `cert` (PEM), and goes through `proxy`.
@@ -244,7 +264,13 @@ impl Client {
         Ok(Self {
             connections: Arc::new(Connections::new(self.settings.clone(), ways)),
             settings: self.settings.clone(),
+            access: self.access.clone(),
         })
+    }
+
+    /// The same client with credentials, which go to the one server that they are for.
+    pub fn with_access(&self, access: Access) -> Self {
+        Self { access: Some(Arc::new(access)), ..self.clone() }
     }
 
     /// Fetches a small file into memory.
@@ -261,7 +287,7 @@ impl Client {
     /// As for [`Client::get`].
     pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut body = self.connections.open(url, 0, accept)?;
+            let mut body = self.connections.open(url, 0, self.terms(accept))?;
             let data = self.read_whole(url, &mut body, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
@@ -309,8 +335,21 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
-        let one = |item: &Download| self.download(item, directory, progress);
-        try_map(items, self.settings.parallel, |item| item.size, one)
+        self.in_parallel(items, |item| item.size, |item| self.download(item, directory, progress))
+    }
+
+    /// Does something with every item, several at once, those of the greatest `weight` first; results in the order of
+    /// `items`.
+    ///
+    /// # Errors
+    /// That of the first item, in their order, that failed; the others are stopped.
+    pub fn in_parallel<I: Sync, T: Send, E: Send>(
+        &self,
+        items: &[I],
+        weight: impl Fn(&I) -> u64,
+        each: impl Fn(&I) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        try_map(items, self.settings.parallel, weight, each)
     }
 
     /// Brings the part to its full size from one mirror and compares the digest.
@@ -345,7 +384,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.connections.open(url, part.len, None)?;
+        let mut body = self.connections.open(url, part.len, self.terms(None))?;
         if body.start != part.len {
             part.restart()?;
         }
@@ -362,6 +401,10 @@ impl Client {
             true => Ok(()),
             false => Err(HttpError::Truncated { url: shown(url), got: part.len, expected: item.size }),
         }
+    }
+
+    fn terms<'a>(&'a self, accept: Option<&'a str>) -> Terms<'a> {
+        Terms { accept, access: self.access.as_deref() }
     }
 
     fn persist<T>(&self, mut attempt: impl FnMut() -> Result<T, HttpError>) -> Result<T, HttpError> {

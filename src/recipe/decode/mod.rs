@@ -113,10 +113,6 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
             draft.recipe.images.extend(image(key.value, value, &mut draft.boots, &mut draft.mentions, problems));
         }
     }
-    if draft.recipe.images.is_empty() && problems.is_empty() {
-        let help = "add `[image.NAME]` with `layers = […]`";
-        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
-    }
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
         if checked(&format!("the layer name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
@@ -133,6 +129,10 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
     for (key, value) in tables(&mut top, "dataset", problems) {
         let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
         carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
+    }
+    if draft.recipe.images.is_empty() && problems.is_empty() {
+        let help = "add `[image.NAME]` with `layers = […]`, or a model or a data set";
+        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
     }
     if let Some(value) = top.any("test") {
         draft.recipe.tests = trial::tests(value, &draft.recipe.images, &mut draft.mentions, problems);

@@ -2,7 +2,7 @@
 
 use super::{
     Client, HttpError,
-    request::{Answer, range_start},
+    request::{Answer, range_start, refused},
     shown,
 };
 use std::{
@@ -44,13 +44,13 @@ impl Client {
             if let Some(path) = url.strip_prefix("file://") {
                 return file_piece(path, span).map(Some);
             }
-            let response = self.connections.ask(url, Some(&range), None)?;
+            let response = self.connections.ask(url, Some(&range), self.terms(None))?;
             let status = response.status().as_u16();
             let shape = response.headers().get("content-range").and_then(|value| content_range(value.to_str().ok()?));
             let (start, total) = match (status, shape) {
                 (206, Some(shape)) => shape,
                 (200, _) | (206, None) => return Ok(None),
-                _ => return Err(HttpError::Status { url: shown(url), status }),
+                _ => return Err(refused(url, status, response.headers())),
             };
             let mut body = Answer { reader: Box::new(response.into_body().into_reader()), start, length: None };
             let data = self.read_whole(url, &mut body, max)?;
@@ -69,7 +69,7 @@ impl Client {
     pub fn length(&self, url: &str) -> Result<u64, HttpError> {
         self.persist(|| {
             let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
-            self.connections.open(url, 0, None)?.length.ok_or_else(unknown)
+            self.connections.open(url, 0, self.terms(None))?.length.ok_or_else(unknown)
         })
     }
 
