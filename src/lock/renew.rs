@@ -110,9 +110,7 @@ pub enum LayerError {
     Tar(#[from] crate::layer::tar::PlanError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(
-        "it is not locked, and --offline forbids resolving it; run `gapimage lock` on the connected side"
-    )]
+    #[error("it is not locked, and --offline forbids resolving it; run `gapimage lock` on the connected side")]
     Offline,
     #[error(transparent)]
     Model(#[from] ModelError),
