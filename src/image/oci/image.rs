@@ -114,7 +114,9 @@ pub fn image_manifest(info: &ImageInfo, config: &Descriptor, layers: &[LayerBlob
     let layers = layers.iter().map(|layer| {
         let blob =
             Descriptor::new(media_type::LAYER, layer.digest, layer.size).annotated(annotation::TITLE, &layer.name);
-        match layer.name.strip_prefix(&of_model).filter(|_| info.artifact_type == Some(media_type::MODEL)) {
+        // The small files lie in one layer, which is at no path.
+        let path = layer.name.strip_prefix(&of_model).filter(|path| *path != crate::layer::model::SMALL);
+        match path.filter(|_| info.artifact_type == Some(media_type::MODEL)) {
             Some(path) => blob.annotated(annotation::MODEL_PATH, path),
             None => blob,
         }
