@@ -52,6 +52,9 @@ struct File {
     recorded: Recorded,
 }
 
+/// A file and its place, if it has one.
+type Placed = Option<(TreePath, File)>;
+
 /// Installs these wheels, which must be in the store, on all cores; results in their order. Contents lie in the spool.
 ///
 /// # Errors
@@ -82,7 +85,7 @@ pub fn install(
         done
     };
     let threads = available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut done: Vec<(usize, Result<Option<(TreePath, File)>, WheelError>)> = std::thread::scope(|scope| {
+    let mut done: Vec<(usize, Result<Placed, WheelError>)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let joined = workers.into_iter().map(|worker| worker.join());
         joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -115,7 +118,7 @@ fn place(
     scheme: &Scheme,
     spool: &Spool,
     buffer: &mut Vec<u8>,
-) -> Result<Option<(TreePath, File)>, WheelError> {
+) -> Result<Placed, WheelError> {
     let (path, is_script) = match wheel.place(member)? {
         Place::Dropped => return Ok(None),
         Place::Site(rest) => (scheme.site.join(rest)?, false),
