@@ -1,25 +1,25 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
+mod address;
+mod forward;
 mod part;
+mod proxy;
+mod request;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+pub use proxy::Proxies;
+
+use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
-use percent_encoding::percent_decode_str;
+use request::Connections;
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
-use ureq::{
-    Agent, Proxy, Timeout,
-    config::RedirectAuthHeaders,
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
-};
-use url::Url;
+use ureq::tls::RootCerts;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -71,6 +71,31 @@ pub enum HttpError {
         /// What went wrong.
         reason: String,
     },
+    /// The server is not the one that was asked for, or its certificate is of nobody that this system trusts.
+    #[error(
+        "{url}: {reason}; if the server is right, add its authority to those that this system trusts, or name a file with \
+         it in SSL_CERT_FILE"
+    )]
+    Certificate {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server sent the client somewhere it does not go.
+    #[error("{url}: the server redirects {reason}; choose another mirror")]
+    Redirection {
+        /// What was asked for.
+        url: String,
+        /// Where to.
+        reason: &'static str,
+    },
+    /// The proxy cannot be used.
+    #[error("`{proxy}` is no proxy that can be used: only http:// and https:// proxies are known")]
+    Proxy {
+        /// Its address.
+        proxy: String,
+    },
     /// The server answered with an error.
     #[error("{url}: the server answers {status}{}", status_advice(*status))]
     Status {
@@ -120,18 +145,18 @@ pub enum HttpError {
         found: Digest,
     },
     /// A local file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", space_advice(source))]
     File {
         /// The file.
         path: String,
         /// What the system said.
         source: io::Error,
     },
-    /// The user's certificates or proxy cannot be used.
-    #[error("{what} cannot be used: {reason}")]
-    Route {
-        /// Which.
-        what: String,
+    /// The user's certificates cannot be used.
+    #[error("the certificates in `{path}`, which the settings name, cannot be used: {reason}")]
+    Certificates {
+        /// The file.
+        path: String,
         /// Why not.
         reason: String,
     },
@@ -146,6 +171,15 @@ fn status_advice(status: u16) -> &'static str {
         404 | 410 => " (it is not there); the lock may be older than the mirror, lock again or choose another mirror",
         429 => " (too many requests); try again later",
         500.. => " (its own fault); try again later, or choose another mirror",
+        _ => "",
+    }
+}
+
+fn space_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some, run `gapimage store gc`, or name another directory with --store"
+        }
         _ => "",
     }
 }
@@ -177,7 +211,7 @@ pub struct Download {
 /// Which bytes of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
-    /// So many from this position on.
+    /// From this position on, so many.
     From(u64, u64),
     /// The last ones.
     Last(u64),
@@ -198,53 +232,37 @@ pub struct Piece {
 /// threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Downloads over HTTP and from `file://`, through the proxies that the environment names.
+/// Downloads over HTTP and from `file://`.
 #[derive(Debug, Clone)]
 pub struct Client {
-    agent: Agent,
+    connections: Arc<Connections>,
     settings: Settings,
 }
 
 impl Client {
-    /// A client with connections of its own, trusting the certificates that the system trusts.
+    /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
+    /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        Self::build(settings, RootCerts::PlatformVerifier, None)
+        Self::trusting(settings, None, RootCerts::PlatformVerifier)
     }
 
-    /// A client like this one that trusts only the certificates in the file `cert` (PEM), and goes through `proxy`.
+    /// The same, through these proxies.
+    pub fn through(settings: Settings, proxies: Proxies) -> Self {
+        Self::trusting(settings, Some(proxies), RootCerts::PlatformVerifier)
+    }
+
+    /// A client with the settings of this one that trusts only the certificates in the file `cert` (PEM) and goes through
+    /// `proxy`, as far as they are given.
     ///
     /// # Errors
-    /// [`HttpError::Route`] if one of them cannot be used.
+    /// [`HttpError::Certificates`] if the file has none.
     pub fn with_route(&self, cert: Option<&Path>, proxy: Option<&str>) -> Result<Self, HttpError> {
-        let roots = match cert {
-            None => RootCerts::PlatformVerifier,
-            Some(path) => RootCerts::new_with_certs(&certificates(path)?),
-        };
-        let proxy = proxy.map(Proxy::new).transpose().map_err(|error| HttpError::Route {
-            what: "the proxy of the user's settings".to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self::build(self.settings.clone(), roots, proxy))
+        let roots = cert.map_or(Ok(RootCerts::PlatformVerifier), request::certificates)?;
+        Ok(Self::trusting(self.settings.clone(), proxy.map(Proxies::only), roots))
     }
 
-    fn build(settings: Settings, roots: RootCerts, proxy: Option<Proxy>) -> Self {
-        let config = Agent::config_builder()
-            .timeout_resolve(Some(settings.connect))
-            .timeout_connect(Some(settings.connect))
-            .timeout_recv_response(Some(settings.stall))
-            .timeout_per_read(Some(settings.stall))
-            .http_status_as_error(false)
-            .max_idle_connections_per_host(settings.parallel.get())
-            .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
-            // Digests are those of the files themselves.
-            .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost);
-        let config = match proxy {
-            None => config.build(),
-            proxy => config.proxy(proxy).build(),
-        };
-        Self { agent: config.new_agent(), settings }
+    fn trusting(settings: Settings, proxies: Option<Proxies>, roots: RootCerts) -> Self {
+        Self { connections: Arc::new(Connections::new(settings.clone(), proxies, roots)), settings }
     }
 
     /// Fetches a small file into memory.
@@ -255,14 +273,14 @@ impl Client {
         self.get_accepting(url, None, max)
     }
 
-    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110).
+    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110, section 12.5.1).
     ///
     /// # Errors
     /// As for [`Client::get`].
     pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut body = self.open(url, 0, accept)?;
-            let data = self.read_body(url, &mut body, max)?;
+            let mut body = self.connections.open(url, 0, accept)?;
+            let data = self.read(url, &mut body.reader, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
                     Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
@@ -277,28 +295,17 @@ impl Client {
     /// # Errors
     /// [`HttpError`].
     pub fn piece(&self, url: &str, span: Span) -> Result<Option<Piece>, HttpError> {
-        let (range, max) = match span {
-            Span::From(start, len) => (format!("bytes={start}-{}", start.saturating_add(len.max(1)) - 1), len),
-            Span::Last(len) => (format!("bytes=-{len}"), len),
-        };
+        if let Some(path) = url.strip_prefix("file://") {
+            return request::file_piece(path, span).map(Some);
+        }
+        let (Span::From(_, max) | Span::Last(max)) = span;
         self.persist(|| {
-            if let Some(path) = url.strip_prefix("file://") {
-                return file_piece(path, span).map(Some);
-            }
-            let response = self.request(url, Some(&range), None)?;
-            let status = response.status().as_u16();
-            let shape = response.headers().get("content-range").and_then(|value| content_range(value.to_str().ok()?));
-            let (start, total) = match (status, shape) {
-                (206, Some(shape)) => shape,
-                (200, _) | (206, None) => return Ok(None),
-                _ => return Err(HttpError::Status { url: shown(url), status }),
-            };
-            let mut body = Body { reader: Box::new(response.into_body().into_reader()), start, length: None };
-            let data = self.read_body(url, &mut body, max)?;
-            let expected = max.min(total.saturating_sub(start));
-            match data.len() as u64 == expected {
-                true => Ok(Some(Piece { start, data, total })),
-                false => Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected }),
+            let Some((mut body, total)) = self.connections.open_span(url, span)? else { return Ok(None) };
+            let data = self.read(url, &mut body.reader, max)?;
+            let (got, expected) = (data.len() as u64, max.min(total.saturating_sub(body.start)));
+            match got == expected {
+                true => Ok(Some(Piece { start: body.start, data, total })),
+                false => Err(HttpError::Truncated { url: shown(url), got, expected }),
             }
         })
     }
@@ -310,13 +317,13 @@ impl Client {
     pub fn length(&self, url: &str) -> Result<u64, HttpError> {
         self.persist(|| {
             let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
-            self.open(url, 0, None)?.length.ok_or_else(unknown)
+            self.connections.open(url, 0, None)?.length.ok_or_else(unknown)
         })
     }
 
-    fn read_body(&self, url: &str, body: &mut Body, max: u64) -> Result<Vec<u8>, HttpError> {
+    fn read(&self, url: &str, reader: &mut dyn Read, max: u64) -> Result<Vec<u8>, HttpError> {
         let mut data = Vec::new();
-        self.pump(url, &mut body.reader, |chunk| {
+        self.pump(url, reader, |chunk| {
             if data.len() as u64 + chunk.len() as u64 > max {
                 return Err(HttpError::TooLarge { url: shown(url), limit: max });
             }
@@ -353,7 +360,7 @@ impl Client {
         Err(last)
     }
 
-    /// Fetches many files, several at once; paths in the order of `items`.
+    /// Fetches many files, several at once, large ones first; paths in the order of `items`.
     ///
     /// # Errors
     /// [`HttpError`] of the first item, in their order, that failed; the others are stopped.
@@ -363,32 +370,8 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || {
-            let mut done = Vec::new();
-            while !failed.load(Ordering::Relaxed) {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(item) = items.get(index) else { break };
-                let result = self.download(item, directory, progress);
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                done.push((index, result));
-            }
-            done
-        };
-        let mut results = std::thread::scope(|scope| {
-            let others = 1..self.settings.parallel.get().min(items.len());
-            let workers: Vec<_> = others.map(|_| scope.spawn(work)).collect();
-            let mut results = work();
-            for worker in workers {
-                match worker.join() {
-                    Ok(done) => results.extend(done),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            results
-        });
-        results.sort_by_key(|&(index, _)| index);
-        results.into_iter().map(|(_, result)| result).collect()
+        let one = |item: &Download| self.download(item, directory, progress);
+        try_map(items, self.settings.parallel, |item| item.size, one)
     }
 
     /// Brings the part to its full size from one mirror and compares the digest.
@@ -423,7 +406,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.open(url, part.len, None)?;
+        let mut body = self.connections.open(url, part.len, None)?;
         if body.start != part.len {
             part.restart()?;
         }
@@ -484,7 +467,7 @@ impl Client {
                 Err(error) if url.starts_with("file:") => {
                     return Err(HttpError::File { path: shown(url), source: error });
                 }
-                Err(error) => return Err(self.explain(url, ureq::Error::from(error))),
+                Err(error) => return Err(self.connections.broken(url, error)),
             };
             take(buffer.get(..read).unwrap_or_default())?;
             received += read as u64;
@@ -496,131 +479,6 @@ impl Client {
             }
         }
     }
-
-    fn open(&self, url: &str, start: u64, accept: Option<&str>) -> Result<Body, HttpError> {
-        if let Some(path) = url.strip_prefix("file://") {
-            return open_file(path, start);
-        }
-        let range = (start > 0).then(|| format!("bytes={start}-"));
-        let response = self.request(url, range.as_deref(), accept)?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 => match header("content-range").and_then(range_start) {
-                Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(url), status }),
-            },
-            // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0, accept),
-            _ => return Err(HttpError::Status { url: shown(url), status }),
-        };
-        Ok(Body { reader: Box::new(response.into_body().into_reader()), start, length })
-    }
-
-    /// Asks for an address; credentials in it go into a header and are never shown.
-    fn request(
-        &self,
-        url: &str,
-        range: Option<&str>,
-        accept: Option<&str>,
-    ) -> Result<ureq::http::Response<ureq::Body>, HttpError> {
-        let address = || HttpError::Address { url: shown(url) };
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(address());
-        }
-        let (plain, authorization) = sign_in(url).ok_or_else(address)?;
-        let headers = [("Range", range), ("Accept", accept), ("Authorization", authorization.as_deref())];
-        let mut request = self.agent.get(&plain);
-        for (name, value) in headers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-            request = request.header(name, value);
-        }
-        request.call().map_err(|error| self.explain(url, error))
-    }
-
-    fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
-        let url = shown(url);
-        match error {
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                HttpError::Unreachable { url, reason: format!("no connection in {:?}", self.settings.connect) }
-            }
-            ureq::Error::Timeout(_) => HttpError::Stalled { url, limit: self.settings.stall },
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                HttpError::Stalled { url, limit: self.settings.stall }
-            }
-            ureq::Error::HostNotFound => HttpError::Unreachable { url, reason: "no such host".to_owned() },
-            ureq::Error::Io(error) => HttpError::Unreachable { url, reason: error.to_string() },
-            error => HttpError::Unreachable { url, reason: error.to_string() },
-        }
-    }
-}
-
-struct Body {
-    reader: Box<dyn Read>,
-    /// Position in the file of the first byte that comes.
-    start: u64,
-    length: Option<u64>,
-}
-
-fn open_file(path: &str, start: u64) -> Result<Body, HttpError> {
-    let failed = |source| HttpError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let start = if start <= length { start } else { 0 };
-    file.seek(SeekFrom::Start(start)).map_err(failed)?;
-    Ok(Body { reader: Box::new(file), start, length: Some(length - start) })
-}
-
-/// An address without the credentials in it, and the header that says them (RFC 7617).
-fn sign_in(url: &str) -> Option<(String, Option<String>)> {
-    if !url.contains('@') {
-        return Some((url.to_owned(), None));
-    }
-    let mut plain = Url::parse(url).ok()?;
-    if plain.username().is_empty() && plain.password().is_none() {
-        return Some((url.to_owned(), None));
-    }
-    let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
-    let login = [decoded(plain.username()), decoded(plain.password().unwrap_or_default())].join(&b':');
-    plain.set_username("").and_then(|()| plain.set_password(None)).ok()?;
-    Some((plain.into(), Some(format!("Basic {}", BASE64_STANDARD.encode(login)))))
-}
-
-/// The certificates in a PEM file.
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, HttpError> {
-    let bad = |reason: String| HttpError::Route { what: format!("the certificate file `{}`", path.display()), reason };
-    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| bad(error.to_string()))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(bad("it holds no certificate".to_owned())) } else { Ok(found) }
-}
-
-fn file_piece(path: &str, span: Span) -> Result<Piece, HttpError> {
-    let failed = |source| HttpError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let total = file.metadata().map_err(failed)?.len();
-    let (start, len) = match span {
-        Span::From(start, len) => (start.min(total), len),
-        Span::Last(len) => (total.saturating_sub(len), len),
-    };
-    let mut data = Vec::new();
-    file.seek(SeekFrom::Start(start)).and_then(|_| file.take(len).read_to_end(&mut data)).map_err(failed)?;
-    Ok(Piece { start, data, total })
-}
-
-/// First position and length of the whole, of `bytes FIRST-LAST/SIZE`.
-fn content_range(header: &str) -> Option<(u64, u64)> {
-    Some((range_start(header)?, header.rsplit_once('/')?.1.parse().ok()?))
-}
-
-/// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
-    header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// `mirror/path` with exactly one slash between them.

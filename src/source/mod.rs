@@ -4,4 +4,5 @@ pub mod cargo;
 pub mod debian;
 pub mod files;
 pub mod http;
+pub mod licence;
 pub mod wheels;
