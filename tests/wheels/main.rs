@@ -187,7 +187,9 @@ fn the_same_bytes_come_of_another_store_and_only_what_changed_is_made_again() {
     succeed(with_index(&index, &project).arg("build").arg(&recipe).arg("-o").arg(&second).arg("--store").arg(&other));
     assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap());
     write_recipe(&project, "[\"greeter\", \"words<3\"]", "");
-    let output = succeed(with_index(&index, &project).arg("build").arg(&recipe).arg("-o").arg(&second));
+    let mut command = with_index(&index, &project);
+    command.arg("build").arg(&recipe).arg("-o").arg(&second).arg("--store").arg(&other);
+    let output = succeed(&mut command);
     let said = said(&output);
     assert!(said.contains("layer `python/small`: building (wheel words changed"), "{said}");
     assert!(!said.contains("layer `base`: building"), "{said}");
