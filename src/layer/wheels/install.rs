@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     layer::tree::{Content, Meta, Node, Tree, TreePath},
+    parallel::try_map,
     source::{
         debian::spool::Spool,
         wheels::{
@@ -21,10 +22,9 @@ use crate::{
 use rawzip::FileReader;
 use sha2::{Digest as _, Sha256};
 use std::{
-    cmp::Reverse,
     collections::BTreeMap,
     io::{self, Read},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    num::NonZeroUsize,
     thread::available_parallelism,
 };
 
@@ -52,6 +52,9 @@ struct File {
     recorded: Recorded,
 }
 
+/// A file and its place, if it has one.
+type Placed = Option<(TreePath, File)>;
+
 /// Installs these wheels, which must be in the store, on all cores; results in their order. Contents lie in the spool.
 ///
 /// # Errors
@@ -64,34 +67,24 @@ pub fn install(
     spool: &Spool,
 ) -> Result<Vec<Installed>, InstallError> {
     let opened = wheels.iter().map(|row| open(row, target, store)).collect::<Result<Vec<_>, _>>()?;
-    let mut jobs: Vec<(usize, &Member)> = Vec::new();
-    for (number, wheel) in opened.iter().enumerate() {
-        jobs.extend(wheel.archive.members().iter().map(|member| (number, member)));
-    }
-    jobs.sort_by_key(|(_, member)| Reverse(member.size));
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        let (mut done, mut buffer) = (Vec::new(), Vec::new());
-        while !failed.load(Ordering::Relaxed) {
-            let Some(&(number, member)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let (Some(wheel), Some(row)) = (opened.get(number), wheels.get(number)) else { break };
-            let placed = place(wheel, member, row, scheme, spool, &mut buffer);
-            failed.fetch_or(placed.is_err(), Ordering::Relaxed);
-            done.push((number, placed));
-        }
-        done
-    };
-    let threads = available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut done: Vec<(usize, Result<Option<(TreePath, File)>, WheelError>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
-    done.sort_by_key(|(number, placed)| (*number, placed.is_ok()));
+    let members = opened.iter().enumerate();
+    let jobs: Vec<(usize, &Member)> = members
+        .flat_map(|(number, wheel)| wheel.archive.members().iter().map(move |member| (number, member)))
+        .collect();
+    let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let placed = try_map(
+        &jobs,
+        threads,
+        |(_, member)| member.size,
+        |&(number, member)| {
+            let (Some(wheel), Some(row)) = (opened.get(number), wheels.get(number)) else { return Ok((number, None)) };
+            place(wheel, member, row, scheme, spool)
+                .map(|placed| (number, placed))
+                .map_err(|source| InstallError::Wheel { file: row.file.clone(), source })
+        },
+    )?;
     let mut files: Vec<BTreeMap<TreePath, File>> = wheels.iter().map(|_| BTreeMap::new()).collect();
-    for (number, placed) in done {
-        let file = || wheels.get(number).map(|row| row.file.clone()).unwrap_or_default();
-        let placed = placed.map_err(|source| InstallError::Wheel { file: file(), source })?;
+    for (number, placed) in placed {
         if let (Some((path, placed)), Some(files)) = (placed, files.get_mut(number)) {
             files.insert(path, placed);
         }
@@ -114,8 +107,7 @@ fn place(
     row: &LockedWheel,
     scheme: &Scheme,
     spool: &Spool,
-    buffer: &mut Vec<u8>,
-) -> Result<Option<(TreePath, File)>, WheelError> {
+) -> Result<Placed, WheelError> {
     let (path, is_script) = match wheel.place(member)? {
         Place::Dropped => return Ok(None),
         Place::Site(rest) => (scheme.site.join(rest)?, false),
@@ -131,7 +123,7 @@ fn place(
         source.read_to_end(&mut data).map_err(damaged)?;
         Content::bytes(data)
     } else {
-        spool.store(&mut source, member.size, buffer).map_err(damaged)?
+        spool.store(&mut source, member.size, &mut Vec::new()).map_err(damaged)?
     };
     // The archive's own checksum is compared at the end, which must be here.
     if source.read(&mut [0]).map_err(damaged)? != 0 {

@@ -42,11 +42,6 @@ impl Proxies {
         Self::from_settings(variable, apt_settings)
     }
 
-    /// This one for everything.
-    pub fn only(url: &str) -> Self {
-        Self { http: Some(url.to_owned()), https: Some(url.to_owned()), ..Self::default() }
-    }
-
     /// Those that the environment names (`http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`); where it says nothing of a
     /// kind of address, those of apt's configuration, given in the form of `apt-config dump`.
     pub fn from_settings(variable: impl Fn(&str) -> Option<String>, apt: impl FnOnce() -> String) -> Self {
@@ -90,6 +85,11 @@ impl Proxies {
         }
         // As with apt, what holds for HTTP holds for HTTPS unless that says otherwise.
         self.https = of_https.unwrap_or_else(|| self.http.clone());
+    }
+
+    /// This proxy for every address.
+    pub fn only(url: &str) -> Self {
+        Self { http: Some(url.to_owned()), https: Some(url.to_owned()), ..Self::default() }
     }
 
     /// How to reach an address.

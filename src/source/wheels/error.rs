@@ -70,7 +70,9 @@ pub enum WheelsError {
     #[error("`{0}` comes from an address or directory of its own; only wheels from an index can be locked")]
     Direct(String),
     /// There is no wheel for a project.
-    #[error("there is no wheel of `{name}` {version} for {target}; allow its source to be built with `sdists`")]
+    #[error(
+        "there is no wheel of `{name}` {version} for {target}; take another version, or serve a wheel of it from an index of your own"
+    )]
     NoWheel {
         /// The project.
         name: String,

@@ -9,20 +9,17 @@ use super::{
     uv::Uv,
 };
 use crate::{
+    parallel::try_map,
     recipe::WheelsLayer,
     source::http::{Client, Download, HttpError, Progress, shown},
     store::Store,
 };
 use gap_format::Digest;
-use std::{
-    fs::File,
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{fs::File, num::NonZeroUsize, path::Path};
 use url::Url;
 
 /// How many pages of an index are asked for at once.
-const PARALLEL: usize = 8;
+const PARALLEL: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 /// Fetches what of `wheels` the store lacks, several at once, each checked by size and digest. An interrupted download
 /// goes on where it stopped. They are looked for by name and digest wherever the user's settings say.
@@ -45,7 +42,7 @@ pub fn fetch<'w>(
     let sources = Sources::find(&Uv::find(store, false)?, layer, scratch.path())?;
     let client = sources.client(client)?;
     let links = linked(&sources, &client)?;
-    let items = locate_all(&missing, &sources, &links, &client)?;
+    let items = try_map(&missing, PARALLEL, |_| 0, |wheel| locate(wheel, &sources, &links, &client))?;
     download(&items, &client, store, progress)
 }
 
@@ -104,31 +101,6 @@ fn linked(sources: &Sources, client: &Client) -> Result<Vec<Offer>, WheelsError>
         }
     }
     Ok(offers)
-}
-
-/// Finds all wheels, several at once; in their order.
-fn locate_all(
-    wheels: &[&LockedWheel],
-    sources: &Sources,
-    links: &[Offer],
-    client: &Client,
-) -> Result<Vec<Download>, WheelsError> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(wheel) = wheels.get(index) else { return done };
-            done.push((index, locate(wheel, sources, links, client)));
-        }
-    };
-    let mut done: Vec<(usize, Result<Download, WheelsError>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..PARALLEL.min(wheels.len())).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn locate(wheel: &LockedWheel, sources: &Sources, links: &[Offer], client: &Client) -> Result<Download, WheelsError> {

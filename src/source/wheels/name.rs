@@ -110,8 +110,8 @@ impl FromStr for WheelName {
         let stem = text.strip_suffix(".whl").ok_or_else(bad)?;
         let parts: Vec<&str> = stem.split('-').collect();
         let (project, version, [python, abi, platform]) = match parts.as_slice() {
-            &[project, version, python, abi, platform] => (project, version, [python, abi, platform]),
-            &[project, version, build, python, abi, platform]
+            [project, version, python, abi, platform] => (project, version, [python, abi, platform]),
+            [project, version, build, python, abi, platform]
                 if build.starts_with(|letter: char| letter.is_ascii_digit()) =>
             {
                 (project, version, [python, abi, platform])

@@ -16,6 +16,7 @@ use super::{
     uv::Uv,
 };
 use crate::{
+    parallel::try_map,
     recipe::{Arch, Provided as Wanted, WheelsLayer},
     source::{
         debian::{LockedPackage, fetch::fetch_packages},
@@ -28,13 +29,13 @@ use rawzip::{FileReader, ReaderAt};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    num::NonZeroUsize,
     path::Path,
     str::FromStr,
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// How many wheels are looked into at once.
-const PARALLEL: usize = 8;
+const PARALLEL: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 /// What wheels are resolved for, and with what.
 #[derive(Clone, Copy)]
@@ -190,27 +191,7 @@ fn look_into_all(
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<Vec<Read>, WheelsError> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(wheel) = wheels.get(index) else { return done };
-            let result = look_into(wheel, client, store, progress);
-            if result.is_err() {
-                // The others stop after the wheel that they have in hand.
-                next.store(wheels.len(), Ordering::Relaxed);
-            }
-            done.push((index, result));
-        }
-    };
-    let mut done: Vec<(usize, Result<Read, WheelsError>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..PARALLEL.min(wheels.len())).map(|_| scope.spawn(work)).collect();
-        let joined = workers.into_iter().map(|worker| worker.join());
-        joined.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    });
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, result)| result).collect()
+    try_map(wheels, PARALLEL, |_| 0, |wheel| look_into(wheel, client, store, progress))
 }
 
 /// Reads a wheel's metadata where it lies, or fetches it whole if that is the only way.
