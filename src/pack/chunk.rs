@@ -8,7 +8,7 @@ use std::sync::{
 /// Bytes that travel together; large enough that threads seldom wait for one another.
 pub(super) const CHUNK: usize = 2 << 20;
 /// Chunks that may be under way.
-pub(super) const IN_FLIGHT: usize = 8;
+pub(super) const IN_FLIGHT: usize = 10;
 /// Where a buffer begins in memory, for writes past the page cache: a multiple of what any device asks for.
 const ALIGNMENT: usize = 4096;
 

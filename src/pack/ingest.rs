@@ -1,7 +1,7 @@
 //! One pass over data: what is read once is written, hashed flat and treed at the same time.
 //!
-//! The caller's thread reads; one thread writes, one computes the flat SHA-256 and one the verity tree. Chunks are
-//! shared between them and recycled, so that nothing is copied and memory does not grow with the data.
+//! The caller's thread reads; some write, one computes the flat SHA-256 and one the verity tree. Chunks are shared between
+//! them and recycled, so that nothing is copied and memory does not grow with the data.
 
 use super::{
     chunk::{Chunk, Filling, IN_FLIGHT, Pool},
@@ -17,11 +17,14 @@ use std::{
     io::{self, Write},
     os::unix::fs::FileExt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, Scope, ScopedJoinHandle},
 };
+
+/// Threads that write: past the page cache each waits for the disk, which should not wait for them.
+const WRITERS: usize = 4;
 
 /// Where a blob and, if it is block-mounted, its verity tree go.
 #[derive(Debug, Clone, Copy)]
@@ -125,9 +128,11 @@ pub fn ingest(
     progress: &(dyn Fn(u64) + Sync),
     produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
 ) -> io::Result<Ingested> {
+    let (write_in, write_out) = sync_channel(IN_FLIGHT);
+    let write_out = Mutex::new(Some(write_out));
     thread::scope(|scope| {
-        let mut workers = Vec::new();
-        let writing = worker(scope, &mut workers, move |chunks| write(place, &chunks));
+        let mut workers = vec![write_in];
+        let writing: Vec<_> = (0..WRITERS).map(|_| scope.spawn(|| write(place, &write_out))).collect();
         let flat = worker(scope, &mut workers, |chunks| Ok(hash_flat(&chunks)));
         let tree = place.tree;
         let tree = tree.map(|at| worker(scope, &mut workers, move |chunks| hash_tree(place, at, &chunks)));
@@ -137,7 +142,8 @@ pub fn ingest(
         let remaining = feed.remaining;
         drop(feed);
         let worked = (|| {
-            let (written, digest, root) = (end(writing), end(flat), tree.map(end).transpose());
+            let written = writing.into_iter().map(end).fold(Ok(()), Result::and);
+            let (digest, root) = (end(flat), tree.map(end).transpose());
             // What could not be written says more than the threads that missed the rest.
             written?;
             Ok(Ingested { digest: digest?, root: root? })
@@ -170,13 +176,21 @@ fn end<T>(worker: ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
     worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the packer died")))
 }
 
-fn write(place: Place<'_>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<()> {
-    while let Ok(chunk) = chunks.recv() {
+/// Writes what comes, in turn with others who do the same.
+fn write(place: Place<'_>, chunks: &Mutex<Option<Receiver<Arc<Chunk>>>>) -> io::Result<()> {
+    let lock = || chunks.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = || lock().as_ref().and_then(|chunks| chunks.recv().ok());
+    while let Some(chunk) = next() {
         let offset = place.offset + chunk.at;
-        if chunk.at < place.bulk {
-            place.out.file().write_all_at(chunk.bytes(), offset)?;
+        let written = if chunk.at < place.bulk {
+            place.out.file().write_all_at(chunk.bytes(), offset)
         } else {
-            place.out.write_bulk(chunk.bytes(), offset)?;
+            place.out.write_bulk(chunk.bytes(), offset)
+        };
+        if let Err(error) = written {
+            // Hangs up, so that the rest is not read in vain.
+            lock().take();
+            return Err(error);
         }
     }
     Ok(())
