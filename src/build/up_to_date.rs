@@ -7,14 +7,12 @@ use crate::{
     store::{KeyBuilder, Store, StoreError},
 };
 use gap_format::{Digest, release::Release, statement::Statement};
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs::File, io, path::Path};
 
 /// Raised when the same inputs give another artifact.
 const FORMAT: u64 = 2;
+/// Where the store keeps remembered statements.
+const NOTES: &str = "releases";
 /// Longest statement that is remembered, in bytes.
 const MAX_LEN: u64 = gap_format::statement::MAX_LEN as u64;
 
@@ -48,11 +46,7 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
 /// # Errors
 /// [`BuildError`] if the store or the output cannot be read.
 pub fn check(store: &Store, key: &Digest, output: &Path) -> Result<Option<Statement>, BuildError> {
-    let path = store.cache_dir("releases", key)?.join("statement.json");
-    let remembered = match fs::metadata(&path) {
-        Ok(metadata) if metadata.len() <= MAX_LEN => fs::read(&path).map_err(StoreError::io("reading", &path))?,
-        _ => return Ok(None),
-    };
+    let Some(remembered) = store.recall(NOTES, key, MAX_LEN) else { return Ok(None) };
     let failed = |source| BuildError::Output { path: output.to_owned(), source };
     let file = match File::open(output) {
         Ok(file) => file,
@@ -70,11 +64,6 @@ pub fn check(store: &Store, key: &Digest, output: &Path) -> Result<Option<Statem
 /// # Errors
 /// [`StoreError`] if the store cannot be written.
 pub fn remember(store: &Store, key: &Digest, statement: &Statement) -> Result<(), StoreError> {
-    let path = store.cache_dir("releases", key)?.join("statement.json");
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(store.session_dir())?;
-        file.write_all(&statement.encode().map_err(io::Error::other)?)?;
-        file.persist(&path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(StoreError::io("writing", &path))
+    let bytes = statement.encode().map_err(|error| StoreError::Input(io::Error::other(error)))?;
+    store.remember(NOTES, key, &bytes)
 }

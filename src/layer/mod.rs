@@ -4,6 +4,7 @@ pub mod cargo;
 pub mod configure;
 pub mod files;
 pub mod sandbox;
+pub mod sink;
 pub mod stack;
 pub mod tar;
 pub mod tree;

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
+    progress::{Begin, Stage, Work},
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
     source::{
         cargo::{self, CargoError},
@@ -13,7 +14,7 @@ use crate::{
             archive::{self, ArchiveError, Fetch, Offered},
             copyright,
             deb::{self, DebError, Limits},
-            fetch::{FetchError, fetch_packages},
+            fetch::{FetchError, discard_damaged, fetch_packages},
             index::{Index, IndexError},
             mirror::{self, MirrorError},
             openpgp::{Keyring, KeyringError},
@@ -43,8 +44,8 @@ const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub struct Renewal<'a> {
     /// The lock before, unless everything is to be updated.
     pub old: Option<&'a Lock>,
-    /// Whether rows of files are kept as they are, because a build is about to find out what they make.
-    pub keep_files: bool,
+    /// What the lock is made for.
+    pub purpose: Purpose,
     /// Takes what is fetched.
     pub store: &'a Store,
     /// Does the downloads; absent when no connection may be opened.
@@ -53,8 +54,21 @@ pub struct Renewal<'a> {
     pub now: Timestamp,
     /// Told of bytes fetched.
     pub progress: Progress<'a>,
-    /// Told of each step.
-    pub step: &'a dyn Fn(&str),
+    /// Told of each piece of work.
+    pub begin: Begin<'a>,
+}
+
+/// What a lock is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be written.
+    Lock,
+    /// To be built from and written: rows of files stay as they are, because the build is about to find out what the files
+    /// make.
+    Build,
+    /// To be planned with and forgotten: nothing large is fetched or read, so rows lack licences and what new files make.
+    /// Layers that cannot be resolved for want of a connection have no rows.
+    Plan,
 }
 
 /// A lock and what became of each layer.
@@ -66,6 +80,8 @@ pub struct Renewed {
     pub resolved: Vec<String>,
     /// Layers whose rows were kept.
     pub kept: Vec<String>,
+    /// Layers that have no rows, as only a plan may lack some.
+    pub unlocked: Vec<String>,
 }
 
 /// Why a recipe cannot be locked.
@@ -149,7 +165,8 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed = Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new() };
+        let mut renewed =
+            Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unlocked: Vec::new() };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -163,27 +180,39 @@ impl Renewal<'_> {
                 (_, LayerKind::Debian(layer)) => {
                     let origin = Origin::of(layer);
                     if !origins.iter().any(|(known, _)| *known == origin) {
-                        let offered = self.offered(recipe, &origin).map_err(failed)?;
-                        origins.push((origin.clone(), offered));
+                        match self.offered(recipe, &origin) {
+                            Ok(offered) => origins.push((origin.clone(), offered)),
+                            Err(LayerError::Offline) if self.purpose == Purpose::Plan => {
+                                renewed.unlocked.push(name);
+                                continue;
+                            }
+                            Err(error) => return Err(failed(error)),
+                        }
                     }
                     let Some((_, offered)) = origins.iter().find(|(known, _)| *known == origin) else { continue };
                     let (rows, archives) = self.debian(recipe, place, layer, offered, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Debian(rows)), archives);
                 }
-                (Previous::Same(locked), LayerKind::Cargo(layer)) if is_current(locked, layer) => {
+                (Previous::Same(locked), LayerKind::Cargo(layer)) if self.is_current(locked, layer) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
                 }
                 (_, LayerKind::Cargo(layer)) => {
-                    (self.step)(&format!("layer `{name}`: resolving crates"));
+                    (self.begin)(&Work::on(Stage::Resolve, &name, "resolving crates"));
                     let target = recipe.appliance.arch.rust_target();
-                    let rows = cargo::resolve(layer, target, self.store, self.client.is_none())
-                        .map_err(|e| failed(e.into()))?;
+                    let rows = match cargo::resolve(layer, target, self.store, self.client.is_none()) {
+                        Ok(rows) => rows,
+                        Err(_) if self.purpose == Purpose::Plan && self.client.is_none() => {
+                            renewed.unlocked.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error.into())),
+                    };
                     relock.add(row(recipe, place, Inputs::Cargo(rows)), []);
                 }
                 // What the files make is found out while they are laid down.
-                (Previous::Same(locked), LayerKind::Files(_)) if self.keep_files => {
+                (Previous::Same(locked), LayerKind::Files(_)) if self.purpose != Purpose::Lock => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
@@ -198,7 +227,10 @@ impl Renewal<'_> {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
-                    let rows = files(layer).map_err(failed)?;
+                    let rows = match self.purpose {
+                        Purpose::Plan => LockedFiles { layer: Digest::of(b""), size: 0 },
+                        Purpose::Lock | Purpose::Build => files(layer).map_err(failed)?,
+                    };
                     relock.add(row(recipe, place, Inputs::Files(rows)), []);
                 }
             }
@@ -208,8 +240,16 @@ impl Renewal<'_> {
         Ok(renewed)
     }
 
+    /// Whether sources and toolchain are still those that were locked.
+    fn is_current(&self, locked: &LockedLayer, layer: &CargoLayer) -> bool {
+        let Inputs::Cargo(rows) = &locked.inputs else { return false };
+        rows.is_current(layer, self.store).unwrap_or(false)
+    }
+
     fn offered(&self, recipe: &Recipe, origin: &Origin) -> Result<Offered, LayerError> {
-        (self.step)(&format!("fetching the index of {} ({})", origin.suite, origin.components.join(" ")));
+        let client = self.client.ok_or(LayerError::Offline)?;
+        let text = format!("fetching the index of {} ({})", origin.suite, origin.components.join(" "));
+        (self.begin)(&Work::whole(Stage::Index, &text));
         let mirrors: Vec<String> = origin.mirror.iter().cloned().collect();
         let wanted = archive::Archive {
             name: origin.archive().to_owned(),
@@ -219,7 +259,7 @@ impl Renewal<'_> {
             accept_expired: false,
         };
         let fetch = Fetch {
-            client: self.client.ok_or(LayerError::Offline)?,
+            client,
             arch: recipe.appliance.arch.debian(),
             keyring: &Keyring::open(&origin.keyring)?,
             now: self.now,
@@ -237,25 +277,27 @@ impl Renewal<'_> {
         offered: &Offered,
         relock: &Relock<'_>,
     ) -> Result<(LockedDebian, Vec<Archive>), LayerError> {
-        (self.step)(&format!("layer `{}`: resolving packages", place.layer.name));
+        let name = &place.layer.name;
+        (self.begin)(&Work::on(Stage::Resolve, name, "resolving packages"));
         let index = Index::parse(&offered.indexes, recipe.appliance.arch.debian())?;
         let mut installed: Vec<LockedPackage> = relock.below(place).into_iter().flat_map(packages).cloned().collect();
         installed.extend(layer.assume.iter().map(|name| assumed(name, recipe.appliance.arch)));
         let requests: Vec<String> = layer.packages.iter().map(ToString::to_string).collect();
+        let preferred = relock.preferred(place);
         let query = Query {
             packages: &requests,
             installed: &installed,
+            preferred: &preferred,
             dependencies: layer.dependencies,
             recommends: layer.recommends,
             essential: layer.essential,
         };
         let mut packages = resolve(&index, &query)?;
-        let bytes: u64 = packages.iter().map(|package| package.size).sum();
-        (self.step)(&format!("layer `{}`: {} packages, {bytes} bytes", place.layer.name, packages.len()));
-        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
-        let client = self.client.ok_or(LayerError::Offline)?;
-        fetch_packages(&packages, &mirrors, client, self.store, self.progress)?;
-        self.read_licences(&mut packages, &installed)?;
+        if self.purpose != Purpose::Plan {
+            take_known_licences(&mut packages, &preferred);
+            self.fetch(name, layer, &packages)?;
+            self.read_licences(&mut packages, &installed)?;
+        }
         let archives: Vec<Archive> = offered
             .releases
             .iter()
@@ -270,29 +312,56 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
+    fn fetch(&self, name: &str, layer: &DebianLayer, packages: &[LockedPackage]) -> Result<(), LayerError> {
+        let client = self.client.ok_or(LayerError::Offline)?;
+        let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
+        let (count, bytes) = missing.fold((0, 0), |(count, bytes), package| (count + 1, bytes + package.size));
+        if count > 0 {
+            let text = format!("fetching {count} of {} packages", packages.len());
+            (self.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
+        }
+        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
+        Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
+    }
+
     /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
     /// documentation is another's has the licences of that one, which may be among those `installed` below.
     fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let (known, unread): (Vec<&LockedPackage>, Vec<&LockedPackage>) =
+            packages.iter().partition(|package| !package.licenses.is_empty());
         let mut said = BTreeMap::new();
         // A spool for a few packages at a time keeps the space that is needed small.
-        for some in packages.chunks(4 * threads.get()) {
+        for some in unread.chunks(4 * threads.get()) {
             let spool = Spool::new_in(self.store.session_dir())?;
             let paths: Vec<PathBuf> = some.iter().map(|package| self.store.source_path(&package.sha256)).collect();
             let sources: Vec<deb::Source<'_>> =
                 some.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
-            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads)?;
-            said.extend(some.iter().zip(unpacked).map(|(package, deb)| {
+            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads);
+            if let Err(error) = &unpacked {
+                discard_damaged(self.store, error)?;
+            }
+            said.extend(some.iter().zip(unpacked?).map(|(package, deb)| {
                 let copyright = copyright::of_package(&deb.tree, &package.name);
                 (package.name.clone(), copyright)
             }));
         }
-        let below = |name: &str| installed.iter().find(|package| package.name == name);
-        let settled = copyright::settle(&said, |name| below(name).map(|package| package.licenses.clone()));
-        for package in packages {
+        let elsewhere = |name: &str| known.iter().copied().chain(installed).find(|package| package.name == name);
+        let settled = copyright::settle(&said, |name| elsewhere(name).map(|package| package.licenses.clone()));
+        for package in packages.iter_mut().filter(|package| package.licenses.is_empty()) {
             package.licenses = settled.get(&package.name).cloned().unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+/// Packages that were locked before need not be looked into again.
+fn take_known_licences(packages: &mut [LockedPackage], before: &[&LockedPackage]) {
+    let known: BTreeMap<Digest, &LockedPackage> = before.iter().map(|package| (package.sha256, *package)).collect();
+    for package in packages {
+        if let Some(known) = known.get(&package.sha256) {
+            package.licenses.clone_from(&known.licenses);
+        }
     }
 }
 
@@ -310,12 +379,6 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         request: request(place, recipe.appliance.arch),
         inputs,
     }
-}
-
-/// Whether sources and toolchain are still those that were locked.
-fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
-    let Inputs::Cargo(rows) = &locked.inputs else { return false };
-    rows.is_current(layer).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.

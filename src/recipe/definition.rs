@@ -13,6 +13,9 @@
 //!
 //! A string that is nothing but `${name}` takes the parameter's value whole; in a list, a list is spliced in. Elsewhere
 //! the parameter's text is put in. `$$` is a dollar sign.
+//!
+//! `use = "builtin:NAME"` takes a definition that is part of gapimage. Its path is `builtin:/NAME.toml`, so what it uses
+//! in turn is looked for there too.
 
 use super::{
     decode::read_source,
@@ -20,13 +23,17 @@ use super::{
     section::{Section, wrong_type},
     value::{Key, Kind, Table, Value, parse},
 };
+use crate::builtin;
 use gap_format::Digest;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+/// Where the definitions lie that are part of gapimage.
+const BUILTIN: &str = "builtin:";
 /// How deep definitions may use definitions.
 const MAX_DEPTH: usize = 8;
 
@@ -54,9 +61,12 @@ pub(super) fn expand(
             problems.add_with_help(&target.at, "`use` is not a path that can be followed", format!("write {allowed}"));
             return None;
         }
-        let path = target.at.file.dir().join(target_path);
+        let path = match target_path.strip_prefix(BUILTIN) {
+            Some(name) => format!("{BUILTIN}/{name}.toml").into(),
+            None => target.at.file.dir().join(target_path),
+        };
         enter(&path, &target.at, &mut chain, problems)?;
-        let file = match read_source(&path) {
+        let file = match read(&path) {
             Ok(file) => file,
             Err(error) => {
                 problems.add(&target.at, format!("the definition `{}` cannot be read: {error}", path.display()));
@@ -69,14 +79,7 @@ pub(super) fn expand(
 }
 
 fn enter(path: &Path, at: &At, chain: &mut Vec<PathBuf>, problems: &Problems) -> Option<()> {
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(error) => {
-            let message = format!("the definition `{}` cannot be read: {error}", path.display());
-            problems.add_with_help(at, message, "the path starts from the directory of the file that names it");
-            return None;
-        }
-    };
+    let real = identity(path, at, problems)?;
     if chain.contains(&real) {
         problems.add_with_help(at, "this definition uses itself", "take the `use` out of one of the definitions");
         return None;
@@ -87,6 +90,25 @@ fn enter(path: &Path, at: &At, chain: &mut Vec<PathBuf>, problems: &Problems) ->
     }
     chain.push(real);
     Some(())
+}
+
+/// The one path of a definition that there is.
+fn identity(path: &Path, at: &At, problems: &Problems) -> Option<PathBuf> {
+    match (builtin_name(path), path.canonicalize()) {
+        (Some(name), _) if builtin::definition(name).is_none() => {
+            let known: Vec<&str> = builtin::definitions().collect();
+            let message = format!("gapimage has no definition `{}`", name.escape_debug());
+            problems.add_with_help(at, message, suggestion(name, &known));
+            None
+        }
+        (Some(_), _) => Some(path.to_owned()),
+        (None, Ok(real)) => Some(real),
+        (None, Err(error)) => {
+            let message = format!("the definition `{}` cannot be read: {error}", path.display());
+            problems.add_with_help(at, message, "the path starts from the directory of the file that names it");
+            None
+        }
+    }
 }
 
 /// Fills into the definition in `file` what `user` gives.
@@ -101,6 +123,18 @@ fn instantiate(name: &str, file: &Arc<SourceFile>, at: &At, user: &Table, proble
     let span = at.span.clone();
     let at = if entries.is_empty() { At { file: Arc::clone(&at.file), span } } else { definition.at };
     Some(Value { kind: Kind::Table(Table { entries }), at })
+}
+
+/// The name of a definition that is part of gapimage, if this is the path of one.
+fn builtin_name(path: &Path) -> Option<&str> {
+    path.strip_prefix(BUILTIN).ok()?.to_str()?.strip_suffix(".toml")
+}
+
+fn read(path: &Path) -> io::Result<Arc<SourceFile>> {
+    match builtin_name(path).and_then(builtin::definition) {
+        Some(text) => Ok(SourceFile::new(path, text.to_owned())),
+        None => read_source(path),
+    }
 }
 
 /// A parameter as a definition declares it.

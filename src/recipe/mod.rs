@@ -21,7 +21,7 @@ mod value;
 mod wheels;
 
 pub use dataset::{DatasetLayer, DatasetSource};
-pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
 pub use model::{ModelLayer, ModelSource};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;

@@ -52,7 +52,8 @@ impl Sample {
             name: (*name).to_owned(),
             size: plan.size(),
             digest: None,
-            write: Box::new(|out| plan.write(out)),
+            bulk: plan.size(),
+            fill: Box::new(|sink| plan.fill(sink)),
         });
         let info = ImageInfo {
             name: "os".to_owned(),

@@ -4,7 +4,7 @@ use super::{Mention, checked, run::run, wheels::wheels};
 use crate::{
     layer::tree::TreePath,
     recipe::{
-        CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, name,
+        CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace, name,
         problem::{At, Problems, list, nearest},
         section::{Placed, Section},
         value::{Kind, Value},
@@ -164,10 +164,13 @@ fn package_name(name: &str, at: &At, problems: &Problems) -> Option<String> {
 
 fn cargo(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<CargoLayer> {
     let mut section = Section::open(format!("`cargo` of the layer `{name}`"), value, problems)?;
-    section.required("workspace", "\"..\"");
+    section.required("workspace", "\"builtin\"");
     let workspace = section.string("workspace").and_then(|workspace| {
+        if workspace.value == Workspace::BUILTIN {
+            return Some(Workspace::Builtin);
+        }
         let path = checked("the path of `workspace`", workspace.value, workspace.at, name::relative_path, problems)?;
-        Some(workspace.at.file.dir().join(path))
+        Some(Workspace::Directory(workspace.at.file.dir().join(path)))
     });
     section.required("package", "\"PACKAGE\"");
     let package = identifier(&mut section, "package", problems);

@@ -1,6 +1,6 @@
 //! What `cargo metadata` says.
 
-use super::{cargo, error::CargoError, stage::Staged, toolchain::failed};
+use super::{cargo, checkout::Checkout, error::CargoError, stage::Staged, toolchain::failed};
 use crate::recipe::CargoLayer;
 use serde::Deserialize;
 use std::{
@@ -92,7 +92,7 @@ pub(super) struct Resolved {
 }
 
 /// The members of the workspace; looks at manifests only.
-pub(super) fn members(workspace: &Path) -> Result<Metadata, CargoError> {
+pub(super) fn members(workspace: &Checkout) -> Result<Metadata, CargoError> {
     let arguments = ["metadata", "--format-version=1", "--no-deps", "--offline"].map(str::to_owned);
     run(workspace, &arguments)
 }
@@ -101,6 +101,7 @@ pub(super) fn members(workspace: &Path) -> Result<Metadata, CargoError> {
 /// The staged `Cargo.lock` is reduced to what they need.
 pub(super) fn resolved_graph(
     layer: &CargoLayer,
+    workspace: &Checkout,
     staged: &Staged,
     target: &str,
     offline: bool,
@@ -114,7 +115,7 @@ pub(super) fn resolved_graph(
     if offline {
         arguments.push("--offline".to_owned());
     }
-    let metadata = run(&layer.workspace, &arguments)?;
+    let metadata = run(workspace, &arguments)?;
     let Some(root) = metadata.packages.iter().find(|package| Path::new(&package.manifest_path) == staged.manifest())
     else {
         let what = format!("it does not list `{}`", layer.package);
@@ -146,7 +147,7 @@ fn used<'m>(root: &'m str, resolve: Option<&'m Resolve>) -> BTreeSet<&'m str> {
     used
 }
 
-fn run(workspace: &Path, arguments: &[String]) -> Result<Metadata, CargoError> {
+fn run(workspace: &Checkout, arguments: &[String]) -> Result<Metadata, CargoError> {
     let output = cargo(workspace)
         .args(arguments)
         .output()
