@@ -393,3 +393,53 @@ fn what_cannot_be_a_model_is_refused_with_its_line() {
     let LayerKind::Model(model) = &recipe.layers["model/m"].kind else { panic!("no model") };
     assert_eq!(model.allow_pickle, super::PicklePolicy::Allow(vec!["a.B".to_owned()]));
 }
+
+/// A layer of Python packages with these keys.
+fn wheels(keys: &str, requirements: &str) -> Result<WheelsLayer, RecipeErrors> {
+    let layer = format!("[layer.python]\nwheels = {{ {keys} }}\n");
+    let text = GOOD.replace("layers = [\"kernel\", \"extra\"]\n", "layers = [\"base\", \"python\"]\n") + &layer;
+    let recipe = load_with(&text, &[("requirements.txt", requirements)])?;
+    match &recipe.layers["python"].kind {
+        LayerKind::Wheels(layer) => Ok(layer.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn requirements_come_from_the_recipe_its_file_and_the_chosen_groups() {
+    let keys = "requirements = [\"a[x]>=1\"], requirements_file = \"requirements.txt\", constraints = [\"f<2\"], \
+                groups = { one = [\"d\"], two = [\"e; python_version < '4'\"] }, with = [\"two\"]";
+    let file = "# a comment\nb==2.0  # why\n\nc \\\n  >= 3\n";
+    let layer = wheels(keys, file).unwrap();
+    assert_eq!(layer.requirements, ["a[x]>=1", "b==2.0", "c    >= 3", "e; python_version < '4'"]);
+    assert_eq!(layer.constraints, ["f<2"]);
+    assert_eq!(layer.provided, Provided::Named(Vec::new()));
+    assert!(layer.install && layer.bytecode && !layer.wheelhouse);
+}
+
+#[test]
+fn mistaken_layers_of_python_packages_are_named() {
+    for (keys, file, expected) in [
+        ("requirements = [\"a >>> 1\"]", "", "is no requirement"),
+        ("requirements = [\"a @ https://user:SECRET@host/a.whl\"]", "", "an address of its own"),
+        ("requirements = []", "", "has no `requirements`"),
+        (
+            "requirements_file = \"requirements.txt\"",
+            "--index-url https://user:SECRET@host\na",
+            "the option `--index-url`",
+        ),
+        ("requirements_file = \"requirements.txt\"", "a==1 --hash=sha256:00", "the option `--hash`"),
+        ("requirements_file = \"../x\"", "", "is not allowed"),
+        ("requirements = [\"a\"], index = \"https://user:SECRET@host/simple\"", "", "holds credentials"),
+        ("requirements = [\"a\"], extra_indexes = [\"ftp://host\"]", "", "is not allowed"),
+        ("requirements = [\"a\"], with = [\"tracking\"]", "", "there are none"),
+        ("requirements = [\"a\"], groups = { hpo = [\"b\"] }, with = [\"hpi\"]", "", "there is no group `hpi`"),
+        ("requirements = [\"a\"], python = \"2.7\"", "", "no series of Python 3"),
+        ("requirements = [\"a\"], provided = \"torch\"", "", "a list of projects"),
+        ("requirements = [\"a\"], install = false", "", "neither installs nor keeps"),
+        ("requirements = [\"a\"], sdists = [\"a\"]", "", "unknown key `sdists`"),
+    ] {
+        let shown = format!("{:?}", wheels(keys, file).unwrap_err());
+        assert!(shown.contains(expected), "{keys}: {shown}");
+    }
+}
