@@ -51,6 +51,7 @@ fn run_in(scratch: Scratch, script: &str, limit: Duration) -> Result<Outcome, Sa
         steps: vec![Step::new(["sh", "-ec", script]).with("GIVEN", "value")],
         source_date: DATE,
         time_limit: limit,
+        read_only: false,
     };
     let result = sandbox.run(&job);
     assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "the spool is left clean");
@@ -187,6 +188,7 @@ fn a_bound_directory_may_lie_where_the_root_is_staged() {
         steps: vec![Step::new(["cat", "/shared/file"])],
         source_date: DATE,
         time_limit: Duration::from_secs(60),
+        read_only: false,
     };
     let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
     assert_eq!(sandbox.run(&job).unwrap().output, b"content");
@@ -205,6 +207,7 @@ fn a_failure_shows_the_end_of_the_output() {
         steps: vec![Step::new(["/no/such/program"])],
         source_date: DATE,
         time_limit: Duration::from_secs(60),
+        read_only: false,
     };
     let spool = tempfile::tempdir().unwrap();
     let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());

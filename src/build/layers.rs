@@ -11,11 +11,12 @@ use crate::{
     lock::Inputs,
     plan::{Plan, PlannedLayer, State},
     recipe::LayerKind,
-    source::{cargo, debian::fetch::fetch_packages},
+    source::{cargo, debian::fetch::fetch_packages, http::Client},
     store::{Record, StoreError},
 };
-use gap_format::{verity::TreeBuilder, write_at::Discard};
+use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
 use std::{
+    collections::BTreeSet,
     io::{self, Write},
     sync::Arc,
 };
@@ -26,26 +27,40 @@ use std::{
 /// [`BuildError::Offline`], or [`BuildError::Layer`] for what cannot be fetched.
 pub fn fetch(request: &Request<'_>, plan: &Plan<'_>) -> Result<(), BuildError> {
     let Some(client) = request.client else {
-        let count = plan.layers.iter().map(|layer| layer.fetch.len()).sum();
-        return match count {
+        return match plan.fetch().len() {
             0 => Ok(()),
             count => Err(BuildError::Offline { count, bytes: plan.to_fetch() }),
         };
     };
-    for layer in &plan.layers {
-        let name = &layer.place.layer.name;
-        let failed = |source: Problem| BuildError::Layer { layer: name.clone(), source };
-        if let LayerKind::Debian(kind) = &layer.place.layer.kind
-            && !layer.fetch.is_empty()
-        {
-            (request.step)(&format!("layer `{name}`: fetching {} packages", layer.fetch.len()));
-            let mirrors: Vec<String> = kind.mirror.iter().cloned().collect();
-            let packages = layer.fetch.iter().copied();
-            fetch_packages(packages, &mirrors, client, request.store, request.progress)
-                .map_err(|error| failed(error.into()))?;
+    // The parts of one layer are fetched together.
+    for parts in plan.layers.chunk_by(|a, b| a.place == b.place) {
+        let Some(planned) = parts.first() else { continue };
+        let wanted: BTreeSet<Digest> = parts.iter().flat_map(|part| &part.fetch).map(|wanted| wanted.sha256).collect();
+        if !wanted.is_empty() {
+            let name = &planned.place.layer.name;
+            (request.step)(&format!("layer `{name}`: fetching {} files", wanted.len()));
+            fetch_layer(request, client, planned, &wanted)
+                .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
         }
     }
     Ok(())
+}
+
+/// Fetches what is `wanted` of one layer's sources, by its kind.
+fn fetch_layer(
+    request: &Request<'_>,
+    client: &Client,
+    planned: &PlannedLayer<'_>,
+    wanted: &BTreeSet<Digest>,
+) -> Result<(), Problem> {
+    match (&planned.place.layer.kind, &planned.locked.inputs) {
+        (LayerKind::Debian(layer), Inputs::Debian(rows)) => {
+            let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
+            let packages = rows.packages.iter().filter(|package| wanted.contains(&package.sha256));
+            Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Builds every layer that is missing, in order; gives their names and why they were built.
@@ -55,7 +70,7 @@ pub fn fetch(request: &Request<'_>, plan: &Plan<'_>) -> Result<(), BuildError> {
 pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(String, String)>, BuildError> {
     let mut built = Vec::new();
     for planned in &plan.layers {
-        let name = planned.place.layer.name.clone();
+        let name = planned.name();
         match &planned.state {
             State::Missing { why } => {
                 // Another build may have the same layer in hand; what it made is then found below.
@@ -71,7 +86,7 @@ pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(Stri
                 built.push((name, why.clone()));
             }
             State::Streamed { why, .. } => built.push((name, why.clone())),
-            State::Cached | State::Unseen(_) => {}
+            State::Cached | State::Unseen => {}
         }
     }
     Ok(built)
@@ -84,9 +99,12 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         }
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
-            let root = planned.build_root.ok_or("its build root is not in the plan")?;
-            let root_key = plan.layers.get(root).map(|layer| layer.key).ok_or("its build root is not in the plan")?;
-            super::binary::build(request, layer, rows, &stack_of(request, plan, &[root])?, &root_key)
+            let root = &planned.built_on;
+            let root_key = plan.numbered(root).last().ok_or("its build root is not in the plan")?.key;
+            super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
+        }
+        (LayerKind::Run(layer), Inputs::Run(_)) => {
+            super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
@@ -95,7 +113,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
 
 /// Writes a layer into the store and notes what its key turned out to be.
 fn keep(request: &Request<'_>, planned: &PlannedLayer<'_>, tree: &Tree) -> Result<(), BuildError> {
-    let layer = || planned.place.layer.name.clone();
+    let layer = || planned.name();
     let tar = TarPlan::new(tree).map_err(|source| BuildError::Layer { layer: layer(), source: Box::new(source) })?;
     let failed = |source| StoreError::io("writing to the store", request.store.dir())(source);
     let mut blob = request.store.temp_blob()?;
@@ -125,15 +143,19 @@ impl<W: Write> Write for Treeing<W> {
     }
 }
 
-/// What lies there once the layers of these numbers are laid over one another.
-fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result<Tree, Problem> {
+/// What lies there once the parts of these numbers are laid over one another.
+pub fn stack_of(request: &Request<'_>, plan: &Plan<'_>, numbers: &[usize]) -> Result<Tree, Problem> {
     let mut stack = Stack::default();
-    for layer in numbers.iter().filter_map(|&number| plan.layers.get(number)) {
-        let found = request.store.layer(&layer.key)?;
-        let found =
-            found.ok_or_else(|| format!("layer `{}` below it is gone from the store", layer.place.layer.name))?;
-        let index = read_index(&found.file, found.record.size)?;
-        stack.apply(&index.to_tree(&Arc::new(found.file)))?;
+    for layer in plan.numbered(numbers) {
+        match (request.store.layer(&layer.key)?, &layer.tree) {
+            (Some(found), _) => {
+                let size = found.record.size;
+                let index = read_index(&Slice::new(&found.file, found.offset, size), size)?;
+                stack.apply(&index.to_tree(&Arc::new(found.file), found.offset))?;
+            }
+            (None, Some(tree)) => stack.apply(tree)?,
+            (None, None) => return Err(format!("layer `{}` below it is gone from the store", layer.name()).into()),
+        }
     }
     Ok(stack.into_tree())
 }

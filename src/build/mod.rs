@@ -5,10 +5,13 @@ mod layers;
 mod opened;
 mod os_files;
 mod packages;
+mod program;
 mod starter;
+mod trials;
 mod up_to_date;
 
 pub use opened::LayerBytes;
+pub use trials::Passed;
 
 use crate::{
     boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
@@ -23,9 +26,10 @@ use crate::{
     lock::{Inputs, Lock},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
-    recipe::{Image, Recipe},
+    recipe::{Image, LayerKind, Recipe},
     source::http::{Client, Progress},
     store::{Location, Record, Store, StoreError},
+    trial::OFFLINE,
 };
 use gap_format::{
     Timestamp,
@@ -35,6 +39,7 @@ use opened::Opened;
 use os_files::MergedFiles;
 use starter::{Parts, Starter};
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
@@ -75,6 +80,8 @@ pub struct Built {
     pub lock: Option<Lock>,
     /// Layers that were built, and why.
     pub built: Vec<(String, String)>,
+    /// The tests of the recipe, all of which passed; none are tried when the artifact was there already.
+    pub tests: Vec<Passed>,
 }
 
 /// Why a build failed.
@@ -107,6 +114,9 @@ pub enum BuildError {
     /// A layer cannot be built.
     #[error("layer `{layer}`: {source}")]
     Layer { layer: String, source: Problem },
+    /// What must work in an image does not.
+    #[error("test `{test}`: {source}")]
+    Test { test: String, source: Problem },
     /// The layers of an image contradict each other.
     #[error("image `{image}`: {source}")]
     Merge { image: String, source: MergeError },
@@ -133,17 +143,31 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     let release_key = up_to_date::key(&plan, request.trust);
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
-        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new() });
+        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new(), tests: Vec::new() });
     }
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
+    let tests = trials::run_all(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
     let packed = assemble(request, &plan, &opened)?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
-    Ok(Built { statement: packed.statement, up_to_date: false, lock, built })
+    Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests })
+}
+
+/// Builds what is missing and tries the tests of the recipe; packs nothing.
+///
+/// # Errors
+/// [`BuildError`]; the next build goes on from what was fetched and built.
+pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
+    let mut plan = Plan::new(request.recipe, request.lock)?;
+    plan.look(request.store)?;
+    space::check(&plan.space(request.store, request.output)?)?;
+    layers::fetch(request, &plan)?;
+    layers::build_missing(request, &plan)?;
+    trials::run_all(request, &plan)
 }
 
 /// Merges the images, makes the boot image and packs everything.
@@ -223,7 +247,7 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         architecture: request.recipe.appliance.arch.name().to_owned(),
         run: RunSettings {
             user: config.user.clone().unwrap_or_default(),
-            env: config.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            env: variables(request.recipe, image),
             entrypoint: config.entrypoint.clone(),
             cmd: config.cmd.clone(),
             working_dir: config.workdir.clone().unwrap_or_default(),
@@ -231,6 +255,22 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         },
         ..ImageInfo::default()
     }
+}
+
+/// The variables of an image: its own, and with Python packages, models or data sets those that keep programs offline.
+fn variables(recipe: &Recipe, image: &Image) -> Vec<String> {
+    let is_online = |name: &String| {
+        matches!(
+            recipe.layer(name).map(|layer| &layer.kind),
+            Some(LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_))
+        )
+    };
+    let mut variables: BTreeMap<&str, &str> = BTreeMap::new();
+    if image.layers.iter().any(is_online) {
+        variables.extend(OFFLINE);
+    }
+    variables.extend(image.config.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn starter(
@@ -243,20 +283,20 @@ fn starter(
     let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
     let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
     (request.step)("making the boot image");
-    let tool = |name: &str| -> Result<(Merged, usize), BuildError> {
-        let number = plan.number_of(name, &[]).ok_or_else(|| PlanError::NotLocked(name.to_owned()))?;
-        let indexes: Vec<&LayerIndex> = opened.get(number).map(|layer| &layer.index).into_iter().collect();
+    let tool = |name: &str| -> Result<(Merged, Vec<usize>), BuildError> {
+        let numbers = plan.numbers_of(name, &[]);
+        let indexes: Vec<&LayerIndex> = numbers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();
         let merged = merge(&indexes).map_err(|source| BuildError::Merge { image: name.to_owned(), source })?;
-        Ok((merged, number))
+        Ok((merged, numbers))
     };
     let (stub, init) = (tool(&boot.stub)?, tool(&boot.init)?);
     let reader = |number: &usize| opened.get(*number).map(|layer| layer.bytes.reader());
-    let files = |(merged, number)| MergedFiles::new(merged, reader(number).into_iter().collect());
+    let files = |merged, numbers: &[usize]| MergedFiles::new(merged, numbers.iter().filter_map(reader).collect());
     let parts = Parts {
         recipe: request.recipe,
-        stub: files((&stub.0, &stub.1)),
-        init: files((&init.0, &init.1)),
-        os: MergedFiles::new(os, layers.iter().filter_map(reader).collect()),
+        stub: files(&stub.0, &stub.1),
+        init: files(&init.0, &init.1),
+        os: files(os, layers),
         trust: request.trust,
         source_date: request.lock.source_date(),
     };
@@ -274,7 +314,7 @@ fn settle(
     let mut lock = request.lock.clone();
     for (&number, made) in plan.in_images().iter().zip(&packed.layers) {
         let (Some(planned), Some(opened)) = (plan.layers.get(number), opened.get(number)) else { continue };
-        if !matches!(planned.locked.inputs, Inputs::Files(_)) {
+        if planned.tree.is_none() {
             continue;
         }
         let location = Location::new(request.output, made.offset).map_err(failed)?;
@@ -282,7 +322,9 @@ fn settle(
         let record = Record { digest: made.digest, size, verity_root: made.root, location };
         request.store.put_record(&planned.key, &record)?;
         planned.ingredients.remember(request.store, &planned.identity)?;
-        lock.set_files(planned.locked, made.digest, size);
+        if matches!(planned.locked.inputs, Inputs::Files(_)) {
+            lock.set_files(planned.locked, made.digest, size);
+        }
     }
     Ok((lock != *request.lock).then_some(lock))
 }

@@ -16,7 +16,7 @@ const CHUNK: usize = 1 << 20;
 
 /// A layer whose bytes can be had.
 pub struct Opened<'p> {
-    /// Its name in the recipe.
+    /// Its name ([`crate::plan::PlannedLayer::name`]).
     pub name: String,
     /// What it holds.
     pub index: LayerIndex,
@@ -35,7 +35,7 @@ pub enum LayerBytes<'p> {
         /// How many there are.
         size: u64,
     },
-    /// Files beside the recipe, laid out as a tar.
+    /// Files where they lie, laid out as a tar.
     Streamed(&'p TarPlan),
 }
 
@@ -79,7 +79,7 @@ static NOTHING: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(Vec::new
 /// [`BuildError`] if one vanished from the store meanwhile, or is damaged there.
 pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Opened<'p>>, BuildError> {
     let opened = plan.layers.iter().map(|planned| {
-        let name = planned.place.layer.name.clone();
+        let name = planned.name();
         if let State::Streamed { tar, .. } = &planned.state {
             return Ok(Opened { name, index: tar.index(), digest: None, bytes: LayerBytes::Streamed(tar) });
         }

@@ -27,7 +27,7 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     key.text("boot", &format!("{:?}", recipe.boot)).text("source date", &plan.lock.source_date().to_string());
     key.digest("trust", &Digest::of(trust)).text("builder", env!("CARGO_PKG_VERSION"));
     for layer in &plan.layers {
-        key.list("layer", [layer.place.layer.name.as_str(), &layer.key.to_hex()]);
+        key.list("layer", [layer.name(), layer.key.to_hex()]);
     }
     for (image, layers) in recipe.images.iter().zip(&plan.images) {
         key.text("image", &format!("{image:?} {layers:?}"));

@@ -64,7 +64,10 @@ fn run_build(
 }
 
 /// The lock, renewed and saved where the recipe or local sources changed.
-fn current_lock(recipe: &Recipe, path: &Path, store: &Store, client: Option<&Client>) -> Result<Lock, Failure> {
+///
+/// # Errors
+/// [`Failure`] if it cannot be renewed or saved.
+pub fn current_lock(recipe: &Recipe, path: &Path, store: &Store, client: Option<&Client>) -> Result<Lock, Failure> {
     let old = load(path)?;
     if old.is_none() && client.is_none() {
         return Err(Failure::could_not_run(
@@ -112,6 +115,10 @@ fn print_text(built: &Built, output: &Path) {
     println!("index        {}", statement.index);
     if built.lock.is_some() {
         println!("files beside the recipe changed; their rows in the lock were updated");
+    }
+    for test in &built.tests {
+        let when = if test.earlier { "passed before" } else { "passed" };
+        println!("test         {} in {}: {when}", test.trial.name, test.image);
     }
     if !built.up_to_date {
         println!("next         gapimage sign {} --key KEY", output.display());

@@ -1,6 +1,6 @@
 //! How a command ends: exit codes and what is said on the way out.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 /// Why a command did not do what was asked.
 ///
@@ -46,6 +46,17 @@ impl Failure {
     }
 }
 
+/// Settles how failures are shown, before the first is made. Lines are wrapped for people only: programs look for texts
+/// that a line break would cut.
+pub(super) fn settle_style() {
+    let handler = || {
+        let wrap = std::io::stderr().is_terminal();
+        miette::MietteHandlerOpts::new().wrap_lines(wrap).break_words(false).build()
+    };
+    // It fails where it was settled before, in the same way.
+    let _ = miette::set_hook(Box::new(move |_| Box::new(handler())));
+}
+
 impl From<miette::Report> for Failure {
     fn from(report: miette::Report) -> Self {
         Self::CouldNotRun(report)
@@ -59,9 +70,56 @@ where
 {
     let attempted = attempted.into();
     move |error| {
-        let report: miette::Report = miette::IntoDiagnostic::into_diagnostic(Err::<(), E>(error))
-            .err()
-            .unwrap_or_else(|| miette::miette!("unknown error"));
+        let found = Told::of(&error);
+        let report = miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(found));
+        let report = report.err().unwrap_or_else(|| miette::miette!("unknown error"));
         Failure::CouldNotRun(report.wrap_err(attempted))
+    }
+}
+
+/// A chain of errors in which nothing is said twice: many errors say what their cause says as well.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Told {
+    message: String,
+    source: Option<Box<Told>>,
+}
+
+impl Told {
+    fn of(error: &dyn std::error::Error) -> Self {
+        let mut messages = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let message = error.to_string();
+            if messages.last().is_some_and(|last| !last.contains(&message)) {
+                messages.push(message);
+            }
+            cause = error.source();
+        }
+        let last = Self { message: messages.pop().unwrap_or_default(), source: None };
+        messages.into_iter().rev().fold(last, |source, message| Self { message, source: Some(Box::new(source)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layered {
+        #[error("layer `a`: {0}")]
+        Repeats(#[source] Box<Layered>),
+        #[error("reading")]
+        Adds(#[source] Box<Layered>),
+        #[error("no such file")]
+        End,
+    }
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let told = Told::of(&Layered::Repeats(Box::new(Layered::Adds(Box::new(Layered::End)))));
+        let cause = told.source.unwrap();
+        assert_eq!((told.message.as_str(), cause.message.as_str()), ("layer `a`: reading", "no such file"));
+        assert!(cause.source.is_none());
     }
 }

@@ -13,9 +13,11 @@ mod inspect;
 mod keygen;
 mod lock;
 mod plan;
+mod run;
 mod sign;
 mod store;
 mod terminal;
+mod test;
 mod verify;
 
 pub use failure::{Failure, Outcome};
@@ -59,6 +61,17 @@ enum Command {
     #[command(after_help = "Examples:\n  gapimage build recipe.toml\n  \
                             gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline")]
     Build(BuildArgs),
+    /// Try the tests of a recipe in its images, without a network; builds what is missing of them first
+    #[command(
+        after_help = "Example:\n  gapimage test recipe.toml\n\nA test that passed in an image of the same layers is \
+                            not tried again. `gapimage build` tries them too."
+    )]
+    Test(TestArgs),
+    /// Run a program in an image of an artifact, without a network and with a read-only root
+    #[command(after_help = "Examples:\n  gapimage run demo.gap:app -- python3 -c 'import transformers'\n  \
+                            gapimage run demo.gap:app --with my-model -- ls /models\n\nThe artifact is not verified; \
+                            do that first.")]
+    Run(RunArgs),
     /// Make a release key and a trust file that trusts it
     #[command(after_help = "Example:\n  gapimage keygen keys\n\nThe private key never goes into an artifact: \
                             keep release.key where releases are signed, hand trust.toml to whoever verifies.")]
@@ -156,6 +169,37 @@ struct BuildArgs {
     json: bool,
     #[command(flatten)]
     store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// The recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    recipe: PathBuf,
+    /// Open no network connection: everything must be locked and fetched
+    #[arg(long)]
+    offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The artifact and the image in it
+    #[arg(value_name = "FILE:IMAGE", value_hint = ValueHint::FilePath)]
+    image: String,
+    /// Models and data sets of the artifact that the image finds besides its own
+    #[arg(long, value_name = "NAME")]
+    with: Vec<String>,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    timeout: u64,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +315,7 @@ fn block_size(text: &str) -> Result<u16, String> {
 
 /// Runs the command line and gives the exit code.
 pub fn main() -> ExitCode {
+    failure::settle_style();
     match Cli::try_parse() {
         Ok(cli) => match run(cli.command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -291,6 +336,8 @@ fn run(command: Command) -> Outcome {
         Command::Lock(args) => lock::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Keygen(args) => keygen::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),

@@ -40,12 +40,12 @@ fn status<'l>(layer: &'l PlannedLayer<'_>) -> (&'static str, &'l str) {
         State::Cached => ("cached", ""),
         State::Missing { why } => ("build", why),
         State::Streamed { why, .. } => ("stream", why),
-        State::Unseen(_) => ("unknown", ""),
+        State::Unseen => ("unknown", ""),
     }
 }
 
 fn fetch_size(layer: &PlannedLayer<'_>) -> u64 {
-    layer.fetch.iter().map(|package| package.size).sum()
+    layer.fetch.iter().map(|wanted| wanted.size).sum()
 }
 
 fn print_text(plan: &Plan<'_>, spaces: &[Space]) {
@@ -55,7 +55,7 @@ fn print_text(plan: &Plan<'_>, spaces: &[Space]) {
         let of = &layer.place.layer;
         println!(
             "{:<16} {:<8} {:<8} {:>12} {:>12}  {why}",
-            of.name,
+            layer.name(),
             of.kind.name(),
             state,
             human_bytes(fetch_size(layer)),
@@ -75,7 +75,7 @@ fn print_json(plan: &Plan<'_>, spaces: &[Space]) {
     let layers = plan.layers.iter().map(|layer| {
         let (state, why) = status(layer);
         serde_json::json!({
-            "name": layer.place.layer.name,
+            "name": layer.name(),
             "kind": layer.place.layer.kind.name(),
             "below": layer.place.below,
             "state": state,

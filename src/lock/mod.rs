@@ -87,6 +87,8 @@ pub enum Inputs {
     Cargo(LockedCargo),
     /// Files from beside the recipe.
     Files(LockedFiles),
+    /// What a program makes of other layers.
+    Run(LockedRun),
 }
 
 /// Packages of a Debian archive.
@@ -109,6 +111,11 @@ pub struct LockedFiles {
     /// Its length in bytes.
     pub size: u64,
 }
+
+/// What a program makes: all that it is made of are other layers and what the recipe says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedRun {}
 
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
@@ -275,7 +282,7 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
-                Inputs::Files(_) => {}
+                Inputs::Files(_) | Inputs::Run(_) => {}
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -293,7 +300,7 @@ impl Lock {
             let found = match &layer.inputs {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
-                Inputs::Files(_) => None,
+                Inputs::Files(_) | Inputs::Run(_) => None,
             };
             if let Some(what) = found {
                 return Some(format!("in the layer `{}`, {what}", layer.name.escape_debug()));

@@ -1,6 +1,8 @@
 //! Making a lock: every name in a recipe becomes digests, through the sources.
 
-use super::{Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, Previous, Relock, assumed, request};
+use super::{
+    Archive, Inputs, Lock, LockedDebian, LockedFiles, LockedLayer, LockedRun, Previous, Relock, assumed, request,
+};
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
@@ -107,6 +109,8 @@ pub enum LayerError {
         "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
     )]
     Offline,
+    #[error("a {0} cannot be resolved")]
+    Unresolved(&'static str),
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
 }
@@ -182,6 +186,15 @@ impl Renewal<'_> {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
+                }
+                (Previous::Same(locked), LayerKind::Run(_)) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
+                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                    return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
                     let rows = files(layer).map_err(failed)?;

@@ -2,7 +2,10 @@
 //! which mirror serves the packages, do not.
 
 use crate::{
-    recipe::{Arch, CargoLayer, DebianLayer, FilesLayer, LayerKind, PackageRequest, PlacedLayer},
+    recipe::{
+        Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
+        PackageRequest, PlacedLayer, RunLayer, WheelsLayer,
+    },
     store::KeyBuilder,
 };
 use gap_format::Digest;
@@ -18,6 +21,10 @@ pub fn request(place: &PlacedLayer<'_>, arch: Arch) -> Digest {
         LayerKind::Debian(layer) => debian(layer, &mut key),
         LayerKind::Cargo(layer) => cargo(layer, &mut key),
         LayerKind::Files(layer) => files(layer, &mut key),
+        LayerKind::Run(layer) => run(layer, &mut key),
+        LayerKind::Wheels(layer) => wheels(layer, &mut key),
+        LayerKind::Model(layer) => model(layer, &mut key),
+        LayerKind::Dataset(layer) => dataset(layer, &mut key),
     }
     key.finish()
 }
@@ -42,4 +49,30 @@ fn files(layer: &FilesLayer, key: &mut KeyBuilder) {
         key.text("path", &item.path).text("to", &item.to);
         key.list("mode", item.mode.map(u32::to_le_bytes));
     }
+}
+
+fn run(layer: &RunLayer, key: &mut KeyBuilder) {
+    let env = layer.env.iter().flat_map(|(name, value)| [name, value]);
+    key.list("on", &layer.on).list("command", &layer.command).list("env", env);
+    key.text("output", &layer.output.to_string()).text("to", &layer.to.to_string());
+}
+
+fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
+    key.list("requirements", &layer.requirements)
+        .list("constraints", &layer.constraints)
+        .list("python", layer.python.as_ref());
+}
+
+fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
+    match &layer.source {
+        ModelSource::Hub { repo, revision } => key.text("repo", repo).text("revision", revision),
+        ModelSource::Directory { base: _, path, name } => key.text("path", path).list("name", name.as_ref()),
+    };
+    key.list("include", &layer.include).list("exclude", &layer.exclude).flag("allow pickle", layer.allow_pickle);
+}
+
+fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
+    match &layer.source {
+        DatasetSource::Path { base: _, path } => key.text("path", path),
+    };
 }

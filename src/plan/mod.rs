@@ -1,20 +1,26 @@
 //! The plan: what will be built from what, why each layer is or is not cached, how large, whether it fits.
 
+mod cargo;
+mod debian;
+mod files;
 mod ingredients;
 mod layers;
+mod part;
+mod run;
 pub mod space;
 
 pub use ingredients::Ingredients;
 pub use layers::State;
+pub use part::{Part, Wanted};
 
 use crate::{
+    layer::tree::Tree,
     lock::{Lock, LockedLayer},
     recipe::{PlacedLayer, Recipe},
-    source::debian::LockedPackage,
     store::{LayerKey, Store, StoreError},
 };
 use gap_format::Digest;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// Bytes of an artifact beyond its layers and trees: kernel and initramfs, documents, padding, tables.
 const BOOT_OVERHEAD: u64 = 96 << 20;
@@ -57,35 +63,49 @@ pub struct Plan<'r> {
     pub recipe: &'r Recipe,
     /// Its lock.
     pub lock: &'r Lock,
-    /// All layers, each after those that it needs.
+    /// The parts of all layers, each after those that it needs, the parts of one layer bottom to top.
     pub layers: Vec<PlannedLayer<'r>>,
-    /// Each image's layers by their number in `layers`, bottom to top, in the order of the recipe.
+    /// Each image's parts by their number in `layers`, bottom to top, in the order of the recipe.
     pub images: Vec<Vec<usize>>,
 }
 
-/// One layer in one place.
+/// One part of one layer in one place.
 #[derive(Debug)]
 pub struct PlannedLayer<'r> {
     /// The layer and what it stands on.
     pub place: PlacedLayer<'r>,
     /// Its rows of the lock.
     pub locked: &'r LockedLayer,
-    /// The layers below that bear on it, by number.
+    /// Which part of the layer it is; absent where the layer is one part.
+    pub part: Option<String>,
+    /// The parts of the layers below that bear on it, by number, bottom to top.
     pub below: Vec<usize>,
-    /// The layer that it is built with, by number.
-    pub build_root: Option<usize>,
-    /// Tells the layer in its place and recipe from others, for remembering what it was made of.
+    /// The parts of the layers that it is built on without holding them, by number, bottom to top.
+    pub built_on: Vec<usize>,
+    /// Tells the part in its place and recipe from others, for remembering what it was made of.
     pub identity: Digest,
     /// What it is made of.
     pub ingredients: Ingredients,
     /// Its key.
     pub key: LayerKey,
+    /// What must be in the store before it can be built.
+    pub sources: Vec<Wanted>,
+    /// What it will hold, where that is known without building it.
+    pub tree: Option<Tree>,
     /// Whether it is there.
     pub state: State,
-    /// Packages that are still to be fetched.
-    pub fetch: Vec<&'r LockedPackage>,
+    /// Sources that are still to be fetched.
+    pub fetch: Vec<Wanted>,
     /// Its size in bytes: exact where it is known, else an estimate that is not too low.
     pub size: u64,
+}
+
+impl PlannedLayer<'_> {
+    /// The name of the layer in the recipe, and of the part where there are several: `LAYER` or `LAYER/PART`.
+    pub fn name(&self) -> String {
+        let layer = &self.place.layer.name;
+        self.part.as_ref().map_or_else(|| layer.clone(), |part| format!("{layer}/{part}"))
+    }
 }
 
 impl<'r> Plan<'r> {
@@ -96,16 +116,11 @@ impl<'r> Plan<'r> {
     pub fn new(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
         let mut plan = Self { recipe, lock, layers: Vec::new(), images: Vec::new() };
         for place in recipe.placed_layers() {
-            let planned = layers::plan(&plan, place)?;
-            plan.layers.push(planned);
+            let parts = layers::plan(&plan, &place)?;
+            plan.layers.extend(parts);
         }
         for image in &recipe.images {
-            let numbers = image.layers.iter().map(|name| {
-                let place = recipe.place_of(Some(image), name);
-                let found = place.and_then(|place| plan.number_of(&place.layer.name, &place.below));
-                found.ok_or_else(|| PlanError::NotLocked(name.clone()))
-            });
-            let numbers = numbers.collect::<Result<_, _>>()?;
+            let numbers = plan.stack(&image.layers);
             plan.images.push(numbers);
         }
         Ok(plan)
@@ -121,12 +136,25 @@ impl<'r> Plan<'r> {
         numbered.try_for_each(|(number, layer)| layers::look(layer, in_images.binary_search(&number).is_ok(), store))
     }
 
-    /// The number of the layer `name` that stands on `below`.
-    pub fn number_of(&self, name: &str, below: &[&str]) -> Option<usize> {
-        self.layers.iter().position(|layer| layer.place.layer.name == name && layer.place.below == below)
+    /// The numbers of the parts of the layer `name` that stands on `below`, bottom to top; none if there is no such layer.
+    pub fn numbers_of(&self, name: &str, below: &[&str]) -> Vec<usize> {
+        let numbered = self.layers.iter().enumerate();
+        let of_layer = numbered.filter(|(_, part)| part.place.layer.name == name && part.place.below == below);
+        of_layer.map(|(number, _)| number).collect()
     }
 
-    /// The numbers of the layers that images are made of, rising; the others are tools.
+    /// The numbers of the parts of all layers of a stack, bottom to top.
+    pub fn stack(&self, layers: &[String]) -> Vec<usize> {
+        let places = self.recipe.places_in(layers);
+        places.iter().flat_map(|place| self.numbers_of(&place.layer.name, &place.below)).collect()
+    }
+
+    /// The parts of these numbers.
+    pub fn numbered(&self, numbers: &[usize]) -> impl Iterator<Item = &PlannedLayer<'r>> {
+        numbers.iter().filter_map(|&number| self.layers.get(number))
+    }
+
+    /// The numbers of the parts that images are made of, rising; the others are tools.
     pub fn in_images(&self) -> Vec<usize> {
         let mut numbers: Vec<usize> = self.images.iter().flatten().copied().collect();
         numbers.sort_unstable();
@@ -134,9 +162,14 @@ impl<'r> Plan<'r> {
         numbers
     }
 
+    /// What is to be fetched, each once.
+    pub fn fetch(&self) -> BTreeSet<Wanted> {
+        self.layers.iter().flat_map(|layer| &layer.fetch).copied().collect()
+    }
+
     /// Bytes to fetch.
     pub fn to_fetch(&self) -> u64 {
-        self.layers.iter().flat_map(|layer| &layer.fetch).map(|package| package.size).sum()
+        self.fetch().iter().map(|wanted| wanted.size).sum()
     }
 
     /// Bytes that the artifact will have at most.

@@ -2,8 +2,8 @@
 
 use super::{
     LayerKind,
-    decode::Draft,
-    problem::{Problems, suggestion},
+    decode::{DATASETS, Draft, MODELS},
+    problem::{Problems, nearest, suggestion},
 };
 use std::collections::BTreeSet;
 
@@ -19,16 +19,27 @@ pub(super) fn check(draft: &Draft, problems: &Problems) {
 }
 
 fn mentions_exist(draft: &Draft, problems: &Problems) {
-    let known: Vec<&str> = draft.layers.keys().map(String::as_str).collect();
     for mention in &draft.mentions {
         if draft.layers.contains_key(&mention.layer) {
             continue;
         }
-        let help = match super::problem::nearest(&mention.layer, known.iter().copied()) {
+        let (what, section, prefix) = section_of(&mention.layer);
+        let name = mention.layer.strip_prefix(prefix).unwrap_or_default();
+        let same_section = draft.layers.keys().filter(|layer| section_of(layer).1 == section);
+        let help = match nearest(name, same_section.filter_map(|layer| layer.strip_prefix(prefix))) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("add `[layer.{}]`", mention.layer),
+            None => format!("add `[{section}.{name}]`"),
         };
-        problems.add_with_help(&mention.at, format!("there is no layer `{}`", mention.layer), help);
+        problems.add_with_help(&mention.at, format!("there is no {what} `{name}`"), help);
+    }
+}
+
+/// What a layer is called, the section of the recipe that it is defined in, and what its name begins with.
+fn section_of(layer: &str) -> (&'static str, &'static str, &'static str) {
+    match layer {
+        model if model.starts_with(MODELS) => ("model", "model", MODELS),
+        dataset if dataset.starts_with(DATASETS) => ("data set", "dataset", DATASETS),
+        _ => ("layer", "layer", ""),
     }
 }
 
@@ -54,36 +65,39 @@ fn every_layer_is_used(draft: &Draft, problems: &Problems) {
 fn build_roots_end(draft: &Draft, problems: &Problems) {
     for mention in &draft.mentions {
         let Some(start) = &mention.by_layer else { continue };
-        let mut chain = vec![start.as_str()];
-        let mut next = Some(mention.layer.as_str());
-        while let Some(name) = next {
-            if name == start {
-                chain.push(name);
-                let help = "a layer is built in the tree of a layer that stands before it";
-                problems.add_with_help(
-                    &mention.at,
-                    format!("the layer `{start}` is built in itself: {}", chain.join(" → ")),
-                    help,
-                );
-                break;
-            }
-            if chain.contains(&name) {
-                break;
-            }
-            chain.push(name);
-            next = match draft.recipe.layers.get(name).map(|layer| &layer.kind) {
-                Some(LayerKind::Cargo(cargo)) => Some(&cargo.build_root),
-                _ => None,
-            };
+        if let Some(chain) = chain_back(draft, start, &mention.layer) {
+            let help = "a layer is built on layers that stand before it";
+            let message = format!("the layer `{start}` is built in itself: {}", chain.join(" → "));
+            problems.add_with_help(&mention.at, message, help);
         }
-        build_root_is_a_root(draft, mention, problems);
+        build_root_is_a_root(draft, start, mention, problems);
     }
 }
 
-fn build_root_is_a_root(draft: &Draft, mention: &super::decode::Mention, problems: &Problems) {
-    let Some(layer) = draft.recipe.layers.get(&mention.layer) else { return };
-    if !matches!(layer.kind, LayerKind::Debian(_)) && mention.by_layer.as_deref() != Some(&mention.layer) {
-        let message = format!("`{}` is a {} layer and cannot be a build root", layer.name, layer.kind.name());
+/// The layers that lead from `start` over `next` back to `start`, if they do.
+fn chain_back<'d>(draft: &'d Draft, start: &'d str, next: &'d str) -> Option<Vec<&'d str>> {
+    let mut ahead = vec![vec![start, next]];
+    let mut seen = BTreeSet::from([next]);
+    while let Some(chain) = ahead.pop() {
+        let last = chain.last().copied()?;
+        if last == start {
+            return Some(chain);
+        }
+        let needed = draft.mentions.iter().filter(|mention| mention.by_layer.as_deref() == Some(last));
+        for mention in needed {
+            if mention.layer == start || seen.insert(&mention.layer) {
+                ahead.push(chain.iter().copied().chain([mention.layer.as_str()]).collect());
+            }
+        }
+    }
+    None
+}
+
+fn build_root_is_a_root(draft: &Draft, start: &str, mention: &super::decode::Mention, problems: &Problems) {
+    let kind_of = |name: &str| draft.recipe.layers.get(name).map(|layer| &layer.kind);
+    let (Some(LayerKind::Cargo(_)), Some(kind)) = (kind_of(start), kind_of(&mention.layer)) else { return };
+    if !matches!(kind, LayerKind::Debian(_)) && mention.layer != start {
+        let message = format!("`{}` is a {} layer and cannot be a build root", mention.layer, kind.name());
         let help = "a build root is a `debian` layer that holds compiler, linker and C library: gcc and libc6-dev";
         problems.add_with_help(&mention.at, message, help);
     }

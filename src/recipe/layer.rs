@@ -1,5 +1,6 @@
 //! What a layer can be made of.
 
+use super::{DatasetLayer, ModelLayer, RunLayer, WheelsLayer};
 use crate::layer::tree::TreePath;
 use std::{fmt, path::PathBuf};
 
@@ -14,7 +15,7 @@ pub struct Layer {
     pub line: usize,
 }
 
-/// The kinds of layers; a recipe chooses one by the key of the same name.
+/// The kinds of layers; a recipe chooses one by the key of the same name, or by a section of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerKind {
     /// Packages of a Debian archive.
@@ -23,6 +24,14 @@ pub enum LayerKind {
     Cargo(CargoLayer),
     /// Files from beside the recipe.
     Files(FilesLayer),
+    /// Packages of a Python index, installed into the image's Python.
+    Wheels(WheelsLayer),
+    /// What a program makes.
+    Run(RunLayer),
+    /// A model: `[model.NAME]`, as the layer `model/NAME`.
+    Model(ModelLayer),
+    /// A data set: `[dataset.NAME]`, as the layer `dataset/NAME`.
+    Dataset(DatasetLayer),
 }
 
 impl LayerKind {
@@ -32,6 +41,10 @@ impl LayerKind {
             Self::Debian(_) => "debian",
             Self::Cargo(_) => "cargo",
             Self::Files(_) => "files",
+            Self::Wheels(_) => "wheels",
+            Self::Run(_) => "run",
+            Self::Model(_) => "model",
+            Self::Dataset(_) => "dataset",
         }
     }
 }

@@ -4,20 +4,30 @@
 //! there and how to mend it; several at once where they do not hang on each other.
 
 mod check;
+mod dataset;
 mod decode;
 mod definition;
 mod layer;
+mod model;
 mod name;
 mod problem;
+mod run;
 mod section;
 mod stack;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod value;
+mod wheels;
 
+pub use dataset::{DatasetLayer, DatasetSource};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use model::{ModelLayer, ModelSource};
 pub use problem::{Problem, RecipeErrors};
+pub use run::RunLayer;
 pub use stack::PlacedLayer;
+pub use trial::Test;
+pub use wheels::WheelsLayer;
 
 use std::{
     collections::BTreeMap,
@@ -31,12 +41,15 @@ pub struct Recipe {
     pub path: PathBuf,
     /// Name, version and serial of what it makes.
     pub appliance: Appliance,
-    /// The images, in the order in which the recipe names them.
+    /// The images, in the order in which the recipe names them; then one for each model, then one for each data set.
     pub images: Vec<Image>,
     /// How the bootable image is started; present exactly when an image boots.
     pub boot: Option<Boot>,
-    /// All layers by name, those of images and those that are only tools.
+    /// All layers by name, those of images and those that are only tools; models and data sets as `model/NAME` and
+    /// `dataset/NAME`.
     pub layers: BTreeMap<String, Layer>,
+    /// What must work before anything crosses the gap, in the order of the recipe.
+    pub tests: Vec<Test>,
 }
 
 /// What the release will be called.
@@ -96,12 +109,26 @@ impl Arch {
 pub struct Image {
     /// Its reference name in the artifact.
     pub name: String,
+    /// What it is for.
+    pub kind: ImageKind,
     /// Whether the appliance boots from it; true for at most one.
     pub boot: bool,
-    /// Names of its layers, bottom to top; at least one, each at most once.
+    /// Names of its layers, bottom to top; at least one, each at most once. Those of the models and data sets that it
+    /// holds come last, as `model/NAME` and `dataset/NAME`.
     pub layers: Vec<String>,
     /// What a container made from it runs by default.
     pub config: ImageConfig,
+}
+
+/// What an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageKind {
+    /// Programs: `[image.NAME]`.
+    System,
+    /// A model by itself: `[model.NAME]`.
+    Model,
+    /// A data set by itself: `[dataset.NAME]`.
+    Dataset,
 }
 
 /// The part of an OCI image configuration that a recipe decides (OCI image-spec, `config`).

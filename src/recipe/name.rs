@@ -71,6 +71,16 @@ pub(super) fn feature(text: &str) -> Result<(), &'static str> {
         .ok_or("letters, digits, `_`, `-`, `+`, `.`, and one `/` after the name of a dependency")
 }
 
+/// Modules of Python, dotted.
+pub(super) fn python_module(text: &str) -> Result<(), &'static str> {
+    let starts_well = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let allowed = |byte: u8| starts_well(byte) || byte.is_ascii_digit();
+    let part_is_good = |part: &str| part.bytes().next().is_some_and(starts_well) && part.bytes().all(allowed);
+    (text.len() <= 256 && text.split('.').all(part_is_good))
+        .then_some(())
+        .ok_or("a Python module: letters, digits and `_`, with `.` between the words")
+}
+
 /// Addresses of mirrors.
 pub(super) fn mirror(text: &str) -> Result<(), &'static str> {
     let rest = ["http://", "https://", "file:///"].iter().find_map(|scheme| text.strip_prefix(scheme));

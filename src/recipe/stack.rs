@@ -9,7 +9,7 @@ pub struct PlacedLayer<'r> {
     /// The layer.
     pub layer: &'r Layer,
     /// The layers of the same image below it whose content bears on what this one resolves to, bottom to top:
-    /// the Debian layers for a Debian layer, none for the other kinds.
+    /// the Debian layers for a Debian layer, those and Python packages for Python packages, none for the other kinds.
     pub below: Vec<&'r str>,
 }
 
@@ -24,24 +24,18 @@ impl Recipe {
             self.place(name, &[], &mut placed, &mut seen);
         }
         for image in &self.images {
-            for (index, name) in image.layers.iter().enumerate() {
-                self.place(name, image.layers.get(..index).unwrap_or_default(), &mut placed, &mut seen);
-            }
+            self.place_stack(&image.layers, &mut placed, &mut seen);
         }
         placed
     }
 
-    /// The place of layer `name` in `image`, or its place as a tool when `image` is absent.
-    pub fn place_of<'r>(&'r self, image: Option<&'r super::Image>, name: &str) -> Option<PlacedLayer<'r>> {
-        let layer = self.layers.get(name)?;
-        let stack = match image {
-            Some(image) => {
-                let index = image.layers.iter().position(|member| member == name)?;
-                image.layers.get(..index).unwrap_or_default()
-            }
-            None => &[],
+    /// The places of the layers of a stack, bottom to top.
+    pub fn places_in<'r>(&'r self, stack: &'r [String]) -> Vec<PlacedLayer<'r>> {
+        let place = |(index, name): (usize, &'r String)| {
+            let layer = self.layers.get(name)?;
+            Some(PlacedLayer { layer, below: self.bearing(layer, stack.get(..index).unwrap_or_default()) })
         };
-        Some(PlacedLayer { layer, below: self.bearing(layer, stack) })
+        stack.iter().enumerate().filter_map(place).collect()
     }
 
     /// Names of the layers that something is built or started with, sorted: build roots, stub and init.
@@ -59,6 +53,17 @@ impl Recipe {
         tools
     }
 
+    fn place_stack<'r>(
+        &'r self,
+        stack: &'r [String],
+        placed: &mut Vec<PlacedLayer<'r>>,
+        seen: &mut BTreeSet<(&'r str, Vec<&'r str>)>,
+    ) {
+        for (index, name) in stack.iter().enumerate() {
+            self.place(name, stack.get(..index).unwrap_or_default(), placed, seen);
+        }
+    }
+
     fn place<'r>(
         &'r self,
         name: &str,
@@ -71,19 +76,25 @@ impl Recipe {
         if !seen.insert((layer.name.as_str(), below.clone())) {
             return;
         }
-        if let LayerKind::Cargo(cargo) = &layer.kind {
-            self.place(&cargo.build_root, &[], placed, seen);
+        match &layer.kind {
+            LayerKind::Cargo(cargo) => self.place(&cargo.build_root, &[], placed, seen),
+            LayerKind::Run(run) => self.place_stack(&run.on, placed, seen),
+            _ => {}
         }
         placed.push(PlacedLayer { layer, below });
     }
 
     fn bearing<'r>(&'r self, layer: &Layer, stack: &'r [String]) -> Vec<&'r str> {
-        if !matches!(layer.kind, LayerKind::Debian(_)) {
-            return Vec::new();
-        }
-        let is_debian = |name: &&String| {
-            self.layers.get(name.as_str()).is_some_and(|layer| matches!(layer.kind, LayerKind::Debian(_)))
+        let bears = |below: &LayerKind| match layer.kind {
+            LayerKind::Debian(_) => matches!(below, LayerKind::Debian(_)),
+            LayerKind::Wheels(_) => matches!(below, LayerKind::Debian(_) | LayerKind::Wheels(_)),
+            LayerKind::Cargo(_)
+            | LayerKind::Run(_)
+            | LayerKind::Files(_)
+            | LayerKind::Model(_)
+            | LayerKind::Dataset(_) => false,
         };
-        stack.iter().filter(is_debian).map(String::as_str).collect()
+        let is_bearing = |name: &&String| self.layers.get(name.as_str()).is_some_and(|layer| bears(&layer.kind));
+        stack.iter().filter(is_bearing).map(String::as_str).collect()
     }
 }

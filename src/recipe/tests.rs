@@ -300,3 +300,34 @@ fn the_recipes_and_definitions_of_this_repository_are_good() {
     let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
     assert!(base.configure && base.essential && base.packages.iter().any(|package| package.name == "python3"));
 }
+
+/// `GOOD` with this line after the layers of the image `tools`, and these sections at its end.
+fn carrying(line: &str, sections: &str) -> String {
+    GOOD.replace("layers = [\"kernel\", \"extra\"]\n", &format!("layers = [\"kernel\", \"extra\"]\n{line}\n"))
+        + sections
+}
+
+#[test]
+fn models_and_data_sets_are_images_of_their_own_and_lie_in_those_that_name_them() {
+    let sections = "[model.bert]\nhub = \"org/bert\"\n[dataset.tickets]\npath = \"tickets\"\n";
+    let recipe = load(&carrying("models = [\"bert\"]\ndatasets = [\"tickets\"]", sections)).unwrap();
+    let images = recipe.images.iter().map(|image| (image.name.as_str(), image.kind, image.layers.join(" ")));
+    let expected = [
+        ("os", ImageKind::System, "base kernel agent extra"),
+        ("tools", ImageKind::System, "kernel extra model/bert dataset/tickets"),
+        ("bert", ImageKind::Model, "model/bert"),
+        ("tickets", ImageKind::Dataset, "dataset/tickets"),
+    ];
+    let expected = expected.map(|(name, kind, layers)| (name, kind, layers.to_owned()));
+    assert_eq!(images.collect::<Vec<_>>(), expected);
+    assert_eq!(recipe.placed_layers().len(), 10);
+}
+
+#[test]
+fn a_model_that_is_not_there_and_a_name_used_twice_are_named() {
+    let text = carrying("models = [\"brt\"]", "[model.bert]\nhub = \"org/bert\"\n[dataset.tools]\npath = \"x\"\n");
+    let shown = format!("{:?}", load(&text).unwrap_err());
+    for expected in ["there is no model `brt`", "did you mean `bert`?", "there is an image `tools` already"] {
+        assert!(shown.contains(expected), "{shown}");
+    }
+}

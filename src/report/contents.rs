@@ -145,6 +145,16 @@ pub enum ContentsError {
         /// What it holds instead.
         hint: String,
     },
+    /// The configuration of an image is no OCI configuration.
+    #[error("the configuration of the image `{image}` in `{}` cannot be read: {source}", path.display())]
+    Configuration {
+        /// The artifact.
+        path: PathBuf,
+        /// The image, escaped.
+        image: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The bytes of a file cannot be read.
     #[error("cannot read a file's bytes in `{}`: {source}", path.display())]
     Read {
@@ -228,7 +238,7 @@ impl Contents {
         Slice::new(&self.file, layer.blob.offset, layer.blob.size)
     }
 
-    fn index(&self, layer: &Layer, indexes: &mut Indexes) -> Result<Rc<LayerIndex>, ContentsError> {
+    pub(super) fn index(&self, layer: &Layer, indexes: &mut Indexes) -> Result<Rc<LayerIndex>, ContentsError> {
         if let Some(known) = indexes.get(&layer.blob.digest) {
             return Ok(Rc::clone(known));
         }
@@ -240,6 +250,22 @@ impl Contents {
         let index = Rc::new(index);
         indexes.insert(layer.blob.digest, Rc::clone(&index));
         Ok(index)
+    }
+
+    /// The artifact once more, for contents that outlive this.
+    pub(super) fn reopened(&self) -> Result<File, ContentsError> {
+        File::open(&self.path).map_err(|source| ContentsError::Open { path: self.path.clone(), source })
+    }
+
+    /// The configuration document of an image.
+    pub(super) fn configuration(&self, image: &Image) -> Result<Vec<u8>, ContentsError> {
+        let config = self.manifest(&image.digest)?.config;
+        self.release.read_blob(&self.file, &config.digest, MAX_MANIFEST).map_err(|source| self.head(source))
+    }
+
+    /// The error that a document of an image is not what it should be.
+    pub(super) fn malformed(&self, image: &Image, source: serde_json::Error) -> ContentsError {
+        ContentsError::Configuration { path: self.path.clone(), image: escaped(&image.name), source }
     }
 
     fn find_images(&self) -> Result<Vec<Image>, ContentsError> {

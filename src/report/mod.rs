@@ -7,6 +7,7 @@ pub mod difference;
 pub mod files;
 pub mod output;
 pub mod packages;
+pub mod runnable;
 pub mod summary;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Annotations, Descriptor, OciError, Platform, annotation, encode, media_type, rfc3339};
 use gap_format::Digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What is known of an image beside its layers.
@@ -27,8 +27,8 @@ pub struct ImageInfo {
 }
 
 /// How a container runs. What is empty is left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub struct RunSettings {
     /// User, or `user:group`.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -67,6 +67,7 @@ pub fn build(
         steps: steps(order),
         source_date: BUILD_TIME,
         time_limit: TIME_LIMIT,
+        read_only: false,
     };
     let outcome = sandbox.run(&job).map_err(|source| BuildError::Failed {
         package: order.layer.package.clone(),

@@ -192,6 +192,7 @@ pub fn configured(installation: &Installation<'_>, workplace: &Workplace<'_>) ->
         steps: steps(packages),
         source_date,
         time_limit: workplace.time_limit,
+        read_only: false,
     };
     let outcome = workplace.sandbox.run(&job)?;
     stack.apply(&outcome.changes)?;

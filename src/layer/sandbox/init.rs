@@ -61,8 +61,14 @@ fn perform(specification: &Specification) -> Result<Report, String> {
     drop((index, input));
     let snapshot = Snapshot::take(&stage)?;
     let made = mounts::enter(&stage, binds)?;
+    if specification.read_only {
+        mounts::close_root()?;
+    }
     let outcome = run_steps(specification)?;
     kill_others().map_err(|error| format!("cannot end what still runs inside: {error}"))?;
+    if specification.read_only {
+        mounts::reopen_root()?;
+    }
     mounts::leave(&specification.binds, &made)?;
     let root = Path::new("/");
     let outcome = match outcome {

@@ -19,6 +19,7 @@ mod run;
 
 pub use entry::{ENTRY_ARGUMENT, entry};
 pub use ids::IdMapError;
+pub use run::Hear;
 
 use super::{stack::StackError, tar, tree::Tree};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,8 @@ pub struct Job<'a> {
     pub source_date: i64,
     /// How long all of it may take.
     pub time_limit: Duration,
+    /// Whether the root cannot be written to, as on the appliance; `/tmp` and `/run` can.
+    pub read_only: bool,
 }
 
 /// Where a sandbox keeps its root file system.

@@ -114,6 +114,16 @@ pub(super) fn leave(binds: &[Bind], made: &Made) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes the root read-only; what is mounted below it stays as it is.
+pub(super) fn close_root() -> Result<(), String> {
+    explain("make the root read-only", read_only(Path::new("/")))
+}
+
+/// Takes that back.
+pub(super) fn reopen_root() -> Result<(), String> {
+    explain("make the root writable again", mount_remount("/", MountFlags::BIND, ""))
+}
+
 fn file_system(kind: &str, options: &[(&str, &str)]) -> Result<OwnedFd, String> {
     file_system_with(kind, options, MountAttrFlags::empty())
 }

@@ -28,6 +28,8 @@ pub(super) struct Specification {
     pub binds: Vec<Bind>,
     pub steps: Vec<Step>,
     pub source_date: i64,
+    /// Whether the root is made read-only before the programs run.
+    pub read_only: bool,
     /// Only empty the scratch directory, which an interrupted run left full.
     pub clean_only: bool,
 }

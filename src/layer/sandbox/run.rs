@@ -26,12 +26,23 @@ const SHOWN_LINES: usize = 40;
 /// How long emptying a scratch directory may take.
 const CLEANING_TIME: Duration = Duration::from_secs(300);
 
+/// Told what programs print.
+pub type Hear<'a> = &'a (dyn Fn(&[u8]) + Sync);
+
 impl Sandbox {
     /// Runs the job and returns what it changed.
     ///
     /// # Errors
     /// [`SandboxError`]; nothing is left behind then.
     pub fn run(&self, job: &Job<'_>) -> Result<Outcome, SandboxError> {
+        self.run_heard(job, &|_| ())
+    }
+
+    /// The same, and `hear` is told what the programs print while they run.
+    ///
+    /// # Errors
+    /// As for [`Sandbox::run`].
+    pub fn run_heard(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Outcome, SandboxError> {
         let spooling = || format!("cannot spool the sandbox's files in {}", self.spool.display());
         let mut input = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
         let output = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
@@ -45,20 +56,21 @@ impl Sandbox {
             binds: job.binds.clone(),
             steps: job.steps.clone(),
             source_date: job.source_date,
+            read_only: job.read_only,
             clean_only: false,
         };
-        let result = self.perform(&specification, job.time_limit);
+        let result = self.perform(&specification, job.time_limit, hear);
         let done = matches!(result, Ok((Report::Done { .. }, _)));
         if !done && matches!(job.scratch, Scratch::Directory(_)) {
             let clean = Specification { clean_only: true, binds: Vec::new(), steps: Vec::new(), ..specification };
-            self.perform(&clean, CLEANING_TIME)?;
+            self.perform(&clean, CLEANING_TIME, &|_| ())?;
         }
         let (report, printed) = result?;
         match report {
             Report::Done { output_len } => {
                 let file = output.into_file();
                 let index = read_index(&file, output_len)?;
-                Ok(Outcome { changes: index.to_tree(&Arc::new(file)), output: printed })
+                Ok(Outcome { changes: index.to_tree(&Arc::new(file), 0), output: printed })
             }
             Report::StepFailed { step, status } => {
                 let command = job.steps.get(step).map(|step| step.command.join(" ")).unwrap_or_default();
@@ -68,7 +80,12 @@ impl Sandbox {
         }
     }
 
-    fn perform(&self, specification: &Specification, limit: Duration) -> Result<(Report, Vec<u8>), SandboxError> {
+    fn perform(
+        &self,
+        specification: &Specification,
+        limit: Duration,
+        hear: Hear<'_>,
+    ) -> Result<(Report, Vec<u8>), SandboxError> {
         let starting = || format!("cannot start the sandbox's helper {}", self.helper.display());
         let message = serde_json::to_vec(specification).map_err(io::Error::other).map_err(during(starting))?;
         let mut child = Command::new(&self.helper)
@@ -82,7 +99,7 @@ impl Sandbox {
         let errors = child.stderr.take();
         let pid = Pid::from_child(&child);
         std::thread::scope(|scope| {
-            let printed = scope.spawn(move || errors.map(tail).unwrap_or_default());
+            let printed = scope.spawn(move || errors.map(|errors| tail(errors, hear)).unwrap_or_default());
             let (finished, watch) = mpsc::channel::<()>();
             let watchdog = scope.spawn(move || {
                 let late = watch.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
@@ -147,12 +164,14 @@ fn rest(stdout: ChildStdout, first: &[u8]) -> io::Result<Option<Report>> {
     serde_json::from_slice(&text).map(Some).map_err(io::Error::other)
 }
 
-/// Reads everything and keeps the end.
-fn tail(mut source: impl Read) -> Vec<u8> {
+/// Reads everything, passes it on and keeps the end.
+fn tail(mut source: impl Read, hear: Hear<'_>) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut buffer = vec![0; 1 << 14];
     while let Ok(count @ 1..) = source.read(&mut buffer) {
-        kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        let printed = buffer.get(..count).unwrap_or_default();
+        hear(printed);
+        kept.extend_from_slice(printed);
         if kept.len() > 2 * KEPT_OUTPUT {
             kept.drain(..kept.len() - KEPT_OUTPUT);
         }

@@ -61,14 +61,15 @@ pub enum IndexKind {
 }
 
 impl LayerIndex {
-    /// The tree that the layer in `file` holds; contents are parts of `file`.
-    pub fn to_tree(&self, file: &Arc<File>) -> Tree {
+    /// The tree that the layer in `file` from byte `start` holds; contents are parts of `file`.
+    pub fn to_tree(&self, file: &Arc<File>, start: u64) -> Tree {
         let nodes = self.entries.iter().map(|entry| {
             let meta = entry.meta.clone();
             let node = match &entry.kind {
                 IndexKind::Directory { opaque } => Node::Directory { meta, opaque: *opaque },
                 IndexKind::File { offset, len } => {
-                    let content = Content::Slice { file: Arc::clone(file), offset: *offset, len: *len };
+                    let content =
+                        Content::Slice { file: Arc::clone(file), offset: start.saturating_add(*offset), len: *len };
                     Node::File { meta, content }
                 }
                 IndexKind::Symlink(target) => Node::Symlink { meta, target: target.clone() },

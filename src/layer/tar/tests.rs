@@ -74,7 +74,7 @@ fn every_kind_is_found_again() {
     assert_eq!(index, plan.index());
     let mut spooled = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut spooled, &tar).unwrap();
-    let again = index.to_tree(&Arc::new(spooled));
+    let again = index.to_tree(&Arc::new(spooled), 0);
     assert_eq!(written(&TarPlan::new(&again).unwrap()), tar);
     let large = index.entries.iter().filter(|entry| matches!(entry.kind, IndexKind::File { len: BLOCK.., .. }));
     for entry in large {

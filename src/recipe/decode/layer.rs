@@ -1,6 +1,6 @@
 //! Decoding of layers, one function a kind.
 
-use super::{Mention, checked};
+use super::{Mention, checked, run::run, wheels::wheels};
 use crate::{
     layer::tree::TreePath,
     recipe::{
@@ -13,7 +13,7 @@ use crate::{
 use std::path::PathBuf;
 
 /// The keys that choose a layer's kind.
-const KINDS: [&str; 3] = ["debian", "cargo", "files"];
+const KINDS: [&str; 5] = ["debian", "cargo", "files", "wheels", "run"];
 
 /// Decodes the layer `name`, with the definition that it uses filled in; `defaults` is the recipe's `[debian]`.
 pub(super) fn layer(
@@ -51,6 +51,8 @@ pub(super) fn layer(
     let kind = match kind {
         "debian" => LayerKind::Debian(debian(name, body, defaults, problems)?),
         "cargo" => LayerKind::Cargo(cargo(name, body, mentions, problems)?),
+        "run" => LayerKind::Run(run(name, body, mentions, problems)?),
+        "wheels" => LayerKind::Wheels(wheels(name, body, problems)?),
         _ => LayerKind::Files(files(name, body, problems)?),
     };
     Some(Layer { name: name.to_owned(), kind, line: at.line_column().0 })
@@ -172,7 +174,7 @@ fn cargo(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Prob
     let package = identifier(&mut section, "package", problems);
     let bin = identifier(&mut section, "bin", problems).or_else(|| package.clone());
     let to = match section.string("to") {
-        Some(to) => destination(&to, problems),
+        Some(to) => destination("to", &to, problems),
         None => bin.as_ref().and_then(|bin| TreePath::new(format!("usr/bin/{bin}")).ok()),
     };
     let static_link = section.boolean("static", false);
@@ -207,21 +209,24 @@ fn identifier(section: &mut Section<'_>, key: &'static str, problems: &Problems)
     checked(&what, text.value, text.at, name::identifier, problems).map(str::to_owned)
 }
 
-fn destination(to: &Placed<'_, &str>, problems: &Problems) -> Option<TreePath> {
+/// The path in an image that `key` names.
+pub(super) fn destination(key: &str, to: &Placed<'_, &str>, problems: &Problems) -> Option<TreePath> {
     let shown = to.value.escape_debug();
     match TreePath::new(to.value) {
         Ok(path) if path.is_root() => {
-            problems.add_with_help(to.at, format!("`to = \"{shown}\"` names no file"), "name the file in the image");
+            let help = "name the place in the image";
+            problems.add_with_help(to.at, format!("`{key} = \"{shown}\"` names no file"), help);
             None
         }
         Ok(path) if to.value.starts_with('/') => Some(path),
         Ok(path) => {
-            problems.add_with_help(to.at, format!("`to = \"{shown}\"` is not absolute"), format!("write `{path}`"));
+            let message = format!("`{key} = \"{shown}\"` is not absolute");
+            problems.add_with_help(to.at, message, format!("write `{path}`"));
             None
         }
         Err(error) => {
             let help = "it is a path in the image, from its root";
-            problems.add_with_help(to.at, format!("`to = \"{shown}\"` is not allowed: {error}"), help);
+            problems.add_with_help(to.at, format!("`{key} = \"{shown}\"` is not allowed: {error}"), help);
             None
         }
     }
@@ -246,7 +251,7 @@ fn file(what: &str, value: &Value, problems: &Problems) -> Option<FileItem> {
     let path = section.string("path");
     section.required("to", "\"/etc/motd\"");
     // A directory may be laid over the root of the image.
-    let to = section.string("to").filter(|to| to.value == "/" || destination(to, problems).is_some());
+    let to = section.string("to").filter(|to| to.value == "/" || destination("to", to, problems).is_some());
     let mode = section.integer("mode").and_then(|mode| match u32::try_from(mode.value) {
         Ok(bits) if bits <= 0o7777 => Some(bits),
         _ => {

@@ -1,0 +1,62 @@
+//! `gapimage test`.
+
+use super::{
+    Outcome, TestArgs,
+    build::{current_lock, output_for},
+    failure::failed,
+    lock::{load_recipe, open_store},
+    terminal::Terminal,
+};
+use crate::{
+    build::{BuildError, Passed, Request, test},
+    lock::Lock,
+    source::http::{Client, Settings},
+};
+
+/// Builds what is missing of the images, tries the tests of the recipe, and says what came of it.
+pub fn run(args: &TestArgs) -> Outcome {
+    let recipe = load_recipe(&args.recipe)?;
+    let store = open_store(&args.store)?;
+    let client = (!args.offline).then(|| Client::new(Settings::default()));
+    let lock = current_lock(&recipe, &Lock::path_for(&args.recipe), &store, client.as_ref())?;
+    let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
+    let step = Terminal::new().open_ended();
+    let request = Request {
+        recipe: &recipe,
+        lock: &lock,
+        store: &store,
+        client: client.as_ref(),
+        trust: &[],
+        output: &output_for(&recipe, None),
+        program: &program,
+        step: &|text| step.line(text),
+        progress: &|count| step.advance(count),
+    };
+    let passed =
+        test(&request).map_err(|error: BuildError| failed(format!("testing `{}`", args.recipe.display()))(error))?;
+    if args.json {
+        print_json(&passed)
+    } else {
+        print_text(&passed)
+    }
+    Ok(())
+}
+
+fn print_text(passed: &[Passed]) {
+    if passed.is_empty() {
+        println!("the recipe has no `[[test]]`");
+    }
+    for test in passed {
+        let when = if test.earlier { "passed before" } else { "passed" };
+        println!("{when:<14} {} in {}", test.trial.name, test.image);
+    }
+}
+
+fn print_json(passed: &[Passed]) {
+    let tests = passed.iter().map(|test| {
+        serde_json::json!({
+            "name": test.trial.name, "image": test.image, "result": "passed", "earlier": test.earlier,
+        })
+    });
+    println!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() }));
+}
