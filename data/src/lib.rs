@@ -39,6 +39,9 @@ mod tokens;
 mod value;
 mod watch;
 
+/// Raised when [`prepare`] gives other bytes for the same inputs and options.
+pub const PREPARATION: u64 = 1;
+
 pub use error::Error;
 pub use example::{Example, Role, Side, Turn};
 pub use input::{Input, InputError};

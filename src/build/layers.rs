@@ -3,6 +3,7 @@
 use super::{BuildError, Problem, Request};
 use crate::{
     layer::{
+        dataset::dataset_tree,
         files::files_tree,
         stack::Stack,
         tar::{TarPlan, read_index},
@@ -11,7 +12,7 @@ use crate::{
     lock::Inputs,
     plan::{Plan, PlannedLayer, State},
     recipe::LayerKind,
-    source::{cargo, debian::fetch::fetch_packages, http::Client},
+    source::{cargo, dataset, debian::fetch::fetch_packages, http::Client},
     store::{Record, StoreError},
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
@@ -59,6 +60,9 @@ fn fetch_layer(
             let packages = rows.packages.iter().filter(|package| wanted.contains(&package.sha256));
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            Ok(dataset::fetch(&layer.source, rows, client, request.store, request.progress)?)
+        }
         _ => Ok(()),
     }
 }
@@ -102,6 +106,11 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             let root = &planned.built_on;
             let root_key = plan.numbered(root).last().ok_or("its build root is not in the plan")?.key;
             super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
+        }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            let inputs = rows.inputs(layer, request.store)?;
+            let name = planned.place.layer.name.rsplit('/').next().unwrap_or_default();
+            Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)

@@ -19,6 +19,7 @@ use crate::{
     recipe::{Arch, PlacedLayer, Recipe},
     source::{
         cargo::LockedCargo,
+        dataset::LockedDataset,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
     },
 };
@@ -89,6 +90,8 @@ pub enum Inputs {
     Files(LockedFiles),
     /// What a program makes of other layers.
     Run(LockedRun),
+    /// The files of a data set.
+    Dataset(LockedDataset),
 }
 
 /// Packages of a Debian archive.
@@ -282,6 +285,7 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
+                Inputs::Dataset(dataset) => dataset.files.sort(),
                 Inputs::Files(_) | Inputs::Run(_) => {}
             }
         }
@@ -300,6 +304,7 @@ impl Lock {
             let found = match &layer.inputs {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
+                Inputs::Dataset(dataset) => dataset.contradiction(),
                 Inputs::Files(_) | Inputs::Run(_) => None,
             };
             if let Some(what) = found {

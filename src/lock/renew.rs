@@ -5,9 +5,10 @@ use super::{
 };
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
-    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
+    recipe::{CargoLayer, DatasetLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
     source::{
         cargo::{self, CargoError},
+        dataset::{self, DatasetError},
         debian::{
             LockedPackage,
             archive::{self, ArchiveError, Fetch, Offered},
@@ -99,6 +100,8 @@ pub enum LayerError {
     Deb(#[from] DebError),
     #[error(transparent)]
     Cargo(#[from] CargoError),
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     #[error(transparent)]
     Files(#[from] FilesError),
     #[error(transparent)]
@@ -193,7 +196,17 @@ impl Renewal<'_> {
                     continue;
                 }
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                (Previous::Same(locked), LayerKind::Dataset(layer)) if is_current_data(locked, layer) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (_, LayerKind::Dataset(layer)) => {
+                    (self.step)(&format!("layer `{name}`: pinning the files of the data set"));
+                    let rows = dataset::resolve(layer, self.client, self.store, self.progress);
+                    relock.add(row(recipe, place, Inputs::Dataset(rows.map_err(|e| failed(e.into()))?)), []);
+                }
+                (_, LayerKind::Wheels(_) | LayerKind::Model(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
@@ -306,6 +319,12 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
 /// Whether sources and toolchain are still those that were locked.
 fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
     let Inputs::Cargo(rows) = &locked.inputs else { return false };
+    rows.is_current(layer).unwrap_or(false)
+}
+
+/// Whether the files of a data set are still those that were locked.
+fn is_current_data(locked: &LockedLayer, layer: &DatasetLayer) -> bool {
+    let Inputs::Dataset(rows) = &locked.inputs else { return false };
     rows.is_current(layer).unwrap_or(false)
 }
 

@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, run};
+use super::{Plan, PlanError, PlannedLayer, cargo, dataset, debian, files, part::Part, run};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -77,6 +77,7 @@ fn parts(
     let part = match (&place.layer.kind, &locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian::part(layer, rows, plan.numbered(below)),
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(built_on)),
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows),
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?

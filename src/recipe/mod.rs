@@ -20,7 +20,7 @@ mod trial;
 mod value;
 mod wheels;
 
-pub use dataset::{DatasetLayer, DatasetSource};
+pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
 pub use model::{ModelLayer, ModelSource};
 pub use problem::{Problem, RecipeErrors};

@@ -215,6 +215,17 @@ impl Client {
         })
     }
 
+    /// The length of a file that the server only gives whole.
+    ///
+    /// # Errors
+    /// [`HttpError`]; [`HttpError::Unreachable`] if the server does not say.
+    pub fn length(&self, url: &str) -> Result<u64, HttpError> {
+        self.persist(|| {
+            let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
+            self.open(url, 0)?.length.ok_or_else(unknown)
+        })
+    }
+
     /// Fetches a file into `directory`, under the hexadecimal digits of its digest. What is there
     /// already is not fetched again; what an earlier attempt left in `DIGEST.part` is continued.
     ///

@@ -18,7 +18,7 @@ impl Emails {
     pub fn new() -> Result<Self, PatternError> {
         let local = r"[\p{L}\p{N}!#$%&'*+/=?^_{|}~-]+(?:\.[\p{L}\p{N}!#$%&'*+/=?^_{|}~-]+)*";
         let label = r"[\p{L}\p{N}][\p{L}\p{N}\p{M}-]*";
-        let top = r"(?:\p{L}[\p{L}\p{M}]+|(?i:xn--)[A-Za-z0-9-]+)";
+        let top = r"(?:(?i:xn--)[A-Za-z0-9-]+|\p{L}[\p{L}\p{M}]+)";
         Ok(Self {
             plain: pattern(&format!(r"{local}[@＠](?:{label}\.)+{top}"))?,
             spelled: pattern(

@@ -50,7 +50,7 @@ impl Phones {
     pub fn find(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         for candidate in self.candidate.find_iter(text) {
-            let range = candidate.range();
+            let range = without_open_bracket(candidate.as_str(), candidate.range());
             if !stands_alone(text, &range) {
                 continue;
             }
@@ -58,7 +58,7 @@ impl Phones {
                 let before = context(text, range.start, NEAR);
                 WORDS.iter().any(|word| before.contains(word))
             };
-            let is_number = match shape(candidate.as_str()) {
+            let is_number = match shape(text.get(range.clone()).unwrap_or_default()) {
                 Shape::International | Shape::National => true,
                 Shape::Bare => called(),
                 Shape::None => false,
@@ -71,9 +71,15 @@ impl Phones {
     }
 }
 
+/// A bracket that is closed behind the number belongs to the sentence.
+fn without_open_bracket(candidate: &str, range: Range<usize>) -> Range<usize> {
+    let open = candidate.starts_with('(') && !candidate.contains(')');
+    range.start + usize::from(open)..range.end
+}
+
 /// Not part of a word, a longer number, a date, a fraction or an identifier.
 fn stands_alone(text: &str, range: &Range<usize>) -> bool {
-    let (before, after) = around(text, range);
+    let (before, _) = around(text, range);
     let begins = !before.is_some_and(|side| side.is_alphanumeric() || matches!(side, '_' | '.' | '/' | '#' | '=' | '-' | '$' | '€' | '£' | '+' | '@'))
         || before.is_some_and(|side| side.is_alphabetic() && !side.is_ascii());
     let rest = text.get(range.end..).unwrap_or_default();
@@ -84,7 +90,6 @@ fn stands_alone(text: &str, range: &Range<usize>) -> bool {
         (Some('.' | ',' | ':' | '-' | '/'), Some(then)) => !then.is_ascii_digit(),
         _ => true,
     };
-    let _ = after;
     begins && ends
 }
 
