@@ -1,4 +1,5 @@
-//! Data sets of a recipe: pinned, prepared, in an image of their own and in those that name them; the same bytes each time.
+//! Data sets of a recipe: pinned, prepared, in an image of their own and in those that name them; the same bytes each
+//! time.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
@@ -96,7 +97,8 @@ fn the_same_rows_give_the_same_bytes_in_another_directory_and_store() {
 fn rows_that_change_are_prepared_again_and_nothing_else_is() {
     let project = project(&rows(), "path = \"tickets\"");
     succeed(&mut build(&project));
-    fs::write(project.path().join("tickets/a.jsonl"), rows() + "{\"instruction\":\"new\",\"output\":\"row\"}\n").unwrap();
+    fs::write(project.path().join("tickets/a.jsonl"), rows() + "{\"instruction\":\"new\",\"output\":\"row\"}\n")
+        .unwrap();
     let output = said(&succeed(&mut build(&project)));
     assert!(output.contains("dataset/tickets"), "{output}");
     assert!(!output.contains("layer `files`: building"), "{output}");
@@ -118,7 +120,10 @@ fn broken_rows_are_all_named_and_nothing_is_made() {
 fn personal_data_can_be_refused_and_is_not_repeated() {
     let project = project(&rows(), "path = \"tickets\"\npii = \"refuse\"");
     let output = fail_with(1, &mut build(&project));
-    assert!(output.contains("1 EMAIL") && output.contains("tickets/a.jsonl:62") && !output.contains("jane"), "{output}");
+    assert!(
+        output.contains("1 EMAIL") && output.contains("tickets/a.jsonl:62") && !output.contains("jane"),
+        "{output}"
+    );
 }
 
 /// Answers every request with these bytes.

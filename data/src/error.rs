@@ -54,7 +54,9 @@ pub enum Error {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// Personal data was found where none may be.
-    #[error("the data set holds personal data or secrets: {found}; redact them (`pii = \"redact\"`) or remove the rows")]
+    #[error(
+        "the data set holds personal data or secrets: {found}; redact them (`pii = \"redact\"`) or remove the rows"
+    )]
     Pii {
         /// What was found, by kind.
         found: String,

@@ -174,7 +174,8 @@ impl Example {
         let mut add = |part, tag, text| all.push(Content { part, tag, text });
         match self {
             Self::Instruction { system, instruction, input, output } => {
-                let texts = [(b'f', system.as_deref().unwrap_or_default()), (b'i', instruction), (b'n', input), (b'o', output)];
+                let texts =
+                    [(b'f', system.as_deref().unwrap_or_default()), (b'i', instruction), (b'n', input), (b'o', output)];
                 texts.into_iter().for_each(|(tag, text)| add(Part::Prompt, tag, Cow::Borrowed(text)));
             }
             Self::Conversation { messages, .. } => of_turns(Part::Prompt, messages, &mut all),
@@ -237,12 +238,8 @@ mod tests {
             tool_call_id: None,
         };
         let line = |example: &Example| serde_json::to_string(example).unwrap();
-        let instruction = Example::Instruction {
-            system: None,
-            instruction: "a".into(),
-            input: String::new(),
-            output: "ü\n".into(),
-        };
+        let instruction =
+            Example::Instruction { system: None, instruction: "a".into(), input: String::new(), output: "ü\n".into() };
         assert_eq!(line(&instruction), r#"{"instruction":"a","input":"","output":"ü\n"}"#);
         let messages = vec![turn(Role::User, "a"), turn(Role::Assistant, "b")];
         assert_eq!(

@@ -29,8 +29,8 @@ pub struct Inspection {
     pub unused_columns: BTreeMap<String, u64>,
 }
 
-/// Reads and checks a data set and searches it for personal data, and writes nothing. Rows that are broken are reported, not
-/// refused; duplicates are not looked for.
+/// Reads and checks a data set and searches it for personal data, and writes nothing. Rows that are broken are
+/// reported, not refused; duplicates are not looked for.
 ///
 /// # Errors
 /// [`Error`] if files cannot be read or their format is not recognised.

@@ -1,4 +1,5 @@
-//! Data sets for training language models: read, checked, freed of duplicates and of personal data, split and described.
+//! Data sets for training language models: read, checked, freed of duplicates and of personal data, split and
+//! described.
 //!
 //! Both sides of the air gap use it: the connected side when it bakes a data set into an image, the appliance for data
 //! that is born inside. It opens no socket, reads no clock, and what it writes depends on nothing but the bytes of its
@@ -17,8 +18,9 @@
 //! # Ok::<(), gap_data::Error>(())
 //! ```
 //!
-//! Rows flow one way: [`container`] takes a file apart into rows, [`format`] makes an [`Example`] of each and says what is
-//! wrong with it, [`pii`] replaces personal data, [`duplicates`] compares, [`split`] distributes, [`card`] describes.
+//! Rows flow one way: [`container`] takes a file apart into rows, [`format`] makes an [`Example`] of each and says what
+//! is wrong with it, [`pii`] replaces personal data, [`duplicates`] compares, [`split`] distributes, [`card`]
+//! describes.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! How much of a hostile input is taken.
 
-/// Bounds on what is read. Memory follows from them: a few rows of the longest length, and about 130 bytes for each example.
+/// Bounds on what is read. Memory follows from them: a few rows of the longest length, and about 130 bytes for each
+/// example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one row: a line of JSON Lines, a record of CSV, a page of Parquet, a document of text.

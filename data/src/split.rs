@@ -1,10 +1,10 @@
 //! Training, validation and test.
 //!
 //! Where an example goes follows from the digest of its content alone, so it stays there whatever is added, removed or
-//! reordered around it. Two numbers are taken from the digest: the first says whether the example is for training, the second
-//! whether one that is not is for validation or for test. So if the share of training changes (as it does by itself at 10,000
-//! examples, from 90 to 80 %), examples only go from training to validation or test; none comes back, and none changes between
-//! those two.
+//! reordered around it. Two numbers are taken from the digest: the first says whether the example is for training, the
+//! second whether one that is not is for validation or for test. So if the share of training changes (as it does by
+//! itself at 10,000 examples, from 90 to 80 %), examples only go from training to validation or test; none comes back,
+//! and none changes between those two.
 
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
@@ -151,7 +151,9 @@ mod tests {
 
     #[test]
     fn parts_are_as_large_as_they_should_be() {
-        for (text, expected) in [("80/10/10", [8000, 1000, 1000]), ("90/5/5", [9000, 500, 500]), ("0/100/0", [0, 10_000, 0])] {
+        for (text, expected) in
+            [("80/10/10", [8000, 1000, 1000]), ("90/5/5", [9000, 500, 500]), ("0/100/0", [0, 10_000, 0])]
+        {
             let ratios: Ratios = text.parse().unwrap();
             let mut counts = [0i32; 3];
             keys(10_000).for_each(|key| counts[ratios.split_of(&key) as usize] += 1);

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use std::fmt;
 
-/// A JSON value (RFC 8259). Unlike the usual maps it keeps the order of keys and refuses a repeated one: readers disagree
-/// on which of two values counts.
+/// A JSON value (RFC 8259). Unlike the usual maps it keeps the order of keys and refuses a repeated one: readers
+/// disagree on which of two values counts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json {
     /// `null`

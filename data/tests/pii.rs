@@ -1,7 +1,7 @@
 //! Recall and false positives of the detector on text that it was not made with; the figures of `docs/data.md`.
 //!
-//! The text is made by Faker (a Python package with formats of its own), in locales that nobody looked at while the detector
-//! was made. `cargo test -p gap-data --test pii -- --nocapture` prints the table.
+//! The text is made by Faker (a Python package with formats of its own), in locales that nobody looked at while the
+//! detector was made. `cargo test -p gap-data --test pii -- --nocapture` prints the table.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
 
@@ -70,7 +70,8 @@ fn scores(corpus: &[Labelled]) -> (BTreeMap<String, Score>, u32, u32) {
     let (mut clean, mut touched) = (0, 0);
     for Labelled { text, spans } in corpus {
         let findings = detector.find(text);
-        let kind_of = |label: &str| if matches!(label, "TOKEN" | "PASSWORD") { "SECRET".to_owned() } else { label.to_owned() };
+        let kind_of =
+            |label: &str| if matches!(label, "TOKEN" | "PASSWORD") { "SECRET".to_owned() } else { label.to_owned() };
         for (label, start, end) in spans {
             let score = scores.entry(label.clone()).or_default();
             score.there += 1;

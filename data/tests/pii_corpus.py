@@ -58,6 +58,7 @@ def token(rng):
 
 def positives(fake, rng):
     """Kind, value and what may stand before it."""
+    account = fake.iban()
     return [
         ("EMAIL", fake.email(), ["", "e-mail: ", "<", "mailto:"]),
         ("EMAIL", fake.company_email(), ["", "contact "]),
@@ -65,7 +66,7 @@ def positives(fake, rng):
         ("PHONE", fake.phone_number(), ["", "Tel: ", "phone ", "☎ "]),
         ("PHONE", fake.phone_number(), ["", "Tel.: ", "mobile: "]),
         ("IBAN", fake.iban(), ["", "IBAN "]),
-        ("IBAN", " ".join(fake.iban()[i:i + 4] for i in range(0, 34, 4)).strip(), ["", "IBAN: "]),
+        ("IBAN", grouped(account), ["", "IBAN: "]),
         ("CARD", fake.credit_card_number(), ["", "card "]),
         ("CARD", grouped(fake.credit_card_number("visa16")), ["", "Visa "]),
         ("IP", fake.ipv4_public(), ["", "host ", "from "]),

@@ -1,5 +1,5 @@
-//! Any bytes as a Parquet file: rows or a refusal, within bounded memory. A panic of the decoder is caught and becomes a
-//! refusal; the panic hook that would end the fuzzer is taken out for that.
+//! Any bytes as a Parquet file: rows or a refusal, within bounded memory. A panic of the decoder is caught and becomes
+//! a refusal; the panic hook that would end the fuzzer is taken out for that.
 #![no_main]
 
 use gap_data::{Limits, container::{Container, Reading, read_bytes}};

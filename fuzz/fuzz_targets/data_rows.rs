@@ -1,5 +1,5 @@
-//! Any bytes as a data set in each container but Parquet: every row becomes an example or a problem, and an example is taken
-//! again as it was written.
+//! Any bytes as a data set in each container but Parquet: every row becomes an example or a problem, and an example is
+//! taken again as it was written.
 #![no_main]
 
 use gap_data::{BadRows, Input, Limits, Options, Watch, container::{Container, Delimiter, Reading, TextUnit}, pii::PiiAction, prepare, split::{Ratios, Splitting}};

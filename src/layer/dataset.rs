@@ -48,8 +48,8 @@ pub enum DatasetLayerError {
     Io(#[from] io::Error),
 }
 
-/// Prepares the data set `name` of these `inputs`, which must be those of the lock, in a directory of its own below `session`,
-/// and takes what was made.
+/// Prepares the data set `name` of these `inputs`, which must be those of the lock, in a directory of its own below
+/// `session`, and takes what was made.
 ///
 /// # Errors
 /// [`DatasetLayerError`].
@@ -66,7 +66,8 @@ pub fn dataset_tree(
     let prepared = prepare(inputs, &options, &directory, Watch::unwatched())?;
     for (found, locked) in pairs(prepared.card.inputs.iter().map(|input| (input.name.as_str(), input.sha256)), rows) {
         if found != locked {
-            let shown = |side: Option<(&str, Digest)>| side.map_or("not there".to_owned(), |(_, digest)| digest.to_string());
+            let shown =
+                |side: Option<(&str, Digest)>| side.map_or("not there".to_owned(), |(_, digest)| digest.to_string());
             let name = found.or(locked).map(|(name, _)| name.to_owned()).unwrap_or_default();
             return Err(DatasetLayerError::Changed { name, found: shown(found), locked: shown(locked) });
         }
@@ -117,7 +118,11 @@ fn options(layer: &DatasetLayer, rows: &LockedDataset) -> Result<Options, Datase
         let tokenizer = Tokenizer::open(&path.place())?;
         if rows.tokenizer != Some(tokenizer.digest()) {
             let locked = rows.tokenizer.map_or("nothing".to_owned(), |digest| digest.to_string());
-            return Err(DatasetLayerError::Changed { name: path.path.clone(), found: tokenizer.digest().to_string(), locked });
+            return Err(DatasetLayerError::Changed {
+                name: path.path.clone(),
+                found: tokenizer.digest().to_string(),
+                locked,
+            });
         }
         options.tokenizer = Some(Arc::new(tokenizer));
     }

@@ -73,7 +73,10 @@ mod tests {
     #[test]
     fn lengths_are_summed_up() {
         let histogram = Histogram::of((1..=100).rev().collect());
-        assert_eq!((histogram.least, histogram.median, histogram.p90, histogram.p99, histogram.most), (1, 50, 90, 99, 100));
+        assert_eq!(
+            (histogram.least, histogram.median, histogram.p90, histogram.p99, histogram.most),
+            (1, 50, 90, 99, 100)
+        );
         assert_eq!((histogram.total, histogram.mean), (5050, 50));
         let buckets: Vec<_> = histogram.buckets.iter().map(|bucket| (bucket.up_to, bucket.examples)).collect();
         assert_eq!(buckets, [(16, 16), (32, 16), (64, 32), (128, 36)]);

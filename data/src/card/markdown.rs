@@ -22,7 +22,11 @@ fn write(card: &Card, out: &mut String) -> fmt::Result {
         let (name, split) = (&file.name, file.split.name());
         writeln!(out, "| `{name}` | {split} | {} | {} | `{}` |", file.examples, file.size, file.sha256)?;
     }
-    writeln!(out, "\nSplit {} ({}), by the digest of each example's content.\n", card.split.ratios, card.split.because)?;
+    writeln!(
+        out,
+        "\nSplit {} ({}), by the digest of each example's content.\n",
+        card.split.ratios, card.split.because
+    )?;
     writeln!(out, "## Inputs\n\n| file | container | rows | bytes | digest |\n|---|---|---:|---:|---|")?;
     for input in &card.inputs {
         let name = escaped(&input.name);
@@ -45,7 +49,10 @@ fn write(card: &Card, out: &mut String) -> fmt::Result {
 fn examples(card: &Card, out: &mut String) -> fmt::Result {
     let examples = &card.examples;
     writeln!(out, "\n## Rows\n\n| | rows |\n|---|---:|")?;
-    let near = format!("near duplicates left out (similarity ≥ {:.2})", f64::from(card.duplicates.threshold_per_mille) / 1000.0);
+    let near = format!(
+        "near duplicates left out (similarity ≥ {:.2})",
+        f64::from(card.duplicates.threshold_per_mille) / 1000.0
+    );
     for (what, count) in [
         ("read", examples.rows),
         ("not usable", examples.bad),
@@ -89,7 +96,10 @@ fn pii(card: &Card, out: &mut String) -> fmt::Result {
 }
 
 fn lengths(unit: &str, histogram: &Histogram, out: &mut String) -> fmt::Result {
-    writeln!(out, "\n## Lengths in {unit}\n\n| least | median | mean | 90 % | 99 % | most | all |\n|---:|---:|---:|---:|---:|---:|---:|")?;
+    writeln!(
+        out,
+        "\n## Lengths in {unit}\n\n| least | median | mean | 90 % | 99 % | most | all |\n|---:|---:|---:|---:|---:|---:|---:|"
+    )?;
     let Histogram { total, least, mean, median, p90, p99, most, buckets } = histogram;
     writeln!(out, "| {least} | {median} | {mean} | {p90} | {p99} | {most} | {total} |\n")?;
     writeln!(out, "| up to | examples |\n|---:|---:|")?;

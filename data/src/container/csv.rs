@@ -14,8 +14,8 @@ const MAX_COLUMNS: usize = 1000;
 /// What the `csv` crate reads ahead.
 const BUFFER: usize = 1 << 16;
 
-/// A source that gives no more than so many bytes for one record: an opened quote that is never closed would otherwise take
-/// the rest of the file into memory. Its last line always has an end, so that lines can be counted.
+/// A source that gives no more than so many bytes for one record: an opened quote that is never closed would otherwise
+/// take the rest of the file into memory. Its last line always has an end, so that lines can be counted.
 struct Rationed {
     source: Hashed,
     left: usize,
@@ -124,7 +124,9 @@ impl Records {
                     Ok(Some(Record { line: begins, fields: Err(too_long(self.limit)) }))
                 }
                 csv::ErrorKind::Io(error) => Err(error),
-                _ => Ok(Some(Record { line: begins, fields: Err(broken(Kind::Container, "the record cannot be read")) })),
+                _ => {
+                    Ok(Some(Record { line: begins, fields: Err(broken(Kind::Container, "the record cannot be read")) }))
+                }
             },
         }
     }
@@ -206,17 +208,20 @@ mod tests {
         let mut all = Vec::new();
         while let Some(row) = records.next_row().unwrap() {
             let At::Line { line, .. } = row.at else { unreachable!() };
-            all.push((line, match row.content {
-                Content::Fields(Json::Object(entries)) => Ok(entries
-                    .into_iter()
-                    .map(|(name, value)| match value {
-                        Json::Text(text) => format!("{name}={text}"),
-                        _ => unreachable!(),
-                    })
-                    .collect()),
-                Content::Broken(broken) => Err(broken.0.kind),
-                _ => unreachable!(),
-            }));
+            all.push((
+                line,
+                match row.content {
+                    Content::Fields(Json::Object(entries)) => Ok(entries
+                        .into_iter()
+                        .map(|(name, value)| match value {
+                            Json::Text(text) => format!("{name}={text}"),
+                            _ => unreachable!(),
+                        })
+                        .collect()),
+                    Content::Broken(broken) => Err(broken.0.kind),
+                    _ => unreachable!(),
+                },
+            ));
         }
         assert_eq!(records.into_source().finish().unwrap(), (bytes.len() as u64, Digest::of(bytes)));
         all

@@ -52,12 +52,8 @@ const COMPRESSED: [(&[u8], &str); 6] = [
     (b"\x04\x22\x4d\x18", "lz4"),
 ];
 
-const ENCODED: [(&[u8], &str); 4] = [
-    (b"\xff\xfe\0\0", "UTF-32"),
-    (b"\0\0\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-];
+const ENCODED: [(&[u8], &str); 4] =
+    [(b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
 
 /// Columns that make a header one of a data set.
 const KNOWN_COLUMNS: [&str; 9] =

@@ -109,7 +109,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_digest_is_that_of_the_file_however_much_was_read() {
-        let bytes: Vec<u8> = BYTE_ORDER_MARK.iter().copied().chain((0..1_000_000u32).map(|n| (n % 251) as u8)).collect();
+        let bytes: Vec<u8> =
+            BYTE_ORDER_MARK.iter().copied().chain((0..1_000_000u32).map(|n| (n % 251) as u8)).collect();
         for take in [0, 1, 70_000, 999_999, 2_000_000] {
             let mut hashed = holding(&bytes);
             let mut read = Vec::new();

@@ -71,7 +71,10 @@ impl<R: BufRead> Lines<R> {
 }
 
 pub(super) fn too_long(limit: usize) -> Content {
-    Content::Broken(Broken::new(Kind::TooLong, format!("longer than the {limit} bytes that are allowed for one example")))
+    Content::Broken(Broken::new(
+        Kind::TooLong,
+        format!("longer than the {limit} bytes that are allowed for one example"),
+    ))
 }
 
 /// One JSON value a line; blank lines count as lines and are skipped.

@@ -76,10 +76,13 @@ mod tests {
         let mut all = Vec::new();
         while let Some(row) = units.next_row().unwrap() {
             let At::Line { line, .. } = row.at else { unreachable!() };
-            all.push((line, match row.content {
-                Content::Text(bytes) => Some(String::from_utf8(bytes).unwrap()),
-                _ => None,
-            }));
+            all.push((
+                line,
+                match row.content {
+                    Content::Text(bytes) => Some(String::from_utf8(bytes).unwrap()),
+                    _ => None,
+                },
+            ));
         }
         all
     }

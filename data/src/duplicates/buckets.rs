@@ -3,8 +3,8 @@
 use super::sets::Sets;
 use rayon::prelude::*;
 
-/// For each example the buckets that it lies in. A bucket is a band and a hash that at least two examples have: most hashes
-/// belong to one example, and that example need not be looked at again.
+/// For each example the buckets that it lies in. A bucket is a band and a hash that at least two examples have: most
+/// hashes belong to one example, and that example need not be looked at again.
 pub(crate) struct Buckets {
     /// Where the entries of each example end.
     ends: Vec<u32>,
@@ -15,12 +15,13 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
-    /// `bands` holds `width` hashes for each example; those of `wanted` are looked at. Examples without shingles are in no
-    /// bucket.
+    /// `bands` holds `width` hashes for each example; those of `wanted` are looked at. Examples without shingles are in
+    /// no bucket.
     pub fn new(bands: &[u32], width: usize, wanted: &[u32], sets: &dyn Sets) -> Self {
         let wanted: Vec<u32> = wanted.iter().copied().filter(|&id| sets.len(id) > 0).collect();
         let examples = bands.len().checked_div(width).unwrap_or_default();
-        let found: Vec<Vec<(u32, u32)>> = (0..width).into_par_iter().map(|band| of_band(bands, width, band, &wanted)).collect();
+        let found: Vec<Vec<(u32, u32)>> =
+            (0..width).into_par_iter().map(|band| of_band(bands, width, band, &wanted)).collect();
         let mut ends = vec![0u32; examples];
         for &(id, _) in found.iter().flatten() {
             if let Some(count) = ends.get_mut(id as usize) {

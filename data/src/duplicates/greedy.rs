@@ -5,6 +5,7 @@ use super::{
     sets::{Sets, alike, can_be_alike},
 };
 use crate::split::Split;
+use gap_format::Digest;
 use std::{collections::HashMap, io};
 
 /// Candidates looked at in one bucket, and of one example in all. More than that share a band only where thousands of
@@ -103,8 +104,8 @@ impl<'a> Comparer<'a> {
     }
 }
 
-/// For each of `wanted`, the kept one before it that it is a near duplicate of; none if it is kept. Also for how many not all
-/// comparisons were made.
+/// For each of `wanted`, the kept one before it that it is a near duplicate of; none if it is kept. Also for how many
+/// not all comparisons were made.
 pub(crate) fn remove(
     wanted: &[u32],
     buckets: &Buckets,
@@ -134,22 +135,22 @@ pub(crate) struct Placing<'a> {
     pub own: &'a dyn Fn(u32) -> Split,
     /// Near duplicates that must go together, if they were kept.
     pub near: Option<(&'a Buckets, &'a dyn Sets, f64)>,
-    /// What each example answers: the same goes together.
-    pub prompts: Option<&'a [u64]>,
+    /// What an example answers, by its digest: what answers the same goes together.
+    pub answers: Option<&'a dyn Fn(u32) -> Option<Digest>>,
 }
 
-/// Where each of `wanted` goes; none for one that resembles examples of two splits and can go into neither. Also for how many
-/// not all comparisons were made.
+/// Where each of `wanted` goes; none for one that resembles examples of two splits and can go into neither. Also for
+/// how many not all comparisons were made.
 pub(crate) fn place(wanted: &[u32], placing: &Placing<'_>) -> io::Result<(Vec<Option<Split>>, u64)> {
     let mut near = placing.near.map(|(buckets, sets, threshold)| {
         (buckets, Split::ALL.map(|split| (split, Lists::new(buckets))), Comparer::new(sets, threshold))
     });
-    let mut prompts: HashMap<u64, Split> = HashMap::new();
+    let mut prompts: HashMap<Digest, Split> = HashMap::new();
     let mut candidates = Vec::new();
     let mut cut = 0;
     let mut result = Vec::with_capacity(wanted.len());
     for &id in wanted {
-        let prompt = placing.prompts.and_then(|prompts| prompts.get(id as usize)).copied();
+        let prompt = placing.answers.and_then(|answers| answers(id));
         let mut bound: Vec<Split> = prompt.and_then(|prompt| prompts.get(&prompt).copied()).into_iter().collect();
         if let Some((buckets, lists, comparer)) = &mut near {
             // One that resembles is enough to bind to a split: however many there are, few are compared.

@@ -1,4 +1,4 @@
-//! The digest by which exact duplicates are told, and by which examples are split.
+//! The digests by which exact duplicates are told and examples are split.
 
 use crate::{
     Example,
@@ -16,15 +16,15 @@ pub(crate) fn key(contents: &[Content<'_>]) -> Digest {
     Digest::from(hasher)
 }
 
-/// The digest of what a preference answers; none for other formats.
-pub(crate) fn prompt_key(example: &Example, contents: &[Content<'_>]) -> Option<u64> {
-    let Example::Preference { .. } = example else { return None };
+/// The digest by which an example is split: that of what it answers for a preference, whose answers to one prompt
+/// belong together; else its own.
+pub(crate) fn split_key(example: &Example, contents: &[Content<'_>]) -> Digest {
+    let Example::Preference { .. } = example else { return key(contents) };
     let mut hasher = Sha256::new_with_prefix(b"gap-data prompt 1\0");
     let mut buffer = String::new();
     let prompt = contents.iter().filter(|content| content.part == Part::Prompt);
     prompt.for_each(|content| update(&mut hasher, content, &mut buffer));
-    let [a, b, c, d, e, f, g, h, ..] = *Digest::from(hasher).as_bytes();
-    Some(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    Digest::from(hasher)
 }
 
 fn update(hasher: &mut Sha256, content: &Content<'_>, buffer: &mut String) {

@@ -2,12 +2,13 @@
 //!
 //! *Exact*: equal after Unicode normalisation (NFC) and with runs of white space taken as one space ([`key`]).
 //!
-//! *Near*: the Jaccard similarity of the sets of word shingles reaches a threshold. Candidates come from MinHash signatures
-//! cut into bands; each is verified on the sets themselves, so nothing is called a duplicate by chance. What can be missed is
-//! a pair that shares no band: at the threshold itself at most 2 % of pairs, and fewer the more alike they are.
+//! *Near*: the Jaccard similarity of the sets of word shingles reaches a threshold. Candidates come from MinHash
+//! signatures cut into bands; each is verified on the sets themselves, so nothing is called a duplicate by chance. What
+//! can be missed is a pair that shares no band: at the threshold itself at most 2 % of pairs, and fewer the more alike
+//! they are.
 //!
-//! Examples are taken in the order of the inputs, and one is compared with those kept before it. So what is decided about an
-//! example does not depend on what is appended later, nor on threads.
+//! Examples are taken in the order of the inputs, and one is compared with those kept before it. So what is decided
+//! about an example does not depend on what is appended later, nor on threads.
 
 mod buckets;
 mod greedy;
@@ -20,13 +21,16 @@ mod words;
 
 pub(crate) use buckets::Buckets;
 pub(crate) use greedy::{Placing, place, remove};
-pub(crate) use key::{key, prompt_key};
+pub(crate) use key::{key, split_key};
 pub(crate) use sets::{FileSets, SetWriter, Sets};
 pub use sketch::{Sketch, Sketcher};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::io;
+
+/// Texts that are sketched at once.
+const BATCH: usize = 1 << 16;
 
 /// What happens to near duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,22 +78,23 @@ impl Dedupe {
     }
 }
 
-/// For each text the earlier one that it is a near duplicate of, if there is one and it is kept itself; and the number of
-/// comparisons that were left out because too many texts shared a band.
+/// For each text the earlier one that it is a near duplicate of, if there is one and it is kept itself; and the number
+/// of comparisons that were left out because too many texts shared a band.
 ///
 /// # Errors
 /// None of the system's, as all is held in memory; the signature is that of sets that lie in a file.
 pub fn near_duplicates<T: AsRef<str> + Sync>(texts: &[T], options: &Dedupe) -> io::Result<(Vec<Option<u32>>, u64)> {
     let options = options.bounded();
     let sketcher = Sketcher::new(&options);
-    let sketches: Vec<Sketch> = texts.par_iter().map(|text| sketcher.sketch([(0, text.as_ref())])).collect();
     let mut sets = sets::MemorySets::default();
     let mut bands = Vec::with_capacity(texts.len() * sketcher.bands());
-    for sketch in &sketches {
-        bands.extend_from_slice(sketch.bands());
-        sets.push(sketch.shingles());
+    for some in texts.chunks(BATCH) {
+        let sketches: Vec<Sketch> = some.par_iter().map(|text| sketcher.sketch([(0, text.as_ref())])).collect();
+        for sketch in &sketches {
+            bands.extend_from_slice(sketch.bands());
+            sets.push(sketch.shingles());
+        }
     }
-    drop(sketches);
     let all: Vec<u32> = (0..texts.len() as u32).collect();
     let buckets = Buckets::new(&bands, sketcher.bands(), &all, &sets);
     remove(&all, &buckets, &sets, options.threshold)

@@ -96,7 +96,9 @@ impl Sets for FileSets {
         let mut bytes = vec![0; self.len(id) * WIDTH as usize];
         self.file.read_exact_at(&mut bytes, start * WIDTH)?;
         into.clear();
-        into.extend(bytes.chunks_exact(WIDTH as usize).filter_map(|chunk| chunk.try_into().ok()).map(u32::from_le_bytes));
+        into.extend(
+            bytes.chunks_exact(WIDTH as usize).filter_map(|chunk| chunk.try_into().ok()).map(u32::from_le_bytes),
+        );
         Ok(())
     }
 }

@@ -48,7 +48,8 @@ impl Sketcher {
         };
         let rows = (1..=options.permutations).rev().find(|&rows| sure(rows)).unwrap_or(1);
         let used = options.permutations / rows * rows;
-        let random = |salt: u64, index: usize| mix(salt.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        let random =
+            |salt: u64, index: usize| mix(salt.wrapping_add((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         Self {
             shingle: options.shingle,
             rows,
@@ -63,8 +64,8 @@ impl Sketcher {
         self.multipliers.len() / self.rows
     }
 
-    /// The sketch of some texts. Shingles do not reach from one into the next, and those of texts with different numbers
-    /// differ.
+    /// The sketch of some texts. Shingles do not reach from one into the next, and those of texts with different
+    /// numbers differ.
     pub fn sketch<'a>(&self, texts: impl IntoIterator<Item = (u8, &'a str)>) -> Sketch {
         let mut shingles = Vec::new();
         let mut hashes = Vec::new();
@@ -96,7 +97,8 @@ impl Sketcher {
 }
 
 fn shingle(salt: u64, words: &[u64]) -> u32 {
-    let folded = words.iter().fold(salt, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93));
+    let folded =
+        words.iter().fold(salt, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93));
     (mix(folded) >> 32) as u32
 }
 

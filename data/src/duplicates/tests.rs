@@ -1,5 +1,6 @@
 use super::{Buckets, Dedupe, Placing, Sketcher, near_duplicates, place, sets::MemorySets};
 use crate::split::Split;
+use gap_format::Digest;
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 
@@ -28,7 +29,8 @@ fn the_first_of_those_that_resemble_is_kept() {
     changed[30] = 1000;
     let mut other = base.clone();
     other.truncate(20);
-    let texts = [words(base.clone()), words(5000..5060), words(changed), words(base).to_uppercase() + "!", words(other)];
+    let texts =
+        [words(base.clone()), words(5000..5060), words(changed), words(base).to_uppercase() + "!", words(other)];
     assert_eq!(of(&texts), [None, None, Some(0), Some(0), None]);
 }
 
@@ -64,7 +66,9 @@ fn what_is_found_is_above_the_threshold_and_nearly_nothing_is_missed() {
 
 #[test]
 fn threads_do_not_change_the_result() {
-    let texts: Vec<String> = (0..500u32).map(|n| words((0..60).map(|word| (n / 3) * 1000 + word + 500 * u32::from(word == n % 60)))).collect();
+    let texts: Vec<String> = (0..500u32)
+        .map(|n| words((0..60).map(|word| (n / 3) * 1000 + word + 500 * u32::from(word == n % 60))))
+        .collect();
     let with = |threads| {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| of(&texts))
@@ -75,7 +79,9 @@ fn threads_do_not_change_the_result() {
 
 #[test]
 fn what_is_appended_changes_nothing_before_it() {
-    let texts: Vec<String> = (0..300u32).map(|n| words((0..20).map(|word| (n % 100) * 50 + word + (n / 100) * u32::from(word == 7)))).collect();
+    let texts: Vec<String> = (0..300u32)
+        .map(|n| words((0..20).map(|word| (n % 100) * 50 + word + (n / 100) * u32::from(word == 7))))
+        .collect();
     let all = of(&texts);
     for len in [1, 100, 150, 299] {
         assert_eq!(of(&texts[..len]), all[..len]);
@@ -83,7 +89,7 @@ fn what_is_appended_changes_nothing_before_it() {
 }
 
 /// Where texts go that are all kept; each by itself would go where its own split says.
-fn placed(texts: &[String], own: &[Split], prompts: Option<&[u64]>) -> Vec<Option<Split>> {
+fn placed(texts: &[String], own: &[Split], prompts: &[u8]) -> Vec<Option<Split>> {
     let options = Dedupe::default();
     let sketcher = Sketcher::new(&options);
     let mut sets = MemorySets::default();
@@ -96,7 +102,8 @@ fn placed(texts: &[String], own: &[Split], prompts: Option<&[u64]>) -> Vec<Optio
     let all: Vec<u32> = (0..texts.len() as u32).collect();
     let buckets = Buckets::new(&bands, sketcher.bands(), &all, &sets);
     let own = |id: u32| own[id as usize];
-    place(&all, &Placing { own: &own, near: Some((&buckets, &sets, 0.8)), prompts }).unwrap().0
+    let answers = |id: u32| prompts.get(id as usize).map(|prompt| Digest::of(&[*prompt]));
+    place(&all, &Placing { own: &own, near: Some((&buckets, &sets, 0.8)), answers: Some(&answers) }).unwrap().0
 }
 
 #[test]
@@ -110,7 +117,7 @@ fn those_that_resemble_go_together_and_one_between_two_parts_is_left_out() {
     let only = |indices: &[usize]| {
         let texts: Vec<String> = indices.iter().map(|&index| texts[index].clone()).collect();
         let own: Vec<Split> = indices.iter().map(|&index| own[index]).collect();
-        placed(&texts, &own, None)
+        placed(&texts, &own, &[])
     };
     assert_eq!(only(&[0, 1]), [Some(Train), Some(Train)]);
     assert_eq!(only(&[0, 2, 3]), [Some(Train), Some(Test), Some(Test)]);
@@ -121,7 +128,7 @@ fn those_that_resemble_go_together_and_one_between_two_parts_is_left_out() {
 fn answers_to_one_prompt_go_together() {
     use Split::{Test, Train};
     let texts = [words(0..20), words(100..120), words(200..220)];
-    assert_eq!(placed(&texts, &[Test, Train, Train], Some(&[1, 2, 1])), [Some(Test), Some(Train), Some(Test)]);
+    assert_eq!(placed(&texts, &[Test, Train, Train], &[1, 2, 1]), [Some(Test), Some(Train), Some(Test)]);
 }
 
 #[test]

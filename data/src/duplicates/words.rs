@@ -11,8 +11,8 @@ pub(super) const fn mix(mut value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Calls `word` with the hash of each word: a run of letters, digits and marks, or one character of a script that sets no
-/// spaces between words.
+/// Calls `word` with the hash of each word: a run of letters, digits and marks, or one character of a script that sets
+/// no spaces between words.
 pub(super) fn words(text: &str, word: &mut dyn FnMut(u64)) {
     let mut open = Open(0);
     if text.is_ascii() {

@@ -36,8 +36,8 @@ pub(super) fn check(text: &str, field: &str, faults: &mut Vec<Fault>) {
     }
 }
 
-/// Zero widths, byte order marks, changes of direction and tags: text can be hidden with them, or shown in another order than
-/// it is read. The joiners that scripts and emoji need are not among them.
+/// Zero widths, byte order marks, changes of direction and tags: text can be hidden with them, or shown in another
+/// order than it is read. The joiners that scripts and emoji need are not among them.
 const fn is_hidden(character: char) -> bool {
     matches!(character,
         '\u{200b}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
@@ -46,10 +46,7 @@ const fn is_hidden(character: char) -> bool {
 
 /// The replacement character, C1 controls, and UTF-8 that was read as Latin-1 or Windows-1252.
 const fn is_misdecoded(before: char, character: char) -> bool {
-    matches!(
-        (before, character),
-        (_, '\u{fffd}' | '\u{80}'..='\u{9f}') | ('Ã' | 'Â', '\u{a0}'..='\u{bf}') | ('â', '€')
-    )
+    matches!((before, character), (_, '\u{fffd}' | '\u{80}'..='\u{9f}') | ('Ã' | 'Â', '\u{a0}'..='\u{bf}') | ('â', '€'))
 }
 
 #[cfg(test)]
@@ -64,7 +61,9 @@ mod tests {
 
     #[test]
     fn ordinary_text_of_any_script_is_fine() {
-        for text in ["a\tb\r\nc", "Grüße, façade, São João, ÂME", "नमस्ते می‌خواهم", "👩‍👩‍👧 🏳️‍🌈", "中文，日本語、한국어", "“q” – …"] {
+        for text in
+            ["a\tb\r\nc", "Grüße, façade, São João, ÂME", "नमस्ते می‌خواهم", "👩‍👩‍👧 🏳️‍🌈", "中文，日本語、한국어", "“q” – …"]
+        {
             assert_eq!(kinds(text), [], "{text}");
         }
     }

@@ -36,7 +36,11 @@ pub(super) fn turns(value: Json, name: &str, faults: &mut Vec<Fault>) -> Option<
         Json::Text(text) if text.trim_start().starts_with('[') => match Json::parse(text.as_bytes()) {
             Ok(value) => value,
             Err(fault) => {
-                faults.push(Fault::of(Kind::Json, name, format!("{fault} at character {} of the text", fault.column())));
+                faults.push(Fault::of(
+                    Kind::Json,
+                    name,
+                    format!("{fault} at character {} of the text", fault.column()),
+                ));
                 return None;
             }
         },
@@ -52,8 +56,11 @@ pub(super) fn turns(value: Json, name: &str, faults: &mut Vec<Fault>) -> Option<
         return None;
     }
     let known = faults.len();
-    let turns: Vec<Turn> =
-        items.into_iter().enumerate().filter_map(|(index, item)| turn(item, &format!("{name}[{index}]"), faults)).collect();
+    let turns: Vec<Turn> = items
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, item)| turn(item, &format!("{name}[{index}]"), faults))
+        .collect();
     // Turns that are missing would be reported as an order that is wrong.
     (faults.len() == known).then_some(turns)
 }
@@ -68,11 +75,12 @@ fn turn(item: Json, name: &str, faults: &mut Vec<Fault>) -> Option<Turn> {
         Some(entries.swap_remove(index).1)
     };
     let role = match take(&["role", "from"]) {
-        Some(Json::Text(text)) => Role::from_name(&text).ok_or_else(|| {
-            let shown: String = text.chars().take(20).collect();
-            Fault::of(Kind::Role, format!("{name}.role"), format!("the role `{}` is not known", shown.escape_debug()))
-        }),
-        Some(other) => Err(Fault::of(Kind::Type, format!("{name}.role"), format!("{} where a text is expected", other.kind()))),
+        Some(Json::Text(text)) => {
+            Role::from_name(&text).ok_or_else(|| Fault::of(Kind::Role, format!("{name}.role"), "the role is not known"))
+        }
+        Some(other) => {
+            Err(Fault::of(Kind::Type, format!("{name}.role"), format!("{} where a text is expected", other.kind())))
+        }
         None => Err(Fault::of(Kind::Missing, format!("{name}.role"), "the field is missing")),
     };
     let role = match role {

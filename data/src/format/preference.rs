@@ -24,7 +24,11 @@ pub(super) fn read(taken: &mut Taken, schema: &Schema) -> Option<Example> {
     if let Example::Preference { chosen, rejected, .. } = &example
         && chosen == rejected
     {
-        taken.faults.push(Fault::of(Kind::NoPreference, schema.column(Slot::Rejected), "the same as the better answer"));
+        taken.faults.push(Fault::of(
+            Kind::NoPreference,
+            schema.column(Slot::Rejected),
+            "the same as the better answer",
+        ));
     }
     Some(example)
 }
@@ -44,7 +48,11 @@ fn of_texts(chosen: String, rejected: String, taken: &mut Taken, schema: &Schema
             taken.faults.push(Fault::of(Kind::Empty, schema.column(slot), "the field is empty"));
         }
     }
-    Some(Example::Preference { prompt: Side::Text(prompt?), chosen: Side::Text(chosen), rejected: Side::Text(rejected) })
+    Some(Example::Preference {
+        prompt: Side::Text(prompt?),
+        chosen: Side::Text(chosen),
+        rejected: Side::Text(rejected),
+    })
 }
 
 /// The answers are only the assistant's turns after a prompt of its own, or whole conversations that begin alike.
@@ -82,5 +90,9 @@ fn of_turns(chosen: Json, rejected: Json, taken: &mut Taken, schema: &Schema) ->
             taken.faults.push(Fault::of(Kind::NoAssistant, schema.column(slot), "the assistant has no turn"));
         }
     }
-    Some(Example::Preference { prompt: Side::Turns(prompt), chosen: Side::Turns(chosen), rejected: Side::Turns(rejected) })
+    Some(Example::Preference {
+        prompt: Side::Turns(prompt),
+        chosen: Side::Turns(chosen),
+        rejected: Side::Turns(rejected),
+    })
 }

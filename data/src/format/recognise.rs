@@ -39,14 +39,14 @@ pub(crate) fn recognise(samples: &[Sample], stated: Option<Format>, named: &Colu
 
 fn plain_text(stated: Option<Format>) -> Result<Schema, FormatError> {
     match stated {
-        None | Some(Format::Text) => Ok(Schema {
-            format: Format::Text,
-            columns: Columns::new(),
-            because: "the file is plain text".to_owned(),
-        }),
-        Some(format) => {
-            Err(FormatError::Stated { format, missing: "columns".to_owned(), columns: "none: it is plain text".to_owned() })
+        None | Some(Format::Text) => {
+            Ok(Schema { format: Format::Text, columns: Columns::new(), because: "the file is plain text".to_owned() })
         }
+        Some(format) => Err(FormatError::Stated {
+            format,
+            missing: "columns".to_owned(),
+            columns: "none: it is plain text".to_owned(),
+        }),
     }
 }
 
@@ -78,7 +78,8 @@ fn schema(
     for &slot in format.slots() {
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for row in rows {
-            if let Some(column) = column_in(row, slot, named).filter(|name| !columns.values().any(|used| used == name)) {
+            if let Some(column) = column_in(row, slot, named).filter(|name| !columns.values().any(|used| used == name))
+            {
                 *votes.entry(column).or_default() += 1;
             }
         }
@@ -89,7 +90,9 @@ fn schema(
     let required: Vec<String> = format
         .required()
         .iter()
-        .map(|slot| format!("`{}`", columns.get(slot).map_or(slot.names().first().copied().unwrap_or_default(), |name| name)))
+        .map(|slot| {
+            format!("`{}`", columns.get(slot).map_or(slot.names().first().copied().unwrap_or_default(), |name| name))
+        })
         .collect();
     let mut because = format!("{count} of the first {} rows have {}", rows.len(), required.join(" and "));
     if stated {
@@ -100,8 +103,11 @@ fn schema(
 
 fn unknown(stated: Option<Format>, rows: &[&[(String, Json)]], named: &Columns) -> FormatError {
     let first = rows.first().copied().unwrap_or_default();
-    let mut names: Vec<String> =
-        first.iter().take(SHOWN).map(|(name, _)| format!("`{}`", name.chars().take(40).collect::<String>().escape_debug())).collect();
+    let mut names: Vec<String> = first
+        .iter()
+        .take(SHOWN)
+        .map(|(name, _)| format!("`{}`", name.chars().take(40).collect::<String>().escape_debug()))
+        .collect();
     if first.len() > SHOWN {
         names.push(format!("{} more", first.len() - SHOWN));
     }

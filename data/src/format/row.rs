@@ -94,7 +94,10 @@ pub(crate) fn read_row(content: Content, schema: &Schema) -> Read {
 
 fn of_text(bytes: Vec<u8>, schema: &Schema) -> Read {
     if schema.format != Format::Text {
-        return Read { faults: vec![Fault::new(Kind::Format, "plain text among rows with columns")], ..Read::default() };
+        return Read {
+            faults: vec![Fault::new(Kind::Format, "plain text among rows with columns")],
+            ..Read::default()
+        };
     }
     match String::from_utf8(bytes) {
         Ok(text) => checked(Some(Example::Text { text }), Taken::new(Vec::new())),

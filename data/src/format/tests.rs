@@ -36,7 +36,8 @@ fn each_format_is_recognised_and_said_why() {
     assert_eq!(format(r#"{"prompt":"a","chosen":"b","rejected":"c"}"#), Format::Preference);
     assert_eq!(format(r#"{"chosen":[],"rejected":[],"messages":[]}"#), Format::Preference);
     assert_eq!(format(r#"{"text":"a"}"#), Format::Text);
-    let schema = recognised(&[r#"{"prompt":"a","response":"b"}"#, r#"{"prompt":"a","response":"b"}"#, r#"{"x":1}"#]).unwrap();
+    let schema =
+        recognised(&[r#"{"prompt":"a","response":"b"}"#, r#"{"prompt":"a","response":"b"}"#, r#"{"x":1}"#]).unwrap();
     assert_eq!(schema.because, "2 of the first 3 rows have `prompt` and `response`");
 }
 
@@ -55,7 +56,10 @@ fn what_is_not_recognised_names_the_columns() {
     );
     let slot = recognise(&[sample(r#"{"text":"a"}"#)], None, &Columns::from([(Slot::Chosen, "x".to_owned())]));
     assert!(matches!(slot, Err(FormatError::Slot { .. })));
-    assert!(matches!(recognise(&[Sample::Text], Some(Format::Instruction), &Columns::new()), Err(FormatError::Stated { .. })));
+    assert!(matches!(
+        recognise(&[Sample::Text], Some(Format::Instruction), &Columns::new()),
+        Err(FormatError::Stated { .. })
+    ));
 }
 
 #[test]
@@ -63,9 +67,15 @@ fn instructions_are_read() {
     let line = r#"{"instruction":"a","input":"","output":"b"}"#;
     assert_eq!(read(r#"{"instruction":"a","input":null,"output":"b","id":7}"#).unwrap(), line);
     assert_eq!(read(r#"{"output":"b","instruction":"a"}"#).unwrap(), line);
-    assert_eq!(read(r#"{"prompt":"a","completion":5,"system":"s"}"#).unwrap(), r#"{"system":"s","instruction":"a","input":"","output":"5"}"#);
+    assert_eq!(
+        read(r#"{"prompt":"a","completion":5,"system":"s"}"#).unwrap(),
+        r#"{"system":"s","instruction":"a","input":"","output":"5"}"#
+    );
     assert_eq!(wrong(r#"{"instruction":"a","output":" \n"}"#), "empty output");
-    assert_eq!(wrong(r#"{"instruction":"a\u0000","output":"\u001b[1m"}"#), "control-character instruction, control-character output");
+    assert_eq!(
+        wrong(r#"{"instruction":"a\u0000","output":"\u001b[1m"}"#),
+        "control-character instruction, control-character output"
+    );
     assert_eq!(wrong(r#"{"instruction":["a"],"output":"b"}"#), "type instruction");
 }
 
@@ -148,7 +158,8 @@ fn preferences_are_read_as_texts_and_as_turns() {
 #[test]
 fn rows_of_the_wrong_kind_are_named() {
     let schema = recognised(&[r#"{"instruction":"a","output":"b"}"#]).unwrap();
-    let kinds = |content| read_row(content, &schema).faults.iter().map(|fault| (fault.kind, fault.column)).collect::<Vec<_>>();
+    let kinds =
+        |content| read_row(content, &schema).faults.iter().map(|fault| (fault.kind, fault.column)).collect::<Vec<_>>();
     assert_eq!(kinds(Content::Text(b"a".to_vec())), [(Kind::Format, None)]);
     assert_eq!(kinds(Content::Json(b"[1]".to_vec())), [(Kind::Type, None)]);
     assert_eq!(kinds(Content::Json(b"{\"a\":}".to_vec())), [(Kind::Json, Some(6))]);

@@ -17,7 +17,9 @@ impl Addresses {
     pub fn new() -> Result<Self, PatternError> {
         Ok(Self {
             four: pattern(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")?,
-            six: pattern(r"(?i)[0-9a-f]{0,4}:(?:[0-9a-f]{0,4}:){1,6}(?:[0-9a-f]{1,4}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:)?")?,
+            six: pattern(
+                r"(?i)[0-9a-f]{0,4}:(?:[0-9a-f]{0,4}:){1,6}(?:[0-9a-f]{1,4}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|:)?",
+            )?,
         })
     }
 
@@ -33,20 +35,31 @@ fn is_four(text: &str, range: &Range<usize>) -> bool {
     let longer = |side: Option<char>| side.is_some_and(|side| side.is_alphanumeric() || side == '_');
     let goes_on = after == Some('.')
         && text.get(range.end + 1..).is_some_and(|rest| rest.starts_with(|next: char| next.is_alphanumeric()));
-    if longer(before) || longer(after) || before == Some('.') || matches!(before, Some('-' | '=')) && after == Some('-') || goes_on {
+    if longer(before)
+        || longer(after)
+        || before == Some('.')
+        || matches!(before, Some('-' | '=')) && after == Some('-')
+        || goes_on
+    {
         return false;
     }
     let Some(Ok(address)) = text.get(range.clone()).map(str::parse::<Ipv4Addr>) else { return false };
     // Versions have four numbers too, and small ones.
     let [first, ..] = address.octets();
-    let names_nobody = address.is_loopback() || address.is_unspecified() || address.is_broadcast() || first == 255 || first == 0;
+    let names_nobody =
+        address.is_loopback() || address.is_unspecified() || address.is_broadcast() || first == 255 || first == 0;
     !names_nobody && !is_version(&context(text, range.start, 24))
 }
 
 fn is_version(before: &str) -> bool {
-    let before = before.trim_end_matches(|end: char| end.is_whitespace() || matches!(end, ':' | '=' | '"' | '\'' | '(' | '>' | '<' | '~'));
+    let before = before.trim_end_matches(|end: char| {
+        end.is_whitespace() || matches!(end, ':' | '=' | '"' | '\'' | '(' | '>' | '<' | '~')
+    });
     let word = before.rsplit(|character: char| !character.is_alphanumeric()).next().unwrap_or_default();
-    matches!(word, "v" | "ver" | "version" | "versions" | "release" | "section" | "chapter" | "firmware" | "build" | "oid")
+    matches!(
+        word,
+        "v" | "rv" | "ver" | "version" | "versions" | "release" | "section" | "chapter" | "firmware" | "build" | "oid"
+    )
 }
 
 fn is_six(text: &str, range: &Range<usize>) -> bool {

@@ -42,7 +42,8 @@ impl Emails {
 /// The address without what stands before it as in `mailto:`, `'a@b.c'` or `x=a@b.c`; none if it is no address.
 fn trimmed(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     let address = text.get(range.clone())?;
-    let unquoted = address.trim_start_matches(|character: char| "'`*_/={|~#!?&^".contains(character));
+    let last = address.rfind('=').map_or(0, |at| at + 1);
+    let unquoted = address.get(last..)?.trim_start_matches(|character: char| "'`*_/={|~#!?&^".contains(character));
     let start = range.end - unquoted.len();
     let (local, domain) = unquoted.split_once(['@', '＠'])?;
     let end = domain.rsplit('.').next()?.to_lowercase();

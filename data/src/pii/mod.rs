@@ -1,8 +1,8 @@
 //! Personal data and secrets: found, reported, replaced.
 //!
-//! Each kind has a pattern that finds candidates and, where the kind has one, a check that tells them from other text: mod 97
-//! for account numbers, Luhn for cards, assigned country codes for telephone numbers, entropy for secrets. What it finds and
-//! what it misses on text that it was not made on is measured, and stated in `docs/data.md`.
+//! Each kind has a pattern that finds candidates and, where the kind has one, a check that tells them from other text:
+//! mod 97 for account numbers, Luhn for cards, assigned country codes for telephone numbers, entropy for secrets. What
+//! it finds and what it misses on text that it was not made on is measured, and stated in `docs/data.md`.
 //!
 //! Nothing here tells what was found: reports hold kinds, places and shapes.
 
@@ -167,7 +167,8 @@ fn claim(found: &mut Vec<Finding>, kind: &PiiKind, ranges: Vec<Range<usize>>) {
 
 /// A pattern of this crate's own; that it compiles is tested.
 fn pattern(text: &str) -> Result<regex::Regex, PatternError> {
-    regex::Regex::new(text).map_err(|error| PatternError::Invalid { name: "built in".to_owned(), reason: error.to_string() })
+    regex::Regex::new(text)
+        .map_err(|error| PatternError::Invalid { name: "built in".to_owned(), reason: error.to_string() })
 }
 
 /// The character before a position, and the one at it.

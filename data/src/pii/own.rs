@@ -18,7 +18,9 @@ pub struct OwnPattern {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The name cannot stand in a placeholder.
-    #[error("the name of a pattern is 1 to 30 capital letters, digits and underscores, beginning with a letter, not `{0}`")]
+    #[error(
+        "the name of a pattern is 1 to 30 capital letters, digits and underscores, beginning with a letter, not `{0}`"
+    )]
     Name(String),
     /// Two patterns of one name, or one of a built-in name.
     #[error("the name `{0}` is taken; give the pattern another one")]

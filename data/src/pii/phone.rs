@@ -1,4 +1,5 @@
-//! Telephone numbers: international ones (ITU-T E.164, E.123), and the national forms that can be told from other numbers.
+//! Telephone numbers: international ones (ITU-T E.164, E.123), and the national forms that can be told from other
+//! numbers.
 
 use super::{PatternError, around, context, digits, pattern};
 use regex::Regex;
@@ -7,20 +8,114 @@ use std::ops::Range;
 /// Country codes by their length (ITU-T E.164, annex), as ranges of codes that are assigned.
 const ONE: [u32; 2] = [1, 7];
 const TWO: &[u32] = &[
-    20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64,
-    65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98,
+    20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62,
+    63, 64, 65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98,
 ];
 /// Decades of three-digit codes.
 const THREE: &[u32] = &[21, 22, 23, 24, 25, 26, 29, 35, 37, 38, 42, 50, 59, 67, 68, 69, 80, 85, 87, 88, 96, 97, 99];
 
 /// Words that say that a number is one to call, in languages whose numbers are often written without a sign of it.
 const WORDS: &[&str] = &[
-    "phone", "tel", "call", "mobile", "cell", "fax", "dial", "whatsapp", "sms", "text me", "contact", "hotline", "ring ",
-    "telefon", "handy", "mobil", "rufnummer", "anruf", "ruf ", "durchwahl", "téléphone", "telephone", "portable", "appel",
-    "joindre", "numéro", "teléfono", "telefono", "móvil", "movil", "llam", "celular", "telefone", "telemóvel", "ligue",
-    "cellulare", "chiam", "telefoon", "bel ", "bellen", "nummer", "komórk", "dzwo", "zadzwo", "puhelin", "тел", "звон",
-    "電話", "电话", "手机", "連絡", "전화", "फोन", "number is", "reach ", "☎", "📞", "📱",
+    "phone",
+    "tel:",
+    "tel.",
+    "tel ",
+    "telef",
+    "call",
+    "mobile",
+    "cell ",
+    "cell:",
+    "cellphone",
+    "fax",
+    "dial",
+    "whatsapp",
+    "sms",
+    "text me",
+    "contact",
+    "hotline",
+    "ring ",
+    "telefon",
+    "handy",
+    "mobil",
+    "rufnummer",
+    "anruf",
+    "ruf ",
+    "durchwahl",
+    "téléphone",
+    "telephone",
+    "portable",
+    "appel",
+    "joindre",
+    "numéro",
+    "teléfono",
+    "telefono",
+    "móvil",
+    "movil",
+    "llam",
+    "celular",
+    "telefone",
+    "telemóvel",
+    "ligue",
+    "cellulare",
+    "chiam",
+    "telefoon",
+    "bel ",
+    "bellen",
+    "nummer",
+    "komórk",
+    "dzwo",
+    "zadzwo",
+    "puhelin",
+    "тел",
+    "звон",
+    "電話",
+    "电话",
+    "手机",
+    "連絡",
+    "전화",
+    "फोन",
+    "number is",
+    "reach ",
+    "☎",
+    "📞",
+    "📱",
 ];
+/// Words for numbers that nobody calls.
+const OTHERWISE: &[&str] = &[
+    "order",
+    "invoice",
+    "id",
+    "ref",
+    "reference",
+    "ticket",
+    "serial",
+    "sku",
+    "isbn",
+    "ean",
+    "article",
+    "item",
+    "case",
+    "key",
+    "hash",
+    "code",
+    "pin",
+    "bestellung",
+    "rechnung",
+    "auftrag",
+    "artikel",
+    "kundennummer",
+    "commande",
+    "facture",
+    "pedido",
+    "factura",
+    "ordine",
+    "fattura",
+    "zamówienie",
+    "zip",
+    "plz",
+];
+/// What ends in a dot within a sentence.
+const ABBREVIATIONS: &[&str] = &["tel", "tél", "tlf", "telef", "ph", "mob", "fon", "nr", "no", "num", "handy", "cell"];
 /// How far before a number such a word may stand, in bytes.
 const NEAR: usize = 40;
 
@@ -35,6 +130,10 @@ enum Shape {
     International,
     /// `(212) 555-0123`, `030 1234567`: told by its grouping.
     National,
+    /// A trunk prefix and digits without groups, as an order's number may be.
+    Ungrouped,
+    /// Eleven digits from 13 on: mobile numbers of China, where the text is Chinese.
+    Chinese,
     /// Digits that only a word beside them tells.
     Bare,
     /// Something else.
@@ -54,13 +153,11 @@ impl Phones {
             if !stands_alone(text, &range) {
                 continue;
             }
-            let called = || {
-                let before = context(text, range.start, NEAR);
-                WORDS.iter().any(|word| before.contains(word))
-            };
             let is_number = match shape(text.get(range.clone()).unwrap_or_default()) {
                 Shape::International | Shape::National => true,
-                Shape::Bare => called(),
+                Shape::Ungrouped => !is_named_otherwise(text, range.start),
+                Shape::Chinese => is_called(text, range.start) || is_among_han(text, &range),
+                Shape::Bare => is_called(text, range.start),
                 Shape::None => false,
             };
             if is_number {
@@ -69,6 +166,43 @@ impl Phones {
         }
         found
     }
+}
+
+/// Whether the word before it says that a number is something else.
+fn is_named_otherwise(text: &str, start: usize) -> bool {
+    let before = context(text, start, NEAR);
+    let word = before.split(|character: char| !character.is_alphanumeric()).rfind(|word| !word.is_empty());
+    word.is_some_and(|word| OTHERWISE.contains(&word))
+}
+
+/// Whether a word before it, in the same sentence, says that a number is one to call.
+fn is_called(text: &str, start: usize) -> bool {
+    let before = context(text, start, NEAR);
+    let is_abbreviation =
+        |at: usize| ABBREVIATIONS.iter().any(|word| before.get(..at).unwrap_or_default().ends_with(word));
+    let mut ends = before.match_indices(['.', '!', '?', '。', '\n']).rev();
+    let begins = ends.find(|&(at, _)| !is_abbreviation(at)).map_or(0, |(at, end)| at + end.len());
+    let sentence = before.get(begins..).unwrap_or_default();
+    WORDS.iter().any(|word| begins_a_word(sentence, word))
+}
+
+/// Whether a word of the text begins like that: `tel` is in `tel:` and `telefon`, not in `hotel`. Scripts without
+/// spaces have no words that could be told apart.
+fn begins_a_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let before = text.get(..at).and_then(|text| text.chars().next_back());
+        !word.is_ascii() || !before.is_some_and(char::is_alphanumeric)
+    })
+}
+
+/// Whether Chinese stands close by.
+fn is_among_han(text: &str, range: &Range<usize>) -> bool {
+    let near = |text: &str| text.chars().any(|character| ('\u{4e00}'..='\u{9fff}').contains(&character));
+    let mut end = text.len().min(range.end + NEAR);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    near(&context(text, range.start, NEAR)) || near(text.get(range.end..end).unwrap_or_default())
 }
 
 /// A bracket that is closed behind the number belongs to the sentence.
@@ -80,8 +214,9 @@ fn without_open_bracket(candidate: &str, range: Range<usize>) -> Range<usize> {
 /// Not part of a word, a longer number, a date, a fraction or an identifier.
 fn stands_alone(text: &str, range: &Range<usize>) -> bool {
     let (before, _) = around(text, range);
-    let begins = !before.is_some_and(|side| side.is_alphanumeric() || matches!(side, '_' | '.' | '/' | '#' | '=' | '-' | '$' | '€' | '£' | '+' | '@'))
-        || before.is_some_and(|side| side.is_alphabetic() && !side.is_ascii());
+    let begins = !before.is_some_and(|side| {
+        side.is_alphanumeric() || matches!(side, '_' | '.' | '/' | '#' | '=' | '-' | '$' | '€' | '£' | '+' | '@')
+    }) || before.is_some_and(|side| side.is_alphabetic() && !side.is_ascii());
     let rest = text.get(range.end..).unwrap_or_default();
     let mut next = rest.chars();
     let ends = match (next.next(), next.next()) {
@@ -118,7 +253,8 @@ fn with_extension(text: &str, range: Range<usize>) -> Range<usize> {
 
 fn shape(candidate: &str) -> Shape {
     let number = digits(candidate);
-    let groups: Vec<&str> = candidate.split(|character: char| !character.is_ascii_digit()).filter(|group| !group.is_empty()).collect();
+    let groups: Vec<&str> =
+        candidate.split(|character: char| !character.is_ascii_digit()).filter(|group| !group.is_empty()).collect();
     if is_other(candidate, &groups) {
         return Shape::None;
     }
@@ -140,12 +276,21 @@ fn shape(candidate: &str) -> Shape {
         // An area in brackets.
         (8..=12, 2..=6) if area => Shape::National,
         // A trunk prefix and groups.
-        (9..=12, 2..=6) if digit(0) == 0 && digit(1) != 0 && groups.iter().all(|group| group.len() >= 2) => Shape::National,
-        // Mobile numbers of China.
-        (11, 1) if digit(0) == 1 && (3..=9).contains(&digit(1)) => Shape::National,
+        (9..=12, 2..=6) if digit(0) == 0 && digit(1) != 0 && groups.iter().all(|group| group.len() >= 2) => {
+            Shape::National
+        }
+        // The same without groups, unless it is an article number.
+        (10 | 11, 1) if digit(0) == 0 && digit(1) != 0 && !is_isbn(&number) => Shape::Ungrouped,
+        (11, 1) if digit(0) == 1 && (3..=9).contains(&digit(1)) => Shape::Chinese,
         (7..=13, _) => Shape::Bare,
         _ => Shape::None,
     }
+}
+
+/// Ten digits with the check digit of ISO 2108.
+fn is_isbn(number: &[u8]) -> bool {
+    let sum: u32 = number.iter().rev().zip(1u32..).map(|(&digit, weight)| weight * u32::from(digit)).sum();
+    number.len() == 10 && sum.is_multiple_of(11)
 }
 
 /// Three, three and four digits, perhaps after a 1; or as much of it as is set apart.
@@ -164,7 +309,7 @@ fn is_assigned(number: &[u8]) -> bool {
 fn is_other(candidate: &str, groups: &[&str]) -> bool {
     let number = |index: usize| groups.get(index).and_then(|group| group.parse::<u32>().ok()).unwrap_or(u32::MAX);
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    let year = |value: u32| (1800..2200).contains(&value);
+    let year = |value: u32| (1000..2200).contains(&value);
     let date = match lengths.as_slice() {
         [4, 2, 2, ..] => year(number(0)) && number(1) <= 12 && number(2) <= 31,
         [1 | 2, 1 | 2, 4, ..] => year(number(2)) && number(0) <= 31 && number(1) <= 31,
@@ -176,6 +321,15 @@ fn is_other(candidate: &str, groups: &[&str]) -> bool {
     let address = dots == 3 && groups.len() == 4 && groups.iter().all(|group| group.len() <= 3);
     let fraction = dots == 1 && groups.len() == 2;
     // Brackets that do not belong together.
-    let brackets = candidate.matches(')').count() > candidate.matches('(').count() || candidate.matches('(').count() > 1;
-    date || address || fraction || brackets || candidate.contains("--") || candidate.contains("//") || candidate.contains("..")
+    let brackets =
+        candidate.matches(')').count() > candidate.matches('(').count() || candidate.matches('(').count() > 1;
+    // ISBN, and other numbers that end in a single check digit.
+    let check_digit = groups.len() > 2 && lengths.last() == Some(&1);
+    date || check_digit
+        || address
+        || fraction
+        || brackets
+        || candidate.contains("--")
+        || candidate.contains("//")
+        || candidate.contains("..")
 }

@@ -3,8 +3,8 @@
 use super::{Detector, Finding, PiiKind};
 use std::fmt::Write;
 
-/// Replaces what is found in the texts of one example. The same value gets the same number throughout the example, so that
-/// its text keeps its sense.
+/// Replaces what is found in the texts of one example. The same value gets the same number throughout the example, so
+/// that its text keeps its sense.
 pub(crate) struct Redactor<'a> {
     detector: &'a Detector,
     seen: Vec<(PiiKind, String)>,

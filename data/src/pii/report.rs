@@ -25,7 +25,8 @@ pub struct PiiSample {
     pub place: Place,
     /// The field.
     pub field: String,
-    /// Its shape: letters as `a`, digits as `0`, signs as they are, and no more than 40 of them. Of secrets only the length.
+    /// Its shape: letters as `a`, digits as `0`, signs as they are, and no more than 40 of them. Of secrets only the
+    /// length.
     pub shape: String,
 }
 

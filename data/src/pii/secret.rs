@@ -4,8 +4,8 @@ use super::{PatternError, context, pattern};
 use regex::Regex;
 use std::ops::Range;
 
-/// Forms that tell by themselves; word borders are those of ASCII, which keeps the search fast in any script. The issuer's own documentation says each; a value that must be hidden is the first group
-/// where there is one, else the whole.
+/// Forms that tell by themselves, each as its issuer documents it. What must be hidden is the first group where there
+/// is one, else the whole. Word borders are those of ASCII, which keeps the search fast in any script.
 const FORMS: &[&str] = &[
     // Private keys, whole (RFC 7468), also with the line ends of JSON.
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?s:.*?)-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----",
@@ -59,8 +59,8 @@ const FORMS: &[&str] = &[
     r"(?i)(?-u:\b)authorization:\s*(?:basic|bearer|token)\s+([A-Za-z0-9+/=._~-]{8,})",
 ];
 
-/// A name for something secret, and its value.
-const CALLED: &str = r#"(?i)(?:api|access|auth|secret|private|client|encryption|signing|session|refresh|bearer|app|service|master|account|storage|webhook)?[_ -]?(?:key|token|secret|password|passwd|passphrase|pwd|credentials?|passwort|kennwort|contraseña|mot de passe|senha)\\?["']?\s*(?::=|=>|[:=]|(?-u:\b)is(?-u:\b)|(?-u:\b)ist(?-u:\b))\s*\\?["'`]?([^\s"'`,;<>(){}\[\]\\]{8,200})"#;
+/// A name for something secret, and its value: in quotes (the first group), or up to the next white space (the second).
+const CALLED: &str = r#"(?i)(?:api|access|auth|secret|private|client|encryption|signing|session|refresh|bearer|app|service|master|account|storage|webhook)?[_ -]?(?:key|token|secret|password|passwd|passphrase|pwd|credentials?|passwort|kennwort|contraseña|mot de passe|senha)\\?["']?\s*(?::=|=>|[:=]|(?-u:\b)is(?-u:\b)|(?-u:\b)ist(?-u:\b))\s*\\?(?:["'`]([^"'`\s]{8,200})["'`\\]|([^\s"'`]{8,200}))"#;
 
 #[derive(Debug)]
 pub(super) struct Secrets {
@@ -71,7 +71,8 @@ pub(super) struct Secrets {
 
 impl Secrets {
     pub fn new() -> Result<Self, PatternError> {
-        let invalid = |error: regex::Error| PatternError::Invalid { name: "built in".to_owned(), reason: error.to_string() };
+        let invalid =
+            |error: regex::Error| PatternError::Invalid { name: "built in".to_owned(), reason: error.to_string() };
         Ok(Self {
             forms: regex::RegexSet::new(FORMS).map_err(invalid)?,
             each: FORMS.iter().map(|form| pattern(form)).collect::<Result<_, _>>()?,
@@ -88,8 +89,10 @@ impl Secrets {
             }
         }
         for captures in self.called.captures_iter(text) {
-            let Some(value) = captures.get(1) else { continue };
-            let trimmed = value.as_str().trim_end_matches(['.', '!', '?', ':', '*', '_']);
+            let Some(value) = captures.get(1).or_else(|| captures.get(2)) else { continue };
+            let quoted = captures.get(1).is_some();
+            let ends: &[char] = if quoted { &['\\'] } else { &['.', ',', ';', ':', '!', '?'] };
+            let trimmed = value.as_str().trim_end_matches(ends);
             if looks_random(trimmed) && !is_public(&context(text, value.start(), 32)) {
                 found.push(value.start()..value.start() + trimmed.len());
             }
@@ -98,8 +101,8 @@ impl Secrets {
     }
 }
 
-/// Bits of entropy for each character of a secret, at least. Words of a language have fewer than 3 in so short a text only when
-/// letters repeat; what tells is that letters, digits and signs are mixed.
+/// Bits of entropy for each character of a secret, at least. Words of a language have fewer than 3 in so short a text
+/// only when letters repeat; what tells is that letters, digits and signs are mixed.
 const ENTROPY: f64 = 2.8;
 
 /// Whether a value is made by a machine or meant to be guessed by none.
@@ -114,9 +117,13 @@ fn looks_random(value: &str) -> bool {
     let mixed = classes.into_iter().filter(|&class| class).count();
     let digits = value.bytes().filter(u8::is_ascii_digit).count();
     // Calls, paths, templates and placeholders are no values.
-    let code = ["${", "{{", "://", "::", "->", "..."].iter().any(|sign| value.contains(sign))
-        || value.starts_with(['/', '.', '$', '%', '&', '<'])
-        || value.contains('/') && value.len() < 24 && digits == 0;
+    let name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '.');
+    let code = ["${", "$(", "{{", "://", "::", "->", "..."].iter().any(|sign| value.contains(sign))
+        || value.starts_with(['/', '<'])
+        || value.starts_with('$') && value.chars().skip(1).all(name)
+        || value
+            .split_once('(')
+            .is_some_and(|(call, rest)| !call.is_empty() && call.chars().all(name) && rest.contains(')'));
     let placeholder = ["xxxx", "****", "your", "example", "changeme", "placeholder", "redacted"]
         .iter()
         .any(|word| value.to_lowercase().contains(word));
@@ -137,5 +144,10 @@ fn entropy(text: &str) -> f64 {
         }
     }
     let len = text.len().max(1) as f64;
-    counts.into_iter().filter(|&count| count > 0).map(|count| f64::from(count) / len).map(|share| -share * share.log2()).sum()
+    counts
+        .into_iter()
+        .filter(|&count| count > 0)
+        .map(|count| f64::from(count) / len)
+        .map(|share| -share * share.log2())
+        .sum()
 }

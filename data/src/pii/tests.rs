@@ -1,12 +1,19 @@
 use super::{Detector, OwnPattern, PatternError, PiiKind, Redactor, shape};
 use proptest::prelude::*;
+use std::sync::LazyLock;
 
-fn detector() -> Detector {
-    Detector::new(Vec::new()).unwrap()
+/// Compiling its patterns takes a while without optimisation.
+fn detector() -> &'static Detector {
+    static DETECTOR: LazyLock<Detector> = LazyLock::new(|| Detector::new(Vec::new()).unwrap());
+    &DETECTOR
 }
 
 fn found(text: &str) -> Vec<(String, String)> {
-    detector().find(text).into_iter().map(|finding| (finding.kind.to_string(), text[finding.range].to_owned())).collect()
+    detector()
+        .find(text)
+        .into_iter()
+        .map(|finding| (finding.kind.to_string(), text[finding.range].to_owned()))
+        .collect()
 }
 
 /// Each line is `KIND value`; it is found in the middle of a sentence, and as all of a text.
@@ -49,14 +56,29 @@ fn telephone_numbers() {
         ("PHONE", "01 23 45 67 89"),
         ("PHONE", "020 7946 0958"),
         ("PHONE", "03-1234-5678"),
-        ("PHONE", "13812345678"),
     ]);
     assert_eq!(found("(212) 555-0123 x45")[0].1, "(212) 555-0123 x45");
+    assert_eq!(found("我的号码是13812345678。")[0].1, "13812345678");
+    assert_eq!(found("reach us on 0612345678")[0].1, "0612345678");
     assert_eq!(found("Llama al 612 345 678 hoy")[0].1, "612 345 678");
     none_is_found(&[
-        "on 2024-01-31 12:30", "01.02.2024", "10/12/2023", "1999-2005", "612 345 678 people", "3.14159265358979", "1,234,567.89",
-        "ISBN 978-3-16-148410-0", "id 550e8400-e29b-41d4-a716-446655440000", "0x1234567890", "order #1234567890", "1700000000",
-        "2 + 3 = 5", "$1234567890", "53.551086, 9.993682",
+        "on 2024-01-31 12:30",
+        "01.02.2024",
+        "10/12/2023",
+        "1999-2005",
+        "612 345 678 people",
+        "3.14159265358979",
+        "1,234,567.89",
+        "ISBN 978-3-16-148410-0",
+        "id 550e8400-e29b-41d4-a716-446655440000",
+        "0x1234567890",
+        "order #1234567890",
+        "1700000000",
+        "13812345678",
+        "0306406152",
+        "2 + 3 = 5",
+        "$1234567890",
+        "53.551086, 9.993682",
     ]);
 }
 
@@ -77,8 +99,18 @@ fn account_and_card_numbers_have_check_digits() {
 fn internet_addresses() {
     each_is_found(&[("IP", "192.168.17.4"), ("IP", "8.8.8.8"), ("IP", "2001:db8::8a2e:370:7334"), ("IP", "fe80::1")]);
     none_is_found(&[
-        "127.0.0.1", "::1", "version 1.2.3.4", "v10.2.3.4", "1.2.3.4.5", "255.255.255.0", "std::vec", "a::b", "12:30:45",
-        "00:1a:2b:3c:4d:5e", "256.1.1.1", "abc::def",
+        "127.0.0.1",
+        "::1",
+        "version 1.2.3.4",
+        "v10.2.3.4",
+        "1.2.3.4.5",
+        "255.255.255.0",
+        "std::vec",
+        "a::b",
+        "12:30:45",
+        "00:1a:2b:3c:4d:5e",
+        "256.1.1.1",
+        "abc::def",
     ]);
 }
 
@@ -98,10 +130,12 @@ fn keys_and_tokens() {
     for (text, secret) in [
         ("postgres://app:s3cr3tpw@db.example.org/x", "s3cr3tpw"),
         ("Authorization: Bearer abc123DEF456ghi", "abc123DEF456ghi"),
-        ("password = \"hT7$kk29Lmz!\"", "hT7$kk29Lmz"),
+        ("password = \"hT7$kk29Lmz!\"", "hT7$kk29Lmz!"),
+        ("DB_PASSWORD=3bn2DrcN)5Kn0t3iW.", "3bn2DrcN)5Kn0t3iW"),
         ("export API_KEY=9fKq2LmXz7RtVbW4", "9fKq2LmXz7RtVbW4"),
     ] {
-        let values: Vec<_> = found(text).into_iter().filter(|(kind, _)| kind == "SECRET").map(|(_, value)| value).collect();
+        let values: Vec<_> =
+            found(text).into_iter().filter(|(kind, _)| kind == "SECRET").map(|(_, value)| value).collect();
         assert_eq!(values, [secret], "{text}");
     }
     none_is_found(&[
@@ -132,8 +166,7 @@ fn patterns_of_ones_own_come_first() {
 
 #[test]
 fn placeholders_are_stable_within_an_example() {
-    let detector = detector();
-    let mut redactor = Redactor::new(&detector);
+    let mut redactor = Redactor::new(detector());
     let (_, first) = redactor.redact("From a@example.org to b@example.org, cc A@example.org").unwrap();
     assert_eq!(first, "From [EMAIL_1] to [EMAIL_2], cc [EMAIL_1]");
     let (_, second) = redactor.redact("b@example.org has +49 30 1234567, also +49301234567").unwrap();
@@ -161,10 +194,9 @@ proptest! {
 
     #[test]
     fn what_was_redacted_holds_nothing_more(digits in "[0-9]{9}", name in "[a-z]{1,9}") {
-        let detector = detector();
         let text = format!("{name}@example.org, +49{digits}");
-        let (_, redacted) = Redactor::new(&detector).redact(&text).unwrap();
+        let (_, redacted) = Redactor::new(detector()).redact(&text).unwrap();
         prop_assert_eq!(&redacted, "[EMAIL_1], [PHONE_1]");
-        prop_assert_eq!(detector.find(&redacted), []);
+        prop_assert_eq!(detector().find(&redacted), []);
     }
 }

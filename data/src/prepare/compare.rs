@@ -4,6 +4,7 @@ use super::{gather::Gathered, intake::Intake};
 use crate::{
     Error,
     duplicates::{Buckets, Near, Placing, Sets, place, remove},
+    format::Format,
     split::{Ratios, Split},
 };
 
@@ -24,9 +25,10 @@ pub(super) fn compare(gathered: &Gathered, intake: &Intake<'_>) -> Result<Compar
     let options = intake.options.dedupe.bounded();
     let all: Vec<u32> = (0..).take(gathered.len()).collect();
     let failed = || Error::io("read a temporary file");
-    let buckets = intake.sketcher.as_ref().map(|sketcher| {
-        intake.install(|| Buckets::new(&gathered.bands, sketcher.bands(), &all, &gathered.sets))
-    });
+    let buckets = intake
+        .sketcher
+        .as_ref()
+        .map(|sketcher| intake.install(|| Buckets::new(&gathered.bands, sketcher.bands(), &all, &gathered.sets)));
     let mut cut = 0;
     let kept = match &buckets {
         Some(buckets) if options.near == Near::Remove => {
@@ -37,12 +39,16 @@ pub(super) fn compare(gathered: &Gathered, intake: &Intake<'_>) -> Result<Compar
         _ => all.clone(),
     };
     let ratios = intake.options.split.ratios(kept.len() as u64);
-    let own = |id: u32| gathered.keys.get(id as usize).map_or(Split::Train, |key| ratios.split_of(key));
+    let key = |id: u32| gathered.keys.get(id as usize).copied();
+    let own = |id: u32| key(id).map_or(Split::Train, |key| ratios.split_of(&key));
     let sets: &dyn Sets = &gathered.sets;
     let placing = Placing {
         own: &own,
-        near: buckets.as_ref().filter(|_| options.near == Near::Together).map(|buckets| (buckets, sets, options.threshold)),
-        prompts: (!gathered.prompts.is_empty()).then_some(gathered.prompts.as_slice()),
+        near: buckets
+            .as_ref()
+            .filter(|_| options.near == Near::Together)
+            .map(|buckets| (buckets, sets, options.threshold)),
+        answers: (intake.schema.format == Format::Preference).then_some(&key),
     };
     let (splits, left_out) = place(&kept, &placing).map_err(failed())?;
     cut += left_out;

@@ -63,9 +63,8 @@ pub(crate) struct Gathered {
     pub inputs: Vec<InputCard>,
     pub exact_duplicates: u64,
     pub(super) lines: Lines,
+    /// The digests by which they are split.
     pub keys: Vec<Digest>,
-    /// What preferences answer; nothing for other formats.
-    pub prompts: Vec<u64>,
     /// The bands of all sketches, one after the other.
     pub bands: Vec<u32>,
     pub sets: FileSets,
@@ -76,7 +75,8 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Reads the inputs; files without names in `into` hold what memory should not.
     pub fn read(intake: &Intake<'_>, into: &Path, watch: &mut Watch<'_>) -> Result<Self, Error> {
-        let temporary = || tempfile::tempfile_in(into).map_err(Error::io(format!("make a temporary file in {}", into.display())));
+        let temporary =
+            || tempfile::tempfile_in(into).map_err(Error::io(format!("make a temporary file in {}", into.display())));
         let mut gathering = Gathering {
             exact: intake.options.dedupe.exact,
             sketched: intake.sketcher.is_some(),
@@ -86,16 +86,16 @@ impl Gathered {
             lines: LineWriter::new(temporary()?),
             sets: SetWriter::new(temporary()?),
             keys: Vec::new(),
-            prompts: Vec::new(),
             bands: Vec::new(),
             characters: Vec::new(),
             tokens: Vec::new(),
         };
         let mut tally = Tally::default();
-        let inputs = intake.run(watch, &mut |file, worked| match tally.count(file, worked, &intake.options.limits) {
-            Some(ready) => gathering.push(ready),
-            None => Ok(()),
-        })?;
+        let inputs =
+            intake.run(watch, &mut |file, worked| match tally.count(file, worked, &intake.options.limits) {
+                Some(ready) => gathering.push(ready),
+                None => Ok(()),
+            })?;
         refuse(&mut tally, intake)?;
         gathering.finish(tally, inputs)
     }
@@ -127,7 +127,6 @@ struct Gathering {
     lines: LineWriter,
     sets: SetWriter,
     keys: Vec<Digest>,
-    prompts: Vec<u64>,
     bands: Vec<u32>,
     characters: Vec<u32>,
     tokens: Vec<u32>,
@@ -150,8 +149,7 @@ impl Gathering {
         if self.counted {
             self.tokens.push(ready.tokens);
         }
-        self.prompts.extend(ready.prompt);
-        self.keys.push(ready.key);
+        self.keys.push(ready.split_key);
         self.characters.push(ready.characters);
         Ok(())
     }
@@ -167,7 +165,6 @@ impl Gathering {
             exact_duplicates: self.exact_duplicates,
             lines: self.lines.finish().map_err(failed())?,
             keys: self.keys,
-            prompts: self.prompts,
             bands: self.bands,
             sets: self.sets.finish().map_err(failed())?,
             characters: self.characters,

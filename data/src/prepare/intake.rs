@@ -22,6 +22,9 @@ const SAMPLED_INPUTS: usize = 50;
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 16 << 20;
 
+/// Takes what became of a row of the input with that name.
+type Sink<'a> = &'a mut dyn FnMut(&Arc<str>, Worked) -> Result<(), Error>;
+
 /// Inputs whose format is known, and what their rows are worked with.
 pub(crate) struct Intake<'a> {
     inputs: &'a [Input],
@@ -60,11 +63,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Gives each row to `sink`, in the order of the inputs; tells what the inputs were.
-    pub fn run(
-        &self,
-        watch: &mut Watch<'_>,
-        sink: &mut dyn FnMut(&Arc<str>, Worked) -> Result<(), Error>,
-    ) -> Result<Vec<InputCard>, Error> {
+    pub fn run(&self, watch: &mut Watch<'_>, sink: Sink<'_>) -> Result<Vec<InputCard>, Error> {
         let worker = Worker {
             schema: &self.schema,
             detector: self.detector.as_ref(),

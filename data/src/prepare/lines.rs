@@ -1,5 +1,6 @@
 //! Lines that wait in a file without name until it is known where they go.
 
+use crate::Error;
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write},
@@ -29,8 +30,8 @@ pub(super) struct Lines(File);
 
 impl Lines {
     /// Calls `take` with each line, line feed included, in the order in which they came.
-    pub fn each(&self, take: &mut dyn FnMut(usize, &[u8]) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
-        let failed = || crate::Error::io("read a temporary file");
+    pub fn each(&self, mut take: impl FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let failed = || Error::io("read a temporary file");
         let mut file = &self.0;
         file.seek(SeekFrom::Start(0)).map_err(failed())?;
         let mut reader = BufReader::with_capacity(1 << 18, file);

@@ -4,10 +4,10 @@ mod compare;
 mod gather;
 mod intake;
 mod lines;
-mod work;
-mod write;
 #[cfg(test)]
 mod tests;
+mod work;
+mod write;
 
 pub(crate) use compare::Compared;
 pub(crate) use gather::{Gathered, Tally};
@@ -73,10 +73,12 @@ pub struct Prepared {
     pub files: Vec<(String, Digest)>,
 }
 
-/// Reads, checks, frees of duplicates and personal data, splits and describes a data set; writes the parts that the split
-/// has (`train.jsonl`, `validation.jsonl`, `test.jsonl`), `card.json` and `card.md` into the directory `into`, which is made.
+/// Reads, checks, frees of duplicates and personal data, splits and describes a data set; writes the parts that the
+/// split has (`train.jsonl`, `validation.jsonl`, `test.jsonl`), `card.json` and `card.md` into the directory `into`,
+/// which is made.
 ///
-/// The files have their final names only when all of them are complete. The same inputs and options give the same bytes.
+/// The files have their final names only when all of them are complete. The same inputs and options give the same
+/// bytes.
 ///
 /// # Errors
 /// [`Error`]; nothing was written under a final name then.

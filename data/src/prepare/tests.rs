@@ -25,7 +25,8 @@ impl Set {
     fn prepare(&self, options: &Options) -> Result<(Prepared, BTreeMap<String, String>), Error> {
         let into = self.directory.path().join("out");
         let prepared = prepare(&self.inputs, options, &into, Watch::unwatched())?;
-        let read = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
+        let read =
+            |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap());
         let files: BTreeMap<_, _> = fs::read_dir(&into).unwrap().map(|entry| read(entry.unwrap())).collect();
         let named: Vec<&String> = prepared.files.iter().map(|(name, _)| name).collect();
         assert_eq!(named, files.keys().collect::<Vec<_>>());
@@ -53,7 +54,8 @@ fn all_lines(files: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 #[test]
 fn rows_are_distributed_and_described() {
-    let set = Set::new(&[("a.jsonl", &instructions(0..1000)), ("b.csv", "instruction,output,id\nadd one and two,three,7\n")]);
+    let set =
+        Set::new(&[("a.jsonl", &instructions(0..1000)), ("b.csv", "instruction,output,id\nadd one and two,three,7\n")]);
     let (prepared, files) = set.prepare(&Options::default()).unwrap();
     let card = &prepared.card;
     assert_eq!((card.examples.rows, card.examples.kept), (1001, 1001));
@@ -75,7 +77,9 @@ fn rows_are_distributed_and_described() {
 
 #[test]
 fn the_same_bytes_come_out_with_any_number_of_threads_and_in_any_directory() {
-    let text = instructions(0..300) + &instructions(100..150) + "{\"instruction\":\"mail a@example.org\",\"output\":\"yes\"}\n";
+    let text = instructions(0..300)
+        + &instructions(100..150)
+        + "{\"instruction\":\"mail a@example.org\",\"output\":\"yes\"}\n";
     let with = |threads| {
         let options = Options { threads: NonZeroUsize::new(threads), ..Options::default() };
         Set::new(&[("a.jsonl", &text)]).prepare(&options).unwrap().1
@@ -126,7 +130,8 @@ fn duplicates_are_left_out_and_counted() {
     let examples = &prepared.card.examples;
     assert_eq!((examples.rows, examples.exact_duplicates, examples.kept + examples.near_duplicates), (22, 1, 21));
     let off = Dedupe { exact: false, near: Near::Off, ..Dedupe::default() };
-    let (prepared, _) = Set::new(&[("a.jsonl", &text)]).prepare(&Options { dedupe: off, ..Options::default() }).unwrap();
+    let (prepared, _) =
+        Set::new(&[("a.jsonl", &text)]).prepare(&Options { dedupe: off, ..Options::default() }).unwrap();
     assert_eq!(prepared.card.examples.kept, 22);
 }
 
@@ -151,7 +156,13 @@ fn near_duplicates_that_are_kept_lie_in_one_part() {
 #[test]
 fn personal_data_is_replaced_reported_or_refused_and_never_told() {
     let text = "{\"text\":\"Write to jane.roe@example.org or jane.roe@example.org, key hf_9fKq2LmXz7RtVbW4cYh8NpSd3GjA6eUo\"}\n";
-    let with = |pii| Set::new(&[("a.jsonl", text)]).prepare(&Options { pii, split: Splitting::Fixed("100/0/0".parse().unwrap()), ..Options::default() });
+    let with = |pii| {
+        Set::new(&[("a.jsonl", text)]).prepare(&Options {
+            pii,
+            split: Splitting::Fixed("100/0/0".parse().unwrap()),
+            ..Options::default()
+        })
+    };
     let (prepared, files) = with(PiiAction::Redact).unwrap();
     assert_eq!(files["train.jsonl"], "{\"text\":\"Write to [EMAIL_1] or [EMAIL_1], key [SECRET_1]\"}\n");
     assert_eq!(prepared.card.pii.report.counts, BTreeMap::from([("EMAIL".to_owned(), 2), ("SECRET".to_owned(), 1)]));
@@ -238,7 +249,9 @@ fn what_was_prepared_is_prepared_to_itself() {
 
 #[test]
 fn looking_writes_nothing_and_reports_all() {
-    let text = instruction(1) + "{\"instruction\":\"call +49 30 1234567\",\"output\":\"\"}\n" + "{\"instruction\":\"a@example.org\",\"output\":\"b\"}\n";
+    let text = instruction(1)
+        + "{\"instruction\":\"call +49 30 1234567\",\"output\":\"\"}\n"
+        + "{\"instruction\":\"a@example.org\",\"output\":\"b\"}\n";
     let set = Set::new(&[("a.jsonl", &text)]);
     let seen = inspect(&set.inputs, &Options::default(), Watch::unwatched()).unwrap();
     assert_eq!((seen.rows, seen.bad, seen.inputs.len()), (3, 1, 1));

@@ -3,7 +3,7 @@
 use crate::{
     CountTokens, Example, TokenizerError,
     container::Row,
-    duplicates::{Sketch, Sketcher, key, prompt_key},
+    duplicates::{Sketch, Sketcher, key, split_key},
     example::{Content, Part},
     format::{Schema, read_row},
     pii::{Detector, PiiAction, PiiKind, Redactor, shape},
@@ -41,7 +41,7 @@ pub(crate) struct Ready {
     /// As it is written, without line end.
     pub line: String,
     pub key: Digest,
-    pub prompt: Option<u64>,
+    pub split_key: Digest,
     pub sketch: Sketch,
     pub characters: u32,
     pub tokens: u32,
@@ -50,7 +50,8 @@ pub(crate) struct Ready {
 impl Worker<'_> {
     pub fn work(&self, row: Row) -> Result<Worked, TokenizerError> {
         let read = read_row(row.content, self.schema);
-        let mut worked = Worked { at: row.at, faults: read.faults, unused: read.unused, found: Vec::new(), ready: None };
+        let mut worked =
+            Worked { at: row.at, faults: read.faults, unused: read.unused, found: Vec::new(), ready: None };
         if let Some(mut example) = read.example {
             self.search(&mut example, &mut worked.found);
             worked.ready = Some(self.ready(&example)?);
@@ -88,7 +89,7 @@ impl Worker<'_> {
             // Strings, numbers and lists: there is nothing in it that JSON could not hold.
             line: serde_json::to_string(example).unwrap_or_default(),
             key: key(&contents),
-            prompt: prompt_key(example, &contents),
+            split_key: split_key(example, &contents),
             sketch: self.sketcher.map(|sketcher| sketch(sketcher, &contents)).unwrap_or_default(),
             characters: u32::try_from(characters).unwrap_or(u32::MAX),
             tokens,

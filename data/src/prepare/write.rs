@@ -63,7 +63,7 @@ impl Parts {
     pub fn write(gathered: &Gathered, compared: &Compared, into: &Path, watch: &mut Watch<'_>) -> Result<Self, Error> {
         let wanted = Split::ALL.into_iter().filter(|&split| compared.ratios.percent(split) > 0);
         let mut parts = wanted.map(|split| Part::new(split, into)).collect::<Result<Vec<_>, _>>()?;
-        gathered.lines.each(&mut |number, line| {
+        gathered.lines.each(|number, line| {
             if number % 4096 == 0 {
                 watch.at(Stage::Write, number as u64, gathered.len() as u64)?;
             }
@@ -86,7 +86,11 @@ impl Parts {
         let mut complete = Vec::new();
         for part in self.0 {
             let FileCard { name, sha256, .. } = part.card();
-            let file = part.file.into_inner().map_err(|error| error.into_error()).map_err(Error::io(format!("write {name}")))?;
+            let file = part
+                .file
+                .into_inner()
+                .map_err(|error| error.into_error())
+                .map_err(Error::io(format!("write {name}")))?;
             complete.push((name, sha256, file));
         }
         for (name, text) in [(CARD_TO_READ, card.to_markdown()), (CARD, card.to_json())] {
@@ -104,7 +108,9 @@ impl Parts {
             file.persist(into.join(&name)).map_err(|error| error.error).map_err(Error::io(format!("name {name}")))?;
             files.push((name, digest));
         }
-        File::open(into).and_then(|directory| directory.sync_all()).map_err(Error::io(format!("sync {}", into.display())))?;
+        File::open(into)
+            .and_then(|directory| directory.sync_all())
+            .map_err(Error::io(format!("sync {}", into.display())))?;
         files.sort();
         Ok(files)
     }

@@ -21,9 +21,10 @@ use std::collections::BTreeMap;
 /// The similarity from which on examples are near duplicates, in percent, when nothing is said.
 const SIMILARITY: u8 = 80;
 
-const CONTAINERS: [(&str, Container); 5] = [
+const CONTAINERS: [(&str, Container); 6] = [
     ("jsonl", Container::Jsonl),
     ("csv", Container::Csv { delimiter: Delimiter::Comma }),
+    ("csv-semicolon", Container::Csv { delimiter: Delimiter::Semicolon }),
     ("tsv", Container::Csv { delimiter: Delimiter::Tab }),
     ("parquet", Container::Parquet),
     ("text", Container::Text),
@@ -91,7 +92,11 @@ fn source(name: &str, section: &mut Section<'_>, problems: &Problems) -> Option<
             None
         }
         (None, None, Some(other)) | (Some(_), None, Some(other)) => {
-            problems.add_with_help(other.at, "`sha256` is for a `url`", "the lock notes the digests of files beside the recipe");
+            problems.add_with_help(
+                other.at,
+                "`sha256` is for a `url`",
+                "the lock notes the digests of files beside the recipe",
+            );
             None
         }
         (Some(_), Some(url), _) => {

@@ -24,6 +24,8 @@ pub enum DatasetError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It must be fetched, and no connection may be opened.
-    #[error("its file is not in the store, and --offline forbids fetching it; run `gapimage lock` on the connected side")]
+    #[error(
+        "its file is not in the store, and --offline forbids fetching it; run `gapimage lock` on the connected side"
+    )]
     Offline,
 }

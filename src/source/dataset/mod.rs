@@ -44,7 +44,8 @@ pub struct LockedDataFile {
 }
 
 impl LockedDataset {
-    /// Whether these are still the files that the recipe names; always so for those at an address, which it names by digest.
+    /// Whether these are still the files that the recipe names; always so for those at an address, which it names by
+    /// digest.
     ///
     /// # Errors
     /// [`DatasetError`] if files beside the recipe cannot be read.

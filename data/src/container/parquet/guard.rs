@@ -136,9 +136,8 @@ fn repeated(field: &Type, within_list: bool) -> Result<(), GuardError> {
     if !field.is_group() {
         return Ok(());
     }
-    let list =
-        matches!(info.converted_type(), ConvertedType::LIST | ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
-            || matches!(info.logical_type_ref(), Some(LogicalType::List | LogicalType::Map));
+    let list = matches!(info.converted_type(), ConvertedType::LIST | ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
+        || matches!(info.logical_type_ref(), Some(LogicalType::List | LogicalType::Map));
     field.get_fields().iter().try_for_each(|child| repeated(child, list))
 }
 

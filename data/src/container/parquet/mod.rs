@@ -1,7 +1,7 @@
 //! Rows of Parquet files.
 //!
-//! The `parquet` crate decodes; what it would believe without looking (how deep a schema is, how large pages become, how many
-//! values a list has) is looked at first ([`guard`]). A panic in it ends the file, not the program.
+//! The `parquet` crate decodes; what it would believe without looking (how deep a schema is, how large pages become,
+//! how many values a list has) is looked at first ([`guard`]). A panic in it ends the file, not the program.
 
 mod convert;
 mod guard;

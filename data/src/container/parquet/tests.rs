@@ -14,8 +14,10 @@ const INSTRUCTION: &str = "message m { required binary instruction (UTF8); optio
 const MESSAGES: &str = "message m { optional group messages (LIST) { repeated group list { optional group element {
     optional binary role (UTF8); optional binary content (UTF8); } } } }";
 
-/// Writes columns of text given as (values, definition levels, repetition levels).
-fn written(schema: &str, columns: &[(&[&[u8]], &[i16], &[i16])], compression: Compression) -> Vec<u8> {
+/// A column of text: values, definition levels, repetition levels.
+type Column<'a> = (&'a [&'a [u8]], &'a [i16], &'a [i16]);
+
+fn written(schema: &str, columns: &[Column<'_>], compression: Compression) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
@@ -76,7 +78,8 @@ fn text_that_is_not_utf8_is_a_broken_file_or_row() {
 #[test]
 fn a_row_that_is_too_long_is_named_and_the_rest_goes_on() {
     let long = vec![b'x'; 20_000];
-    let bytes = written("message m { required binary text (UTF8); }", &[(&[&long, b"b"], &[], &[])], Compression::SNAPPY);
+    let bytes =
+        written("message m { required binary text (UTF8); }", &[(&[&long, b"b"], &[], &[])], Compression::SNAPPY);
     let rows = rows(&bytes).unwrap();
     assert!(matches!(&rows[0], Content::Broken(broken) if broken.0.kind == Kind::TooLong));
     assert_eq!(rows[1], json(r#"{"text":"b"}"#));
@@ -85,15 +88,23 @@ fn a_row_that_is_too_long_is_named_and_the_rest_goes_on() {
 #[test]
 fn a_page_that_unpacks_to_more_than_memory_is_refused_before_it_is_unpacked() {
     let bomb = vec![b'x'; 600 << 20];
-    let bytes = written("message m { required binary text (UTF8); }", &[(&[&bomb], &[], &[])], Compression::ZSTD(Default::default()));
+    let bytes = written(
+        "message m { required binary text (UTF8); }",
+        &[(&[&bomb], &[], &[])],
+        Compression::ZSTD(Default::default()),
+    );
     assert!(bytes.len() < 1 << 20);
     let rows = rows(&bytes).unwrap();
-    assert!(matches!(&rows[..], [Content::Broken(broken)] if broken.0.message.contains("of memory at once")), "{rows:?}");
+    assert!(
+        matches!(&rows[..], [Content::Broken(broken)] if broken.0.message.contains("of memory at once")),
+        "{rows:?}"
+    );
 }
 
 #[test]
 fn repeated_columns_that_are_no_lists_are_refused() {
-    let bytes = written("message m { repeated binary text (UTF8); }", &[(&[b"a"], &[1], &[0])], Compression::UNCOMPRESSED);
+    let bytes =
+        written("message m { repeated binary text (UTF8); }", &[(&[b"a"], &[1], &[0])], Compression::UNCOMPRESSED);
     assert!(rows(&bytes).unwrap_err().contains("repeated without being a list"));
 }
 

@@ -31,7 +31,8 @@ impl<'a> Compact<'a> {
         self.at
     }
 
-    /// Calls `field` with number and type of each field of a structure; it reads the value, or says `false` to have it skipped.
+    /// Calls `field` with number and type of each field of a structure; it reads the value, or says `false` to have it
+    /// skipped.
     pub fn structure(
         &mut self,
         field: &mut dyn FnMut(&mut Self, i64, u8) -> Result<bool, Malformed>,
