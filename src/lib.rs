@@ -4,12 +4,15 @@
 
 pub mod boot;
 pub mod build;
+pub mod builtin;
 pub mod cmd;
 pub mod image;
 pub mod layer;
 pub mod lock;
 pub mod pack;
+pub mod parallel;
 pub mod plan;
+pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod source;

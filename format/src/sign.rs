@@ -68,7 +68,11 @@ pub fn sign_in_place(path: &Path, key: &SigningKey) -> Result<KeyId, SignError> 
     let mut old = vec![0; region.len()];
     file.read_exact_at(&mut old, offset).map_err(failed("read", path))?;
     write_journal(&journal_path(path), offset, &old)?;
-    file.write_all_at(&region, offset).and_then(|()| file.sync_all()).map_err(failed("write", path))?;
+    if let Err(error) = file.write_all_at(&region, offset).and_then(|()| file.sync_all()) {
+        // Where even that fails, the journal stays, and the next signing begins with it.
+        let _ = undo(path, &file);
+        return Err(failed("write", path)(error));
+    }
     remove_journal(&journal_path(path))?;
     Ok(id)
 }
@@ -147,7 +151,11 @@ fn write_journal(journal: &Path, offset: u64, old: &[u8]) -> Result<(), SignErro
         file.write_all(&bytes)?;
         file.sync_all()
     });
-    written.and_then(|()| sync_folder(journal)).map_err(failed("write the journal", journal))
+    written.and_then(|()| sync_folder(journal)).map_err(|error| {
+        // A full disk leaves part of it, which says nothing: the artifact was not touched yet.
+        let _ = fs::remove_file(journal);
+        failed("write the journal", journal)(error)
+    })
 }
 
 fn remove_journal(journal: &Path) -> Result<(), SignError> {

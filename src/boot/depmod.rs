@@ -7,11 +7,12 @@ use crate::{
         modules::{Kernel, ModulesError, OsFiles, read},
     },
     layer::tree::TreePath,
+    parallel::try_map,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
-    sync::atomic::{AtomicUsize, Ordering},
+    num::NonZeroUsize,
     thread,
 };
 
@@ -171,27 +172,8 @@ fn read_all(
     paths: &BTreeMap<String, String>,
 ) -> Result<Vec<Modinfo>, ModulesError> {
     let paths: Vec<TreePath> = paths.values().map(|path| kernel.file(path)).collect::<Result<_, _>>()?;
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((index, path)) = take(&next, &paths) {
-            done.push((index, read_modinfo(files, path)));
-        }
-        done
-    };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let results: BTreeMap<usize, Result<Modinfo, ModulesError>> = thread::scope(|scope| {
-        let handles: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        handles.into_iter().flat_map(|handle| handle.join().unwrap_or_default()).chain(own).collect()
-    });
-    // By index, so that the same module is blamed whichever thread came to it first.
-    results.into_values().collect()
-}
-
-fn take<'a>(next: &AtomicUsize, paths: &'a [TreePath]) -> Option<(usize, &'a TreePath)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    Some((index, paths.get(index)?))
+    let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    try_map(&paths, threads, |_| 0, |path| read_modinfo(files, path))
 }
 
 fn read_modinfo(files: &dyn OsFiles, path: &TreePath) -> Result<Modinfo, ModulesError> {

@@ -9,24 +9,17 @@ use crate::{
     },
     recipe::CargoLayer,
     source::cargo::LockedCargo,
-    store::LayerKey,
 };
 
 /// Bytes that compiling an appliance's programs takes beside the build root.
 const COMPILED: u64 = 3 << 30;
 
-/// Builds the one binary of a layer on the tree of its build root, whose key is `root_key`.
-pub fn build(
-    request: &Request<'_>,
-    layer: &CargoLayer,
-    locked: &LockedCargo,
-    root: &Tree,
-    root_key: &LayerKey,
-) -> Result<Tree, Problem> {
+/// Builds the one binary of a layer on the tree of its build root.
+pub fn build(request: &Request<'_>, layer: &CargoLayer, locked: &LockedCargo, root: &Tree) -> Result<Tree, Problem> {
     let session = request.store.session_dir();
     let directory = tempfile::tempdir_in(session)?;
     let scratch = Scratch::for_size(size(root) + COMPILED, directory.path());
-    let order = Order { layer, locked, arch: request.recipe.appliance.arch, root_key };
+    let order = Order { layer, locked, arch: request.recipe.appliance.arch };
     Ok(cargo::build(&order, root, request.store, &Sandbox::new(request.program, session), scratch)?)
 }
 

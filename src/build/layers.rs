@@ -10,7 +10,8 @@ use crate::{
         tree::Tree,
     },
     lock::Inputs,
-    plan::{Plan, PlannedLayer, State},
+    plan::{Plan, PlannedLayer, State, Wanted},
+    progress::{Stage, Work},
     recipe::LayerKind,
     source::{cargo, dataset, debian::fetch::fetch_packages, http::Client},
     store::{Record, StoreError},
@@ -39,7 +40,10 @@ pub fn fetch(request: &Request<'_>, plan: &Plan<'_>) -> Result<(), BuildError> {
         let wanted: BTreeSet<Digest> = parts.iter().flat_map(|part| &part.fetch).map(|wanted| wanted.sha256).collect();
         if !wanted.is_empty() {
             let name = &planned.place.layer.name;
-            (request.step)(&format!("layer `{name}`: fetching {} files", wanted.len()));
+            let sizes: BTreeSet<Wanted> = parts.iter().flat_map(|part| &part.fetch).copied().collect();
+            let text = format!("fetching {} files", wanted.len());
+            let bytes = sizes.iter().map(|wanted| wanted.size).sum();
+            (request.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
             fetch_layer(request, client, planned, &wanted)
                 .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
         }
@@ -78,10 +82,10 @@ pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(Stri
         match &planned.state {
             State::Missing { why } => {
                 // Another build may have the same layer in hand; what it made is then found below.
-                let waiting = || (request.step)(&format!("layer `{name}`: another build is making it; waiting"));
+                let waiting = || (request.begin)(&Work::on(Stage::Wait, &name, "another build is making it; waiting"));
                 let _turn = request.store.build_lock(planned.key.digest(), waiting)?;
                 if request.store.layer(&planned.key)?.is_none() {
-                    (request.step)(&format!("layer `{name}`: building ({why})"));
+                    (request.begin)(&Work::on(Stage::Build, &name, &format!("building ({why})")));
                     let tree = make(request, plan, planned)
                         .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
                     keep(request, planned, &tree)?;
@@ -104,8 +108,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = &planned.built_on;
-            let root_key = plan.numbered(root).last().ok_or("its build root is not in the plan")?.key;
-            super::binary::build(request, layer, rows, &stack_of(request, plan, root)?, &root_key)
+            super::binary::build(request, layer, rows, &stack_of(request, plan, root)?)
         }
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
             let inputs = rows.inputs(layer, request.store)?;

@@ -26,13 +26,18 @@ use crate::{
     lock::{Inputs, Lock},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
+    progress::{Begin, Stage, Work},
     recipe::{Image, LayerKind, Recipe},
+    report::{
+        attachments::attachments,
+        origins::{Origins, Tar},
+    },
     source::http::{Client, Progress},
     store::{Location, Record, Store, StoreError},
     trial::OFFLINE,
 };
 use gap_format::{
-    Timestamp,
+    Digest, Timestamp,
     statement::{Kind, Release, Statement},
 };
 use opened::Opened;
@@ -63,8 +68,10 @@ pub struct Request<'a> {
     pub output: &'a Path,
     /// The `gapimage` program, which the sandbox runs as its helper.
     pub program: &'a Path,
-    /// Told of each step.
-    pub step: &'a dyn Fn(&str),
+    /// Told of each piece of work.
+    pub begin: Begin<'a>,
+    /// Told of what is worth knowing besides.
+    pub note: &'a dyn Fn(&str),
     /// Told of bytes fetched or laid down.
     pub progress: Progress<'a>,
 }
@@ -142,6 +149,7 @@ pub enum BuildError {
 pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     let release_key = up_to_date::key(&plan, request.trust);
+    register(request, &plan, release_key)?;
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
         return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new(), tests: Vec::new() });
     }
@@ -151,7 +159,13 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let built = layers::build_missing(request, &plan)?;
     let tests = trials::run_all(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
-    let packed = assemble(request, &plan, &opened)?;
+    let packed = assemble(request, &plan, &opened);
+    if let Err(BuildError::Pack(PackError::Damaged(name))) = &packed {
+        for layer in plan.layers.iter().filter(|layer| layer.name() == *name) {
+            request.store.discard_layer(&layer.key)?;
+        }
+    }
+    let packed = packed?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
     Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests })
@@ -165,9 +179,17 @@ pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
+    request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
     layers::build_missing(request, &plan)?;
     trials::run_all(request, &plan)
+}
+
+/// Keeps what the build needs from being collected as garbage, however long ago it was last used.
+fn register(request: &Request<'_>, plan: &Plan<'_>, release_key: gap_format::Digest) -> Result<(), BuildError> {
+    let mut roots = plan.roots();
+    roots.caches.insert(release_key);
+    Ok(request.store.register(&Lock::path_for(&request.recipe.path), roots)?)
 }
 
 /// Merges the images, makes the boot image and packs everything.
@@ -178,10 +200,13 @@ fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result
     });
     let merged: Vec<Merged> = merged.collect::<Result<_, _>>()?;
     let starter = starter(request, plan, opened, &merged)?;
-    (request.step)("assembling the artifact");
+    let in_images = plan.in_images();
+    let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
+    (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
+    let origins = origins(request, plan, opened)?;
     let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
     loop {
-        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known)?;
+        let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known, &origins)?;
         match pack::pack(&inputs, request.output, request.progress) {
             // Now that all digests are known, the second of two equal layers is left out.
             Err(PackError::SameLayers(layers)) if known.iter().any(Option::is_none) => {
@@ -198,14 +223,16 @@ fn inputs<'a>(
     opened: &'a [Opened],
     merged: &'a [Merged],
     starter: Option<&'a Starter>,
-    known: &[Option<gap_format::Digest>],
+    known: &[Option<Digest>],
+    origins: &'a Origins<'a>,
 ) -> Result<pack::Inputs<'a>, BuildError> {
     let used = plan.in_images();
     let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, digest)| pack::Layer {
         name: layer.name.clone(),
         size: layer.index.size,
         digest: *digest,
-        write: Box::new(|out| layer.bytes.write(out)),
+        bulk: layer.index.bulk(),
+        fill: Box::new(|sink| layer.bytes.fill(sink)),
     });
     let images = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| pack::Image {
         info: info(request, image),
@@ -217,7 +244,30 @@ fn inputs<'a>(
             size: starter.esp_size(),
             make: Box::new(|mount| starter.esp(mount).map_err(|error| error.to_string())),
         });
-    Ok(pack::Inputs { release: release(request)?, layers: layers.collect(), images: images.collect(), merged, boot })
+    Ok(pack::Inputs {
+        release: origins.release.clone(),
+        layers: layers.collect(),
+        images: images.collect(),
+        merged,
+        boot,
+        attachments: attachments(origins),
+    })
+}
+
+/// What the documents about the release are made from.
+fn origins<'a>(request: &'a Request<'_>, plan: &'a Plan<'_>, opened: &[Opened]) -> Result<Origins<'a>, BuildError> {
+    let used = plan.in_images();
+    let tar = |number: &usize| {
+        let (opened, planned) = (opened.get(*number)?, plan.layers.get(*number)?);
+        Some(Tar { name: opened.name.clone(), number: used.binary_search(number).ok()?, locked: planned.locked })
+    };
+    Ok(Origins {
+        recipe: request.recipe,
+        lock: request.lock,
+        release: release(request)?,
+        trust: Digest::of(request.trust),
+        images: plan.images.iter().map(|layers| layers.iter().filter_map(tar).collect()).collect(),
+    })
 }
 
 fn release(request: &Request<'_>) -> Result<Release, BuildError> {
@@ -282,7 +332,7 @@ fn starter(
     let Some(boot) = &request.recipe.boot else { return Ok(None) };
     let Some(number) = request.recipe.images.iter().position(|image| image.boot) else { return Ok(None) };
     let (Some(os), Some(layers)) = (merged.get(number), plan.images.get(number)) else { return Ok(None) };
-    (request.step)("making the boot image");
+    (request.begin)(&Work::whole(Stage::Build, "making the boot image"));
     let tool = |name: &str| -> Result<(Merged, Vec<usize>), BuildError> {
         let numbers = plan.numbers_of(name, &[]);
         let indexes: Vec<&LayerIndex> = numbers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();

@@ -2,17 +2,14 @@
 
 use super::{BuildError, Request};
 use crate::{
-    layer::tar::{LayerIndex, TarPlan, read_index},
+    layer::{
+        sink::Sink,
+        tar::{LayerIndex, TarPlan, read_index},
+    },
     plan::{Plan, PlanError, State},
 };
 use gap_format::{Digest, ReadAt, Slice};
-use std::{
-    fs::File,
-    io::{self, Write},
-};
-
-/// Bytes copied at once.
-const CHUNK: usize = 1 << 20;
+use std::{fs::File, io};
 
 /// A layer whose bytes can be had.
 pub struct Opened<'p> {
@@ -40,25 +37,14 @@ pub enum LayerBytes<'p> {
 }
 
 impl LayerBytes<'_> {
-    /// Writes all of it.
+    /// Streams all of it into memory that `sink` lends.
     ///
     /// # Errors
-    /// What the system said.
-    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// What the system said, and those of the sink.
+    pub fn fill(&self, sink: &mut dyn Sink) -> io::Result<()> {
         match self {
-            Self::Streamed(tar) => tar.write(out),
-            Self::Stored { slice, size } => {
-                let mut chunk = vec![0; CHUNK];
-                let mut at = 0;
-                while at < *size {
-                    let count = usize::try_from(*size - at).unwrap_or(CHUNK).min(CHUNK);
-                    let part = chunk.get_mut(..count).unwrap_or_default();
-                    slice.read_exact_at(part, at)?;
-                    out.write_all(part)?;
-                    at += count as u64;
-                }
-                Ok(())
-            }
+            Self::Streamed(tar) => tar.fill(sink),
+            Self::Stored { slice, size } => sink.copy(slice, 0, *size),
         }
     }
 
@@ -86,8 +72,14 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
         let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
         let size = found.record.size;
         let slice = Slice::new(found.file, found.offset, size);
-        let index = read_index(&slice, size)
-            .map_err(|source| BuildError::Layer { layer: name.clone(), source: Box::new(source) })?;
+        let index = match read_index(&slice, size) {
+            Ok(index) => index,
+            Err(source) => {
+                // Then the next build makes it anew.
+                request.store.discard_layer(&planned.key)?;
+                return Err(BuildError::Layer { layer: name, source: Box::new(source) });
+            }
+        };
         Ok(Opened { name, index, digest: Some(found.record.digest), bytes: LayerBytes::Stored { slice, size } })
     });
     opened.collect()

@@ -13,6 +13,7 @@ use crate::{
     source::debian::{
         LockedPackage,
         deb::{self, Limits},
+        fetch::discard_damaged,
         spool::Spool,
     },
 };
@@ -51,7 +52,11 @@ fn unpack(request: &Request<'_>, packages: &[LockedPackage], spool: &Spool) -> R
     let sources: Vec<deb::Source<'_>> =
         ordered.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
     let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let debs = deb::unpack_all(&sources, spool, &Limits::default(), threads)?;
+    let debs = deb::unpack_all(&sources, spool, &Limits::default(), threads);
+    if let Err(error) = &debs {
+        discard_damaged(request.store, error)?;
+    }
+    let debs = debs?;
     Ok(debs.into_iter().map(PackageInput::from).collect())
 }
 

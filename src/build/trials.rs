@@ -4,6 +4,7 @@ use super::{BuildError, Problem, Request, layers::stack_of};
 use crate::{
     layer::tree::Tree,
     plan::Plan,
+    progress::{Stage, Work},
     recipe::{Image, Test},
     store::{KeyBuilder, StoreError},
     trial::{Bench, Trial, missing_libraries},
@@ -55,7 +56,8 @@ fn run(request: &Request<'_>, plan: &Plan<'_>, test: &Test, number: usize) -> Re
         return Ok(passed);
     }
     passed.earlier = false;
-    (request.step)(&format!("test `{}` in image `{}`", test.name, test.image));
+    let text = format!("test `{}` in image `{}`", test.name, test.image);
+    (request.begin)(&Work::whole(Stage::Test, &text));
     let tree = stack_of(request, plan, &parts).map_err(failed)?;
     let bench = Bench { program: request.program, spool: request.store.session_dir() };
     passed.trial.run(&tree, bench, &|_| ()).map_err(|error| failed(error.into()))?;
@@ -71,7 +73,7 @@ fn note_missing_libraries(request: &Request<'_>, test: &Test, tree: &Tree) -> io
     for missing in missing_libraries(tree)? {
         let others = if missing.others > 0 { format!(" and {} more", missing.others) } else { String::new() };
         let (name, by) = (missing.name.escape_debug(), missing.needed_by);
-        (request.step)(&format!("test `{}`: {by}{others} asks for {name}, which is nowhere in the image", test.name));
+        (request.note)(&format!("test `{}`: {by}{others} asks for {name}, which is nowhere in the image", test.name));
     }
     Ok(())
 }

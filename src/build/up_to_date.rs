@@ -2,18 +2,17 @@
 
 use super::BuildError;
 use crate::{
+    lock::Inputs,
     plan::Plan,
     store::{KeyBuilder, Store, StoreError},
 };
 use gap_format::{Digest, release::Release, statement::Statement};
-use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs::File, io, path::Path};
 
 /// Raised when the same inputs give another artifact.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// Where the store keeps remembered statements.
+const NOTES: &str = "releases";
 /// Longest statement that is remembered, in bytes.
 const MAX_LEN: u64 = gap_format::statement::MAX_LEN as u64;
 
@@ -24,11 +23,17 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     key.text("appliance", &format!("{:?}", (&recipe.appliance.name, &recipe.appliance.version)));
     key.list("serial", [recipe.appliance.serial.to_le_bytes(), recipe.appliance.rollback_to.to_le_bytes()]);
     key.text("expires", &format!("{:?}", recipe.appliance.expires)).text("arch", recipe.appliance.arch.name());
+    key.digest("recipe", &recipe.digest).text("definitions", &format!("{:?}", recipe.definitions));
     key.text("boot", &format!("{:?}", recipe.boot)).text("source date", &plan.lock.source_date().to_string());
     key.digest("trust", &Digest::of(trust)).text("builder", env!("CARGO_PKG_VERSION"));
     for layer in &plan.layers {
         key.list("layer", [layer.name(), layer.key.to_hex()]);
+        // Documents tell more of the lock than layers are made of. Rows of files are found out by the build itself.
+        if !matches!(layer.locked.inputs, Inputs::Files(_)) {
+            key.text("rows", &format!("{:?}", layer.locked.inputs));
+        }
     }
+    key.text("archives", &format!("{:?}", plan.lock.archives));
     for (image, layers) in recipe.images.iter().zip(&plan.images) {
         key.text("image", &format!("{image:?} {layers:?}"));
     }
@@ -41,11 +46,7 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
 /// # Errors
 /// [`BuildError`] if the store or the output cannot be read.
 pub fn check(store: &Store, key: &Digest, output: &Path) -> Result<Option<Statement>, BuildError> {
-    let path = store.cache_dir("releases", key)?.join("statement.json");
-    let remembered = match fs::metadata(&path) {
-        Ok(metadata) if metadata.len() <= MAX_LEN => fs::read(&path).map_err(StoreError::io("reading", &path))?,
-        _ => return Ok(None),
-    };
+    let Some(remembered) = store.recall(NOTES, key, MAX_LEN) else { return Ok(None) };
     let failed = |source| BuildError::Output { path: output.to_owned(), source };
     let file = match File::open(output) {
         Ok(file) => file,
@@ -63,11 +64,6 @@ pub fn check(store: &Store, key: &Digest, output: &Path) -> Result<Option<Statem
 /// # Errors
 /// [`StoreError`] if the store cannot be written.
 pub fn remember(store: &Store, key: &Digest, statement: &Statement) -> Result<(), StoreError> {
-    let path = store.cache_dir("releases", key)?.join("statement.json");
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(store.session_dir())?;
-        file.write_all(&statement.encode().map_err(io::Error::other)?)?;
-        file.persist(&path).map_err(|error| error.error)
-    };
-    write().map(drop).map_err(StoreError::io("writing", &path))
+    let bytes = statement.encode().map_err(|error| StoreError::Input(io::Error::other(error)))?;
+    store.remember(NOTES, key, &bytes)
 }

@@ -18,11 +18,11 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Verifies if asked to, then boots.
 pub fn run(args: &BootArgs) -> Outcome {
-    let terminal = Terminal::new();
+    let terminal = Terminal::new(false);
     if let Some(trust) = &args.trust {
-        let accounted = verify_file(&args.file, &load_trust(trust)?, &Policy::at(now()?), false)?;
+        let accounted = verify_file(&args.file, &load_trust(trust)?, &Policy::at(now()?), false, &terminal)?;
         let release = &accounted.release.statement().release;
-        terminal.line(format!("verified {} {} on this machine", release.name, release.version));
+        terminal.note(&format!("verified {} {} on this machine", release.name, release.version));
     }
     let accelerator = Accelerator::detect().map_err(failed("looking for a way to run virtual machines"))?;
     let options = Options {
@@ -37,11 +37,11 @@ pub fn run(args: &BootArgs) -> Outcome {
 fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome {
     let limit = Duration::from_secs(args.timeout);
     let checked =
-        check(options, limit, args.wait_for_scrub, |line| terminal.line(line)).map_err(|error| match error {
+        check(options, limit, args.wait_for_scrub, |line| terminal.note(line)).map_err(|error| match error {
             CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
             error => failed(format!("booting `{}`", args.file.display()))(error),
         })?;
-    terminal.line(format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
+    terminal.note(&format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
     println!("{}", checked.system);
     Ok(())
 }

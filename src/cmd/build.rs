@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     build::{BuildError, Built, Request, build},
-    lock::Lock,
+    lock::{Lock, Purpose},
     recipe::Recipe,
     source::http::{Client, Settings},
     store::Store,
@@ -25,8 +25,23 @@ pub fn run(args: &BuildArgs) -> Outcome {
     let output = output_for(&recipe, args.output.as_deref());
     let path = Lock::path_for(&args.recipe);
     let client = (!args.offline).then(|| Client::new(Settings::default()));
-    let lock = current_lock(&recipe, &path, &store, client.as_ref())?;
-    let built = run_build(args, &recipe, &lock, &store, &trust, &output, client.as_ref())?;
+    let terminal = Terminal::new(args.json);
+    let lock = current_lock(&recipe, &path, &store, client.as_ref(), &terminal)?;
+    let request = Request {
+        recipe: &recipe,
+        lock: &lock,
+        store: &store,
+        client: client.as_ref(),
+        trust: &trust,
+        output: &output,
+        program: &std::env::current_exe().map_err(failed("finding the gapimage program"))?,
+        begin: &|work| terminal.begin(work),
+        note: &|text| terminal.note(text),
+        progress: &|count| terminal.advance(count),
+    };
+    let building = format!("building `{}`", args.recipe.display());
+    let built = build(&request).map_err(|error: BuildError| failed(building)(error))?;
+    drop(terminal);
     if let Some(lock) = &built.lock {
         lock.save(&path).map_err(failed("writing the lock"))?;
     }
@@ -38,36 +53,17 @@ pub fn run(args: &BuildArgs) -> Outcome {
     Ok(())
 }
 
-fn run_build(
-    args: &BuildArgs,
-    recipe: &Recipe,
-    lock: &Lock,
-    store: &Store,
-    trust: &[u8],
-    output: &Path,
-    client: Option<&Client>,
-) -> Result<Built, Failure> {
-    let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
-    let step = Terminal::new().open_ended();
-    let request = Request {
-        recipe,
-        lock,
-        store,
-        client,
-        trust,
-        output,
-        program: &program,
-        step: &|text| step.line(text),
-        progress: &|count| step.advance(count),
-    };
-    build(&request).map_err(|error: BuildError| failed(format!("building `{}`", args.recipe.display()))(error))
-}
-
 /// The lock, renewed and saved where the recipe or local sources changed.
 ///
 /// # Errors
 /// [`Failure`] if it cannot be renewed or saved.
-pub fn current_lock(recipe: &Recipe, path: &Path, store: &Store, client: Option<&Client>) -> Result<Lock, Failure> {
+pub fn current_lock(
+    recipe: &Recipe,
+    path: &Path,
+    store: &Store,
+    client: Option<&Client>,
+    terminal: &Terminal,
+) -> Result<Lock, Failure> {
     let old = load(path)?;
     if old.is_none() && client.is_none() {
         return Err(Failure::could_not_run(
@@ -75,7 +71,7 @@ pub fn current_lock(recipe: &Recipe, path: &Path, store: &Store, client: Option<
             "run `gapimage lock` on the connected side, and keep the lock beside the recipe",
         ));
     }
-    let renewed = renew(recipe, old.as_ref(), store, true, client)?;
+    let renewed = renew(recipe, old.as_ref(), store, Purpose::Build, client, terminal)?;
     if old.as_ref() != Some(&renewed.lock) {
         renewed.lock.save(path).map_err(failed("writing the lock"))?;
     }

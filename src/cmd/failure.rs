@@ -1,5 +1,6 @@
 //! How a command ends: exit codes and what is said on the way out.
 
+use super::terminal::tell_failure;
 use std::{io::IsTerminal, process::ExitCode};
 
 /// Why a command did not do what was asked.
@@ -34,14 +35,21 @@ impl Failure {
         Self::NotTrusted(miette::miette!(help = advice.to_owned(), "{message}"))
     }
 
-    /// Prints the reason on standard error and gives the exit code.
-    pub fn report(self) -> ExitCode {
+    /// Prints the reason on standard error, with `json` as an event, and gives the exit code.
+    pub fn report(self, json: bool) -> ExitCode {
         let (report, code) = match self {
             Self::CouldNotRun(report) => (report, 1),
             Self::Usage(report) => (report, 2),
             Self::NotTrusted(report) => (report, 3),
         };
-        eprintln!("{report:?}");
+        if json {
+            let causes = report.chain().map(ToString::to_string);
+            let related = report.related().into_iter().flatten().map(ToString::to_string);
+            let message = causes.chain(related).collect::<Vec<_>>().join(": ");
+            tell_failure(code, &message, report.help().map(|help| help.to_string()).as_deref());
+        } else {
+            eprintln!("{report:?}");
+        }
         ExitCode::from(code)
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     KeygenArgs, Outcome,
     failure::{Failure, failed},
+    new_file::write_new,
 };
 use ed25519_dalek::{
     SigningKey,
@@ -11,10 +12,9 @@ use ed25519_dalek::{
 use gap_format::{key::KeyId, trust};
 use pkcs8::LineEnding;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    fs::{DirBuilder, File},
+    io::Read,
+    os::unix::fs::DirBuilderExt,
 };
 use zeroize::Zeroizing;
 
@@ -35,8 +35,10 @@ pub fn run(args: &KeygenArgs) -> Outcome {
     let pem = encode(&key, passphrase.as_ref())?;
     let making = format!("making the directory `{}`", args.dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(&args.dir).map_err(failed(making))?;
-    write_new(&key_path, pem.as_bytes(), 0o600)?;
-    write_new(&trust_path, trust::starter(NAME, &key.verifying_key()).as_bytes(), 0o644)?;
+    let trust = trust::starter(NAME, &key.verifying_key());
+    for (path, bytes, mode) in [(&key_path, pem.as_bytes(), 0o600), (&trust_path, trust.as_bytes(), 0o644)] {
+        write_new(path, bytes, mode).map_err(failed(format!("writing `{}`", path.display())))?;
+    }
     println!("private key  {} (mode 0600; keep it away from artifacts and repositories)", key_path.display());
     println!("trust file   {}", trust_path.display());
     println!("key id       {}", KeyId::of(&key.verifying_key()));
@@ -83,15 +85,4 @@ fn new_passphrase() -> Result<Zeroizing<String>, Failure> {
         return Err(Failure::could_not_run("the two passphrases differ", "try again"));
     }
     Ok(first)
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Outcome {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        // The umask may have taken bits away that a trust file's readers need.
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-    };
-    write().map_err(failed(format!("writing `{}`", path.display())))
 }

@@ -3,18 +3,15 @@
 use super::{
     LockArgs, Outcome, StoreDir,
     failure::{Failure, failed},
-    terminal::{Terminal, human_bytes},
+    terminal::Terminal,
 };
 use crate::{
-    lock::{Lock, Renewal, Renewed},
+    lock::{Lock, Purpose, Renewal, Renewed},
     recipe::Recipe,
     source::http::{Client, Settings},
     store::Store,
 };
-use std::{
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::path::Path;
 
 /// Locks, and says what became of each layer.
 pub fn run(args: &LockArgs) -> Outcome {
@@ -23,8 +20,16 @@ pub fn run(args: &LockArgs) -> Outcome {
     let path = Lock::path_for(&args.recipe);
     let old = load(&path)?;
     let old = old.filter(|_| !args.update);
-    let renewed = renew(&recipe, old.as_ref(), &store, false, Some(&Client::new(Settings::default())))?;
+    let terminal = Terminal::new(args.json);
+    let client = Client::new(Settings::default());
+    let renewed = renew(&recipe, old.as_ref(), &store, Purpose::Lock, Some(&client), &terminal)?;
+    drop(terminal);
     renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    if args.json {
+        let report = serde_json::json!({ "lock": path, "kept": renewed.kept, "resolved": renewed.resolved });
+        println!("{report}");
+        return Ok(());
+    }
     for layer in &renewed.kept {
         println!("kept      {layer}");
     }
@@ -71,26 +76,18 @@ pub fn renew(
     recipe: &Recipe,
     old: Option<&Lock>,
     store: &Store,
-    keep_files: bool,
+    purpose: Purpose,
     client: Option<&Client>,
+    terminal: &Terminal,
 ) -> Result<Renewed, Failure> {
-    let terminal = Terminal::new();
-    let fetched = AtomicU64::new(0);
     let renewal = Renewal {
         old,
-        keep_files,
+        purpose,
         store,
         client,
         now: jiff::Timestamp::now(),
-        progress: &|count| {
-            fetched.fetch_add(count, Ordering::Relaxed);
-        },
-        step: &|text| terminal.line(text),
+        progress: &|count| terminal.advance(count),
+        begin: &|work| terminal.begin(work),
     };
-    let renewed = renewal.run(recipe).map_err(failed("locking the recipe"))?;
-    let fetched = fetched.into_inner();
-    if fetched > 0 {
-        terminal.line(format!("fetched {}", human_bytes(fetched)));
-    }
-    Ok(renewed)
+    renewal.run(recipe).map_err(failed("locking the recipe"))
 }

@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod keygen;
 mod lock;
+mod new_file;
 mod plan;
 mod run;
 mod sign;
@@ -52,14 +53,19 @@ enum Command {
         dir: PathBuf,
     },
     /// Resolve what a recipe names to pinned digests and write the lock beside it
-    #[command(after_help = "Examples:\n  gapimage lock recipe.toml\n  gapimage lock recipe.toml --update")]
+    #[command(after_help = "Examples:\n  gapimage lock recipe.toml\n  gapimage lock recipe.toml --update\n\n\
+                            Where the recipe changed, versions that were locked before stay as far as they will do.")]
     Lock(LockArgs),
     /// Show what a build would do: layers, why they are or are not cached, bytes, disk space
-    #[command(after_help = "Example:\n  gapimage plan recipe.toml --json | jq .layers")]
+    #[command(after_help = "Examples:\n  gapimage plan recipe.toml --json | jq .layers\n  \
+                            gapimage plan recipe.toml --offline\n\nWhat the lock lacks is resolved for the plan only; \
+                            the lock is not written.")]
     Plan(PlanArgs),
     /// Build the artifact: does what is missing of lock and fetch first
     #[command(after_help = "Examples:\n  gapimage build recipe.toml\n  \
-                            gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline")]
+                            gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline\n\n\
+                            An interrupted build goes on where it was. With --json, standard error has one event a \
+                            line: docs/events.md")]
     Build(BuildArgs),
     /// Try the tests of a recipe in its images, without a network; builds what is missing of them first
     #[command(
@@ -85,7 +91,9 @@ enum Command {
                             gapimage verify /dev/sdb --trust trust.toml --full --min-serial 7")]
     Verify(VerifyArgs),
     /// Show what is in an artifact; nothing of it is verified
-    #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os")]
+    #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os\n  \
+                            gapimage inspect demo.gap --document os.spdx.json > os.spdx.json\n  \
+                            gapimage inspect demo.gap --licenses | grep -v '^unknown'")]
     Inspect(InspectArgs),
     /// Say which layers, packages and files differ between two artifacts
     #[command(after_help = "Example:\n  gapimage diff old.gap new.gap\n\nExits with 0 whether or not they differ.")]
@@ -94,7 +102,7 @@ enum Command {
         a: PathBuf,
         /// The other
         b: PathBuf,
-        /// Print JSON
+        /// Print JSON; errors as well
         #[arg(long)]
         json: bool,
     },
@@ -110,6 +118,22 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether a program reads what is printed.
+    const fn is_for_programs(&self) -> bool {
+        match self {
+            Self::Lock(args) => args.json,
+            Self::Plan(args) => args.json,
+            Self::Build(args) => args.json,
+            Self::Test(args) => args.json,
+            Self::Verify(args) => args.json,
+            Self::Inspect(args) => args.json,
+            Self::Diff { json, .. } | Self::Store(StoreCommand::Du { json, .. }) => *json,
+            _ => false,
+        }
+    }
 }
 
 /// Where fetched sources and built layers are kept.
@@ -128,6 +152,9 @@ struct LockArgs {
     /// Take the newest versions instead of keeping what the lock pins
     #[arg(long)]
     update: bool,
+    /// Print JSON, and what goes on as events on standard error
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     store: StoreDir,
 }
@@ -137,7 +164,10 @@ struct PlanArgs {
     /// The recipe
     #[arg(value_hint = ValueHint::FilePath)]
     recipe: PathBuf,
-    /// Print JSON
+    /// Open no network connection: what is not locked cannot be planned
+    #[arg(long)]
+    offline: bool,
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     /// Where the artifact would be written [default: NAME-VERSION.gap in the current directory]
@@ -164,7 +194,7 @@ struct BuildArgs {
     /// Open no network connection: everything must be locked and fetched
     #[arg(long)]
     offline: bool,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -179,7 +209,7 @@ struct TestArgs {
     /// Open no network connection: everything must be locked and fetched
     #[arg(long)]
     offline: bool,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -236,7 +266,7 @@ struct VerifyArgs {
     /// Refuse a release with a lower serial
     #[arg(long, value_name = "N")]
     min_serial: Option<u64>,
-    /// Print JSON
+    /// Print JSON, and what goes on as events on standard error
     #[arg(long)]
     json: bool,
 }
@@ -249,7 +279,13 @@ struct InspectArgs {
     /// List the files of this image
     #[arg(long, value_name = "IMAGE")]
     files: Option<String>,
-    /// Print JSON
+    /// Print one document as it is: by its title, or sbom, provenance or licenses
+    #[arg(long, value_name = "TITLE", conflicts_with_all = ["files", "json"])]
+    document: Option<String>,
+    /// List all packages by licence, those that nobody knows the licence of first
+    #[arg(long, conflicts_with_all = ["files", "document"])]
+    licenses: bool,
+    /// Print JSON; errors as well
     #[arg(long)]
     json: bool,
 }
@@ -284,20 +320,34 @@ struct BootArgs {
 
 #[derive(Debug, Subcommand)]
 enum StoreCommand {
-    /// Remove what no recent build used
+    /// Remove what no lock leads to and no recent build used
+    #[command(after_help = "Examples:\n  gapimage store gc --dry-run\n  \
+                            gapimage store gc --keep-days 7 --keep /srv/old/recipe.toml\n\n\
+                            What a build needs stays as long as the lock that it was built from is there and was built \
+                            from in the last --forget-days days. Package indexes go after a week without use. While a \
+                            build runs, nothing is removed.")]
     Gc {
         /// Keep what was used in the last DAYS days
         #[arg(long, value_name = "DAYS", default_value_t = 30)]
         keep_days: u32,
+        /// Forget builds that are older than DAYS days
+        #[arg(long, value_name = "DAYS", default_value_t = store::FORGET_DAYS)]
+        forget_days: u32,
+        /// Keep what this recipe, or lock, needs as well; may be given several times
+        #[arg(long, value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+        keep: Vec<PathBuf>,
         /// Say what would be removed and remove nothing
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
         store: StoreDir,
     },
-    /// Say how much space is used
+    /// Say how much space is used, and how much of it a collection could free in time
+    #[command(after_help = "Example:\n  gapimage store du --json | jq .kinds\n\n\
+                            Reachable is what the registered locks lead to; the rest is kept for a while and then \
+                            collected by `gapimage store gc`.")]
     Du {
-        /// Print JSON
+        /// Print JSON; errors as well
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -317,10 +367,13 @@ fn block_size(text: &str) -> Result<u16, String> {
 pub fn main() -> ExitCode {
     failure::settle_style();
     match Cli::try_parse() {
-        Ok(cli) => match run(cli.command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(),
-        },
+        Ok(cli) => {
+            let json = cli.command.is_for_programs();
+            match run(cli.command) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => failure.report(json),
+            }
+        }
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
             // Nothing can be done when even the usage text finds no reader.

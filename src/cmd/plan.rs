@@ -1,37 +1,69 @@
 //! `gapimage plan`.
 
 use super::{
-    Outcome, PlanArgs,
+    Failure, Outcome, PlanArgs,
     build::output_for,
-    failure::{Failure, failed},
-    lock::{load, load_recipe, open_store},
-    terminal::human_bytes,
+    failure::failed,
+    lock::{load, load_recipe, open_store, renew},
+    terminal::{Terminal, human_bytes},
 };
 use crate::{
-    lock::Lock,
+    lock::{Change, Lock, LockError, Purpose, Renewed},
     plan::{Plan, PlannedLayer, State, space::Space},
+    recipe::Recipe,
+    source::http::{Client, Settings},
 };
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
-/// Plans, and prints the plan.
+/// How the lock that was found answers the recipe.
+struct Standing {
+    path: PathBuf,
+    /// `current`, `stale` or `missing`.
+    state: &'static str,
+    changes: Vec<Change>,
+    /// What was resolved for this plan only.
+    resolved: Vec<String>,
+}
+
+/// Plans, and prints the plan. What the lock lacks is resolved for the plan only; without a connection it is left open.
 pub fn run(args: &PlanArgs) -> Outcome {
     let recipe = load_recipe(&args.recipe)?;
     let store = open_store(&args.store)?;
     let path = Lock::path_for(&args.recipe);
-    let lock = load(&path)?.ok_or_else(|| {
-        let message = format!("there is no lock `{}`", path.display());
-        Failure::could_not_run(message, "run `gapimage lock` first: a plan is made of digests, not of names")
-    })?;
-    lock.check(&recipe).map_err(failed("planning"))?;
-    let mut plan = Plan::new(&recipe, &lock).map_err(failed("planning"))?;
+    let old = load(&path)?;
+    let client = (!args.offline).then(|| Client::new(Settings::default()));
+    let terminal = Terminal::new(args.json);
+    let renewed = renew(&recipe, old.as_ref(), &store, Purpose::Plan, client.as_ref(), &terminal)?;
+    drop(terminal);
+    let mut plan = Plan::as_far_as_locked(&recipe, &renewed.lock).map_err(failed("planning"))?;
     plan.look(&store).map_err(failed("planning"))?;
     let output = output_for(&recipe, args.output.as_deref());
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;
+    let standing = Standing::of(path, old.as_ref(), &recipe, &renewed)?;
     if args.json {
-        print_json(&plan, &spaces)
+        println!("{}", report(&plan, &spaces, &standing));
     } else {
-        print_text(&plan, &spaces)
+        print_text(&plan, &spaces, &standing, &args.recipe);
     }
     Ok(())
+}
+
+impl Standing {
+    fn of(path: PathBuf, old: Option<&Lock>, recipe: &Recipe, renewed: &Renewed) -> Result<Self, Failure> {
+        let (state, changes) = match old.map(|old| old.check(recipe)) {
+            None => ("missing", Vec::new()),
+            Some(Ok(())) => ("current", Vec::new()),
+            Some(Err(LockError::Stale { changes, .. })) => ("stale", changes),
+            Some(Err(error)) => return Err(failed("reading the lock")(error)),
+        };
+        Ok(Self { path, state, changes, resolved: renewed.resolved.clone() })
+    }
+
+    /// Whether a layer is `locked`, or was `resolved` for this plan only.
+    fn of_layer(&self, layer: &PlannedLayer<'_>) -> &'static str {
+        if self.resolved.contains(&layer.place.layer.name) { "resolved" } else { "locked" }
+    }
 }
 
 /// `cached`, or why not.
@@ -48,36 +80,55 @@ fn fetch_size(layer: &PlannedLayer<'_>) -> u64 {
     layer.fetch.iter().map(|wanted| wanted.size).sum()
 }
 
-fn print_text(plan: &Plan<'_>, spaces: &[Space]) {
-    println!("{:<16} {:<8} {:<8} {:>12} {:>12}  why", "layer", "kind", "state", "fetch", "size");
+fn print_text(plan: &Plan<'_>, spaces: &[Space], standing: &Standing, recipe: &Path) {
+    let row = |name: &str, kind: &str, lock: &str, state: &str, fetch: &str, size: &str, why: &str| {
+        println!("{}", format!("{name:<16} {kind:<8} {lock:<8} {state:<8} {fetch:>12} {size:>12}  {why}").trim_end());
+    };
+    row("layer", "kind", "lock", "state", "fetch", "size", "why");
     for layer in &plan.layers {
         let (state, why) = status(layer);
-        let of = &layer.place.layer;
-        println!(
-            "{:<16} {:<8} {:<8} {:>12} {:>12}  {why}",
-            layer.name(),
-            of.kind.name(),
-            state,
-            human_bytes(fetch_size(layer)),
-            human_bytes(layer.size)
-        );
+        let (fetch, size) = (human_bytes(fetch_size(layer)), human_bytes(layer.size));
+        let kind = layer.place.layer.kind.name();
+        row(&layer.name(), kind, standing.of_layer(layer), state, &fetch, &size, why);
     }
+    for place in &plan.unlocked {
+        row(&place.layer.name, place.layer.kind.name(), "open", "unknown", "?", "?", "not locked");
+    }
+    let least = if plan.unlocked.is_empty() { "" } else { ", and what the open layers take" };
     println!();
-    println!("to fetch     {}", human_bytes(plan.to_fetch()));
-    println!("artifact     at most {}", human_bytes(plan.artifact_size()));
+    println!("to fetch     {}{least}", human_bytes(plan.to_fetch()));
+    println!("artifact     at most {}{least}", human_bytes(plan.artifact_size()));
     for space in spaces {
         let path = space.path.display();
-        println!("disk         {path}: {} needed, {} free", human_bytes(space.needed), human_bytes(space.free));
+        println!("disk         {path}: {} needed{least}, {} free", human_bytes(space.needed), human_bytes(space.free));
+    }
+    print_standing(standing, plan, recipe);
+}
+
+fn print_standing(standing: &Standing, plan: &Plan<'_>, recipe: &Path) {
+    let (lock, recipe) = (standing.path.display(), recipe.display());
+    match standing.state {
+        "missing" => println!("lock         {lock} is not there yet"),
+        "stale" => println!("lock         {lock} does not answer the recipe: {}", Change::list(&standing.changes)),
+        _ => println!("lock         {lock}"),
+    }
+    if !plan.unlocked.is_empty() {
+        println!(
+            "open         what is not locked cannot be planned without a connection; run `gapimage lock {recipe}`"
+        );
+    } else if standing.state != "current" {
+        println!("resolved     for this plan only; run `gapimage lock {recipe}` to keep it, or build");
     }
 }
 
-fn print_json(plan: &Plan<'_>, spaces: &[Space]) {
-    let layers = plan.layers.iter().map(|layer| {
+fn report(plan: &Plan<'_>, spaces: &[Space], standing: &Standing) -> Value {
+    let planned = plan.layers.iter().map(|layer| {
         let (state, why) = status(layer);
-        serde_json::json!({
+        json!({
             "name": layer.name(),
             "kind": layer.place.layer.kind.name(),
             "below": layer.place.below,
+            "lock": standing.of_layer(layer),
             "state": state,
             "why": why,
             "key": layer.key.to_hex(),
@@ -85,11 +136,29 @@ fn print_json(plan: &Plan<'_>, spaces: &[Space]) {
             "size": layer.size,
         })
     });
-    let report = serde_json::json!({
-        "layers": layers.collect::<Vec<_>>(),
+    let open = plan.unlocked.iter().map(|place| {
+        json!({
+            "name": place.layer.name,
+            "kind": place.layer.kind.name(),
+            "below": place.below,
+            "lock": "open",
+            "state": "unknown",
+            "why": "not locked",
+            "key": null,
+            "fetch": null,
+            "size": null,
+        })
+    });
+    json!({
+        "lock": {
+            "path": standing.path,
+            "state": standing.state,
+            "changes": standing.changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+        "complete": plan.unlocked.is_empty(),
+        "layers": planned.chain(open).collect::<Vec<_>>(),
         "fetch": plan.to_fetch(),
         "artifact": plan.artifact_size(),
         "disks": spaces,
-    });
-    println!("{report}");
+    })
 }

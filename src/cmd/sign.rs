@@ -6,6 +6,7 @@ use super::{
     terminal::{Terminal, human_bytes},
     verify::refused,
 };
+use crate::progress::{Stage, Work};
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use gap_format::{
     dsse::EnvelopeError,
@@ -25,7 +26,7 @@ pub fn run(args: &SignArgs) -> Outcome {
     let key = load_key(&args.key)?;
     let name = args.file.display();
     if recover(&args.file).map_err(signing)? {
-        Terminal::new().line(format!("`{name}` was being signed when that was interrupted; undone"));
+        Terminal::new(false).note(&format!("`{name}` was being signed when that was interrupted; undone"));
     }
     let release = account(&args.file)?;
     show(&release);
@@ -44,9 +45,9 @@ pub fn run(args: &SignArgs) -> Outcome {
 fn account(path: &Path) -> Result<Release<Unverified>, Failure> {
     let file = File::open(path).map_err(failed(format!("opening `{}`", path.display())))?;
     let len = file.metadata().map_err(failed(format!("looking at `{}`", path.display())))?.len();
-    let terminal = Terminal::new();
-    let step = terminal.bytes("checking every byte", len);
-    let progress = |done, _| step.at(done);
+    let terminal = Terminal::new(false);
+    terminal.begin(&Work::whole(Stage::Verify, "checking every byte").about(len));
+    let progress = |done, _| terminal.at(done);
     let check = Check { full: true, progress: &progress, ..Check::quiet() };
     match verify::account(&file, Extent::File(len), &check) {
         Ok(accounted) => Ok(accounted.release),

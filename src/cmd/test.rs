@@ -18,9 +18,9 @@ pub fn run(args: &TestArgs) -> Outcome {
     let recipe = load_recipe(&args.recipe)?;
     let store = open_store(&args.store)?;
     let client = (!args.offline).then(|| Client::new(Settings::default()));
-    let lock = current_lock(&recipe, &Lock::path_for(&args.recipe), &store, client.as_ref())?;
+    let terminal = Terminal::new(args.json);
+    let lock = current_lock(&recipe, &Lock::path_for(&args.recipe), &store, client.as_ref(), &terminal)?;
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
-    let step = Terminal::new().open_ended();
     let request = Request {
         recipe: &recipe,
         lock: &lock,
@@ -29,11 +29,13 @@ pub fn run(args: &TestArgs) -> Outcome {
         trust: &[],
         output: &output_for(&recipe, None),
         program: &program,
-        step: &|text| step.line(text),
-        progress: &|count| step.advance(count),
+        begin: &|work| terminal.begin(work),
+        note: &|text| terminal.note(text),
+        progress: &|count| terminal.advance(count),
     };
     let passed =
         test(&request).map_err(|error: BuildError| failed(format!("testing `{}`", args.recipe.display()))(error))?;
+    drop(terminal);
     if args.json {
         print_json(&passed)
     } else {

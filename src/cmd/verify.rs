@@ -5,6 +5,7 @@ use super::{
     failure::{Failure, failed},
     terminal::{Terminal, human_bytes},
 };
+use crate::progress::{Stage, Work};
 use gap_format::{
     Timestamp, VerifyError,
     escape::escaped,
@@ -49,14 +50,20 @@ fn check(args: &VerifyArgs, trust: &Trust, policy: &Policy) -> Result<Accounted,
         let quiet = Check { full: args.full, ..Check::quiet() };
         return verify::verify_stream(&mut io::stdin().lock(), trust, policy, &quiet).map_err(refused);
     }
-    verify_file(&args.file, trust, policy, args.full)
+    verify_file(&args.file, trust, policy, args.full, &Terminal::new(args.json))
 }
 
 /// Verifies a file or block device.
 ///
 /// # Errors
 /// [`Failure::NotTrusted`] with the reason, or [`Failure::CouldNotRun`].
-pub fn verify_file(path: &Path, trust: &Trust, policy: &Policy, full: bool) -> Result<Accounted, Failure> {
+pub fn verify_file(
+    path: &Path,
+    trust: &Trust,
+    policy: &Policy,
+    full: bool,
+    terminal: &Terminal,
+) -> Result<Accounted, Failure> {
     let opening = format!("opening `{}`", path.display());
     let mut file = File::open(path).map_err(failed(opening.clone()))?;
     let kind = file.metadata().map_err(failed(opening.clone()))?.file_type();
@@ -67,9 +74,8 @@ pub fn verify_file(path: &Path, trust: &Trust, policy: &Policy, full: bool) -> R
     }
     let len = file.seek(SeekFrom::End(0)).map_err(failed(opening))?;
     let extent = if kind.is_block_device() { Extent::Disk(len) } else { Extent::File(len) };
-    let terminal = Terminal::new();
-    let step = terminal.bytes("verifying", len);
-    let progress = |done, _| step.at(done);
+    terminal.begin(&Work::whole(Stage::Verify, "verifying").about(len));
+    let progress = |done, _| terminal.at(done);
     let check = Check { full, progress: &progress, ..Check::quiet() };
     verify::verify(&file, extent, trust, policy, &check).map_err(|error| refused(path, error, KEEP_OUT))
 }

@@ -5,6 +5,7 @@ pub mod configure;
 pub mod dataset;
 pub mod files;
 pub mod sandbox;
+pub mod sink;
 pub mod stack;
 pub mod tar;
 pub mod tree;

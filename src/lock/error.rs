@@ -55,7 +55,7 @@ pub enum LockError {
     },
     /// The recipe asks for something else by now.
     #[error(
-        "the recipe changed since it was locked: {}; run `gapimage lock {}`", describe(changes), recipe.display()
+        "the recipe changed since it was locked: {}; run `gapimage lock {}`", Change::list(changes), recipe.display()
     )]
     Stale {
         /// The recipe.
@@ -89,6 +89,9 @@ impl fmt::Display for Change {
     }
 }
 
-fn describe(changes: &[Change]) -> String {
-    changes.iter().map(Change::to_string).collect::<Vec<_>>().join(", ")
+impl Change {
+    /// The differences in one line.
+    pub fn list(changes: &[Self]) -> String {
+        changes.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
+    }
 }

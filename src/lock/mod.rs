@@ -7,11 +7,12 @@ mod error;
 mod renew;
 mod request;
 mod resolve;
+mod sources;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Change, LockError};
-pub use renew::{RenewError, Renewal, Renewed};
+pub use renew::{Purpose, RenewError, Renewal, Renewed};
 pub use request::request;
 pub use resolve::{Previous, Relock};
 

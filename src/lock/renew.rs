@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
+    progress::{Begin, Stage, Work},
     recipe::{CargoLayer, DatasetLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
     source::{
         cargo::{self, CargoError},
@@ -14,7 +15,7 @@ use crate::{
             archive::{self, ArchiveError, Fetch, Offered},
             copyright,
             deb::{self, DebError, Limits},
-            fetch::{FetchError, fetch_packages},
+            fetch::{FetchError, discard_damaged, fetch_packages},
             index::{Index, IndexError},
             mirror::{self, MirrorError},
             openpgp::{Keyring, KeyringError},
@@ -30,6 +31,7 @@ use gap_format::Digest;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     num::NonZeroUsize,
     path::PathBuf,
@@ -43,8 +45,8 @@ const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub struct Renewal<'a> {
     /// The lock before, unless everything is to be updated.
     pub old: Option<&'a Lock>,
-    /// Whether rows of files are kept as they are, because a build is about to find out what they make.
-    pub keep_files: bool,
+    /// What the lock is made for.
+    pub purpose: Purpose,
     /// Takes what is fetched.
     pub store: &'a Store,
     /// Does the downloads; absent when no connection may be opened.
@@ -53,8 +55,21 @@ pub struct Renewal<'a> {
     pub now: Timestamp,
     /// Told of bytes fetched.
     pub progress: Progress<'a>,
-    /// Told of each step.
-    pub step: &'a dyn Fn(&str),
+    /// Told of each piece of work.
+    pub begin: Begin<'a>,
+}
+
+/// What a lock is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be written.
+    Lock,
+    /// To be built from and written: rows of files stay as they are, because the build is about to find out what the files
+    /// make.
+    Build,
+    /// To be planned with and forgotten: nothing large is fetched or read, so rows lack licences and what new files make.
+    /// Layers that cannot be resolved for want of a connection have no rows.
+    Plan,
 }
 
 /// A lock and what became of each layer.
@@ -66,6 +81,8 @@ pub struct Renewed {
     pub resolved: Vec<String>,
     /// Layers whose rows were kept.
     pub kept: Vec<String>,
+    /// Layers that have no rows, as only a plan may lack some.
+    pub unlocked: Vec<String>,
 }
 
 /// Why a recipe cannot be locked.
@@ -151,7 +168,8 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed = Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new() };
+        let mut renewed =
+            Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unlocked: Vec::new() };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -165,27 +183,39 @@ impl Renewal<'_> {
                 (_, LayerKind::Debian(layer)) => {
                     let origin = Origin::of(layer);
                     if !origins.iter().any(|(known, _)| *known == origin) {
-                        let offered = self.offered(recipe, &origin).map_err(failed)?;
-                        origins.push((origin.clone(), offered));
+                        match self.offered(recipe, &origin) {
+                            Ok(offered) => origins.push((origin.clone(), offered)),
+                            Err(LayerError::Offline) if self.purpose == Purpose::Plan => {
+                                renewed.unlocked.push(name);
+                                continue;
+                            }
+                            Err(error) => return Err(failed(error)),
+                        }
                     }
                     let Some((_, offered)) = origins.iter().find(|(known, _)| *known == origin) else { continue };
                     let (rows, archives) = self.debian(recipe, place, layer, offered, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Debian(rows)), archives);
                 }
-                (Previous::Same(locked), LayerKind::Cargo(layer)) if is_current(locked, layer) => {
+                (Previous::Same(locked), LayerKind::Cargo(layer)) if self.is_current(locked, layer) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
                 }
                 (_, LayerKind::Cargo(layer)) => {
-                    (self.step)(&format!("layer `{name}`: resolving crates"));
+                    (self.begin)(&Work::on(Stage::Resolve, &name, "resolving crates"));
                     let target = recipe.appliance.arch.rust_target();
-                    let rows = cargo::resolve(layer, target, self.store, self.client.is_none())
-                        .map_err(|e| failed(e.into()))?;
+                    let rows = match cargo::resolve(layer, target, self.store, self.client.is_none()) {
+                        Ok(rows) => rows,
+                        Err(_) if self.purpose == Purpose::Plan && self.client.is_none() => {
+                            renewed.unlocked.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error.into())),
+                    };
                     relock.add(row(recipe, place, Inputs::Cargo(rows)), []);
                 }
                 // What the files make is found out while they are laid down.
-                (Previous::Same(locked), LayerKind::Files(_)) if self.keep_files => {
+                (Previous::Same(locked), LayerKind::Files(_)) if self.purpose != Purpose::Lock => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
@@ -196,21 +226,36 @@ impl Renewal<'_> {
                     continue;
                 }
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (Previous::Same(locked), LayerKind::Dataset(layer)) if is_current_data(locked, layer) => {
+                (Previous::Same(locked), LayerKind::Dataset(layer)) if is_current_data(locked, layer, self.store) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
                 }
                 (_, LayerKind::Dataset(layer)) => {
-                    (self.step)(&format!("layer `{name}`: pinning the files of the data set"));
-                    let rows = dataset::resolve(layer, self.client, self.store, self.progress);
-                    relock.add(row(recipe, place, Inputs::Dataset(rows.map_err(|e| failed(e.into()))?)), []);
+                    (self.begin)(&Work::on(Stage::Resolve, &name, "pinning the files of the data set"));
+                    let fetching = dataset::Fetching {
+                        client: self.client,
+                        contents: self.purpose != Purpose::Plan,
+                        progress: self.progress,
+                    };
+                    let rows = match dataset::resolve(layer, &fetching, self.store) {
+                        Ok(rows) => rows,
+                        Err(DatasetError::Offline) if self.purpose == Purpose::Plan => {
+                            renewed.unlocked.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error.into())),
+                    };
+                    relock.add(row(recipe, place, Inputs::Dataset(rows)), []);
                 }
                 (_, LayerKind::Wheels(_) | LayerKind::Model(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
-                    let rows = files(layer).map_err(failed)?;
+                    let rows = match self.purpose {
+                        Purpose::Plan => LockedFiles { layer: Digest::of(b""), size: 0 },
+                        Purpose::Lock | Purpose::Build => files(layer).map_err(failed)?,
+                    };
                     relock.add(row(recipe, place, Inputs::Files(rows)), []);
                 }
             }
@@ -220,8 +265,16 @@ impl Renewal<'_> {
         Ok(renewed)
     }
 
+    /// Whether sources and toolchain are still those that were locked.
+    fn is_current(&self, locked: &LockedLayer, layer: &CargoLayer) -> bool {
+        let Inputs::Cargo(rows) = &locked.inputs else { return false };
+        rows.is_current(layer, self.store).unwrap_or(false)
+    }
+
     fn offered(&self, recipe: &Recipe, origin: &Origin) -> Result<Offered, LayerError> {
-        (self.step)(&format!("fetching the index of {} ({})", origin.suite, origin.components.join(" ")));
+        let client = self.client.ok_or(LayerError::Offline)?;
+        let text = format!("fetching the index of {} ({})", origin.suite, origin.components.join(" "));
+        (self.begin)(&Work::whole(Stage::Index, &text));
         let mirrors: Vec<String> = origin.mirror.iter().cloned().collect();
         let wanted = archive::Archive {
             name: origin.archive().to_owned(),
@@ -231,7 +284,7 @@ impl Renewal<'_> {
             accept_expired: false,
         };
         let fetch = Fetch {
-            client: self.client.ok_or(LayerError::Offline)?,
+            client,
             arch: recipe.appliance.arch.debian(),
             keyring: &Keyring::open(&origin.keyring)?,
             now: self.now,
@@ -249,25 +302,27 @@ impl Renewal<'_> {
         offered: &Offered,
         relock: &Relock<'_>,
     ) -> Result<(LockedDebian, Vec<Archive>), LayerError> {
-        (self.step)(&format!("layer `{}`: resolving packages", place.layer.name));
+        let name = &place.layer.name;
+        (self.begin)(&Work::on(Stage::Resolve, name, "resolving packages"));
         let index = Index::parse(&offered.indexes, recipe.appliance.arch.debian())?;
         let mut installed: Vec<LockedPackage> = relock.below(place).into_iter().flat_map(packages).cloned().collect();
         installed.extend(layer.assume.iter().map(|name| assumed(name, recipe.appliance.arch)));
         let requests: Vec<String> = layer.packages.iter().map(ToString::to_string).collect();
+        let preferred = relock.preferred(place);
         let query = Query {
             packages: &requests,
             installed: &installed,
+            preferred: &preferred,
             dependencies: layer.dependencies,
             recommends: layer.recommends,
             essential: layer.essential,
         };
         let mut packages = resolve(&index, &query)?;
-        let bytes: u64 = packages.iter().map(|package| package.size).sum();
-        (self.step)(&format!("layer `{}`: {} packages, {bytes} bytes", place.layer.name, packages.len()));
-        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
-        let client = self.client.ok_or(LayerError::Offline)?;
-        fetch_packages(&packages, &mirrors, client, self.store, self.progress)?;
-        self.read_licences(&mut packages)?;
+        if self.purpose != Purpose::Plan {
+            take_known_licences(&mut packages, &preferred);
+            self.fetch(name, layer, &packages)?;
+            self.read_licences(&mut packages, &installed)?;
+        }
         let archives: Vec<Archive> = offered
             .releases
             .iter()
@@ -282,21 +337,56 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
-    /// The licences are in the packages only, so those are looked into once, when they are locked.
-    fn read_licences(&self, packages: &mut [LockedPackage]) -> Result<(), LayerError> {
+    fn fetch(&self, name: &str, layer: &DebianLayer, packages: &[LockedPackage]) -> Result<(), LayerError> {
+        let client = self.client.ok_or(LayerError::Offline)?;
+        let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
+        let (count, bytes) = missing.fold((0, 0), |(count, bytes), package| (count + 1, bytes + package.size));
+        if count > 0 {
+            let text = format!("fetching {count} of {} packages", packages.len());
+            (self.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
+        }
+        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
+        Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
+    }
+
+    /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
+    /// documentation is another's has the licences of that one, which may be among those `installed` below.
+    fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let (known, unread): (Vec<&LockedPackage>, Vec<&LockedPackage>) =
+            packages.iter().partition(|package| !package.licenses.is_empty());
+        let mut said = BTreeMap::new();
         // A spool for a few packages at a time keeps the space that is needed small.
-        for some in packages.chunks_mut(4 * threads.get()) {
+        for some in unread.chunks(4 * threads.get()) {
             let spool = Spool::new_in(self.store.session_dir())?;
             let paths: Vec<PathBuf> = some.iter().map(|package| self.store.source_path(&package.sha256)).collect();
             let sources: Vec<deb::Source<'_>> =
                 some.iter().zip(&paths).map(|(package, path)| deb::Source { package, path }).collect();
-            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads)?;
-            for (package, deb) in some.iter_mut().zip(unpacked) {
-                package.licenses = copyright::of_package(&deb.tree, &package.name).unwrap_or_default();
+            let unpacked = deb::unpack_all(&sources, &spool, &Limits::default(), threads);
+            if let Err(error) = &unpacked {
+                discard_damaged(self.store, error)?;
             }
+            said.extend(some.iter().zip(unpacked?).map(|(package, deb)| {
+                let copyright = copyright::of_package(&deb.tree, &package.name);
+                (package.name.clone(), copyright)
+            }));
+        }
+        let elsewhere = |name: &str| known.iter().copied().chain(installed).find(|package| package.name == name);
+        let settled = copyright::settle(&said, |name| elsewhere(name).map(|package| package.licenses.clone()));
+        for package in packages.iter_mut().filter(|package| package.licenses.is_empty()) {
+            package.licenses = settled.get(&package.name).cloned().unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+/// Packages that were locked before need not be looked into again.
+fn take_known_licences(packages: &mut [LockedPackage], before: &[&LockedPackage]) {
+    let known: BTreeMap<Digest, &LockedPackage> = before.iter().map(|package| (package.sha256, *package)).collect();
+    for package in packages {
+        if let Some(known) = known.get(&package.sha256) {
+            package.licenses.clone_from(&known.licenses);
+        }
     }
 }
 
@@ -316,16 +406,10 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
     }
 }
 
-/// Whether sources and toolchain are still those that were locked.
-fn is_current(locked: &LockedLayer, layer: &CargoLayer) -> bool {
-    let Inputs::Cargo(rows) = &locked.inputs else { return false };
-    rows.is_current(layer).unwrap_or(false)
-}
-
 /// Whether the files of a data set are still those that were locked.
-fn is_current_data(locked: &LockedLayer, layer: &DatasetLayer) -> bool {
+fn is_current_data(locked: &LockedLayer, layer: &DatasetLayer, store: &Store) -> bool {
     let Inputs::Dataset(rows) = &locked.inputs else { return false };
-    rows.is_current(layer).unwrap_or(false)
+    rows.is_current(layer, store).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.

@@ -1,7 +1,10 @@
 //! Locking again: what stays as it is, and what must be resolved anew.
 
-use super::{Archive, Lock, LockedLayer, request};
-use crate::recipe::{Arch, PlacedLayer};
+use super::{Archive, Inputs, Lock, LockedLayer, request};
+use crate::{
+    recipe::{Arch, PlacedLayer},
+    source::debian::{LockedPackage, version},
+};
 use std::collections::BTreeSet;
 
 /// What an earlier lock says of a layer.
@@ -44,6 +47,24 @@ impl<'l> Relock<'l> {
         }
     }
 
+    /// The packages of the lock before, for resolving the layer in this place with as few changes as may be: its own
+    /// first, then those of layers of its name elsewhere, then all others, newest first. So neither a layer that comes to
+    /// stand elsewhere nor a new one brings in other versions of what is locked already.
+    pub fn preferred(&self, place: &PlacedLayer<'_>) -> Vec<&'l LockedPackage> {
+        let layers = self.old.iter().flat_map(|old| &old.layers);
+        let mut rows: Vec<(u8, &LockedPackage)> = layers
+            .filter_map(|layer| match &layer.inputs {
+                Inputs::Debian(rows) => Some((closeness(layer, place), &rows.packages)),
+                _ => None,
+            })
+            .flat_map(|(closeness, packages)| packages.iter().map(move |package| (closeness, package)))
+            .collect();
+        rows.sort_by(|(a, one), (b, other)| {
+            (a, &one.name).cmp(&(b, &other.name)).then_with(|| version::compare(&other.version, &one.version))
+        });
+        rows.into_iter().map(|(_, package)| package).collect()
+    }
+
     /// Takes the rows of the lock before over as they are.
     pub fn keep(&mut self, locked: &LockedLayer) {
         self.kept.insert((locked.name.clone(), locked.below.clone()));
@@ -70,5 +91,14 @@ impl<'l> Relock<'l> {
     pub fn finish(mut self) -> Lock {
         self.new.put_in_order();
         self.new
+    }
+}
+
+/// How near the rows of a layer are to a place; the least is nearest.
+fn closeness(layer: &LockedLayer, place: &PlacedLayer<'_>) -> u8 {
+    match (layer.is_at(place), layer.name == place.layer.name) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => 2,
     }
 }

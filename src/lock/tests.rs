@@ -64,6 +64,8 @@ fn inputs(kind: &LayerKind) -> Inputs {
             packages: layer.packages.iter().map(|request| package(&request.name)).collect(),
         }),
         LayerKind::Cargo(_) => Inputs::Cargo(LockedCargo {
+            version: Some("0.1.0".to_owned()),
+            license: Some("MIT".to_owned()),
             sources: Digest::of(b"sources"),
             toolchain: Toolchain { rustc: "1.95.0".to_owned(), commit: "abc".to_owned(), host: "x".to_owned() },
             crates: ["serde", "libc"].map(krate).to_vec(),
@@ -228,4 +230,36 @@ fn locking_again_keeps_what_still_holds() {
     assert_eq!(kept, [("agent", 0), ("more", 0), ("motd", 0), ("tools", 0)]);
     relock.finish().check(&changed).unwrap();
     assert_eq!(Relock::new(None, changed.appliance.arch).previous(&changed.placed_layers()[0]), Previous::Nothing);
+}
+
+#[test]
+fn versions_that_were_locked_are_preferred_nearest_first() {
+    let text = RECIPE.replacen("layers = [\"more\"]", "layers = [\"base\", \"more\"]", 1);
+    let recipe = recipe(&text);
+    let mut old = lock(&recipe);
+    // `more` stands on `base` once only; a second place of that name comes from an image that is gone.
+    let mut elsewhere = old.layers.iter().find(|layer| layer.name == "more").unwrap().clone();
+    elsewhere.below = vec!["gone".to_owned()];
+    old.layers.push(elsewhere);
+    for (layer, version) in old.layers.iter_mut().zip(["3", "4", "1", "2", "5", "6"]) {
+        if let Inputs::Debian(rows) = &mut layer.inputs {
+            rows.packages = vec![LockedPackage { version: version.to_owned(), ..package("libc6") }];
+        }
+    }
+    let version_at = |layer: &LockedLayer| match &layer.inputs {
+        Inputs::Debian(rows) => rows.packages[0].version.clone(),
+        _ => String::new(),
+    };
+    let place =
+        recipe.places_in(&recipe.images[0].layers).into_iter().find(|place| place.layer.name == "more").unwrap();
+    let own = version_at(old.layer(&place).unwrap());
+    let namesake = version_at(old.layers.last().unwrap());
+    let mut rest: Vec<String> =
+        old.layers.iter().filter(|layer| layer.name != "more").map(version_at).filter(|v| !v.is_empty()).collect();
+    rest.sort_by(|a, b| b.cmp(a));
+    let relock = Relock::new(Some(&old), recipe.appliance.arch);
+    let preferred: Vec<&str> = relock.preferred(&place).iter().map(|package| package.version.as_str()).collect();
+    assert_eq!(preferred[..2], [own.as_str(), namesake.as_str()]);
+    assert_eq!(preferred[2..], rest);
+    assert!(Relock::new(None, recipe.appliance.arch).preferred(&place).is_empty(), "an update prefers nothing");
 }

@@ -2,7 +2,7 @@
 //!
 //! They are made twice: first with placeholders for digests that are not known yet, for their lengths, then for good.
 
-use super::{Inputs, PackError};
+use super::{Inputs, PackError, attachments::Attached};
 use crate::image::oci::{
     self, Annotations, BootPart, CoveredBlob, Descriptor, EMPTY_CONFIG, ImageDocuments, ImageInfo, MountedLayer,
     annotation, media_type,
@@ -74,13 +74,14 @@ impl Documents {
     }
 
     /// `index.json`.
-    pub fn index(&self) -> Vec<u8> {
+    pub fn index(&self, attached: &Attached) -> Vec<u8> {
         let (mut manifests, mounts): (Vec<_>, Vec<_>) =
             self.images.iter().map(|image| image.index_entries().into()).unzip();
         manifests.extend(mounts);
         if !self.boot.is_empty() {
             manifests.push(Descriptor::of(media_type::MANIFEST, &self.boot).of_type(media_type::BOOT));
         }
+        manifests.extend(attached.index_entries());
         oci::index(&manifests, &self.annotations)
     }
 

@@ -1,37 +1,41 @@
 //! One pass over data: what is read once is written, hashed flat and treed at the same time.
 //!
-//! The caller's thread reads and writes; one thread computes the flat SHA-256, another the verity
-//! tree. Chunks are shared between them and recycled, so memory does not grow with the data.
+//! The caller's thread reads; one thread writes, one computes the flat SHA-256 and one the verity tree. Chunks are
+//! shared between them and recycled, so that nothing is copied and memory does not grow with the data.
 
-use gap_format::{Digest, Slice, verity::TreeBuilder};
+use super::{
+    chunk::{Chunk, Filling, IN_FLIGHT, Pool},
+    output::{Gathered, Output},
+};
+use crate::layer::sink::Sink;
+use gap_format::{
+    Digest, Slice,
+    verity::{TreeBuilder, tree_len},
+};
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs::File,
     io::{self, Write},
     os::unix::fs::FileExt,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread,
+    thread::{self, Scope, ScopedJoinHandle},
 };
-
-/// Bytes that travel together; large enough that threads seldom wait for one another.
-const CHUNK: usize = 2 << 20;
-/// Chunks that may be under way.
-const IN_FLIGHT: usize = 6;
 
 /// Where a blob and, if it is block-mounted, its verity tree go.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
-    /// The file that the blob is written to.
-    pub file: &'a File,
+    /// The file that both are written to.
+    pub out: &'a Output<'a>,
     /// First byte of the blob in it.
     pub offset: u64,
     /// Length of the blob.
     pub len: u64,
-    /// The file and the first byte of its verity tree, when it gets one.
-    pub tree: Option<(&'a File, u64)>,
+    /// From which of the blob's bytes on nothing is read again soon.
+    pub bulk: u64,
+    /// First byte of its verity tree, when it gets one.
+    pub tree: Option<u64>,
 }
 
 /// What was found out while a blob passed.
@@ -43,64 +47,68 @@ pub struct Ingested {
     pub root: Option<Digest>,
 }
 
-/// A buffer that goes back to its pool when the last thread has let go of it.
-struct Chunk {
-    data: Vec<u8>,
-    pool: Sender<Vec<u8>>,
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // The pool is gone when the writer is; then the buffer may go too.
-        let _ = self.pool.send(std::mem::take(&mut self.data));
-    }
-}
-
-/// The writing end handed to whatever produces the blob.
-struct Feed<'a> {
-    out: &'a File,
-    offset: u64,
+/// The end that is handed to whatever produces the blob.
+pub struct Feed<'a> {
+    /// Bytes passed on.
+    at: u64,
+    /// Bytes still to come.
     remaining: u64,
-    filling: Vec<u8>,
+    filling: Option<Filling>,
+    pool: Pool,
     workers: Vec<SyncSender<Arc<Chunk>>>,
-    pool: (Sender<Vec<u8>>, Receiver<Vec<u8>>),
     progress: &'a (dyn Fn(u64) + Sync),
 }
 
 impl Feed<'_> {
     fn pass_on(&mut self) -> io::Result<()> {
-        if self.filling.is_empty() {
-            return Ok(());
-        }
-        let next = self.pool.1.recv().map_err(|_| io::ErrorKind::BrokenPipe)?;
-        let data = std::mem::replace(&mut self.filling, next);
-        self.filling.clear();
-        let len = data.len() as u64;
-        let chunk = Arc::new(Chunk { data, pool: self.pool.0.clone() });
+        let Some(filling) = self.filling.take() else { return Ok(()) };
+        let chunk = self.pool.seal(filling, self.at);
+        let len = chunk.bytes().len() as u64;
         for worker in &self.workers {
             // A worker is gone only when it failed; its own error is the one to report.
             worker.send(Arc::clone(&chunk)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         }
-        self.out.write_all_at(&chunk.data, self.offset)?;
-        self.offset += len;
+        self.at += len;
         (self.progress)(len);
         Ok(())
+    }
+
+    /// The chunk being filled, with room in it.
+    fn filling(&mut self) -> io::Result<&mut Filling> {
+        if self.filling.as_ref().is_some_and(Filling::is_full) {
+            self.pass_on()?;
+        }
+        match &mut self.filling {
+            Some(filling) => Ok(filling),
+            none => Ok(none.insert(self.pool.empty().ok_or(io::ErrorKind::BrokenPipe)?)),
+        }
+    }
+}
+
+impl Sink for Feed<'_> {
+    fn room(&mut self) -> io::Result<&mut [u8]> {
+        let remaining = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        if remaining == 0 {
+            let message = "a blob became longer than it was when its place was reserved";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let room = self.filling()?.room();
+        let wanted = room.len().min(remaining);
+        Ok(room.split_at_mut(wanted).0)
+    }
+
+    fn advance(&mut self, count: usize) {
+        if let Some(filling) = &mut self.filling {
+            filling.advance(count);
+            self.remaining -= count as u64;
+        }
     }
 }
 
 impl Write for Feed<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let room = CHUNK - self.filling.len();
-        let (taken, _) = buf.split_at(buf.len().min(room));
-        let count = taken.len() as u64;
-        self.remaining = self.remaining.checked_sub(count).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "a blob became longer than it was when its place was reserved")
-        })?;
-        self.filling.extend_from_slice(taken);
-        if self.filling.len() == CHUNK {
-            self.pass_on()?;
-        }
-        Ok(taken.len())
+        self.push(buf)?;
+        Ok(buf.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -108,80 +116,96 @@ impl Write for Feed<'_> {
     }
 }
 
-/// Lets `produce` write a blob of exactly `place.len` bytes to its place.
+/// Lets `produce` make a blob of exactly `place.len` bytes in its place.
 ///
 /// # Errors
 /// What the system said; [`io::ErrorKind::InvalidData`] when more or fewer bytes came than were announced.
 pub fn ingest(
     place: Place<'_>,
     progress: &(dyn Fn(u64) + Sync),
-    produce: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
 ) -> io::Result<Ingested> {
-    let pool = channel();
-    for _ in 0..IN_FLIGHT {
-        // Cannot fail: the receiver is alive in the same tuple.
-        let _ = pool.0.send(Vec::with_capacity(CHUNK));
-    }
     thread::scope(|scope| {
-        let (flat_in, flat_out) = sync_channel(IN_FLIGHT);
-        let flat = scope.spawn(move || hash_flat(&flat_out));
-        let mut workers = vec![flat_in];
-        let tree = match place.tree {
-            Some((file, offset)) => {
-                let (tree_in, tree_out) = sync_channel(IN_FLIGHT);
-                workers.push(tree_in);
-                let window = Slice::new(file, offset, gap_format::verity::tree_len(place.len));
-                let builder = TreeBuilder::new(place.len, window)?;
-                Some(scope.spawn(move || hash_tree(builder, &tree_out)))
-            }
-            None => None,
-        };
-        let mut feed = Feed {
-            out: place.file,
-            offset: place.offset,
-            remaining: place.len,
-            filling: Vec::with_capacity(CHUNK),
-            workers,
-            pool,
-            progress,
-        };
+        let mut workers = Vec::new();
+        let writing = worker(scope, &mut workers, move |chunks| write(place, &chunks));
+        let flat = worker(scope, &mut workers, |chunks| Ok(hash_flat(&chunks)));
+        let tree = place.tree;
+        let tree = tree.map(|at| worker(scope, &mut workers, move |chunks| hash_tree(place, at, &chunks)));
+        let pool = Pool::new(place.len);
+        let mut feed = Feed { at: 0, remaining: place.len, filling: None, pool, workers, progress };
         let produced = produce(&mut feed).and_then(|()| feed.pass_on());
         let remaining = feed.remaining;
         drop(feed);
-        let digest = flat.join().map_err(|_| io::Error::other("a hashing thread died"))?;
-        let tree = tree.map(|tree| tree.join().map_err(|_| io::Error::other("a hashing thread died"))).transpose()?;
-        match (produced, tree) {
+        let worked = (|| {
+            let (written, digest, root) = (end(writing), end(flat), tree.map(end).transpose());
+            // What could not be written says more than the threads that missed the rest.
+            written?;
+            Ok(Ingested { digest: digest?, root: root? })
+        })();
+        match (produced, worked) {
             // A worker that failed hung up; its own error says why.
-            (Err(error), Some(Err(cause))) if error.kind() == io::ErrorKind::BrokenPipe => Err(cause),
+            (Err(error), Err(cause)) if error.kind() == io::ErrorKind::BrokenPipe => Err(cause),
             (Err(error), _) => Err(error),
             (Ok(()), _) if remaining != 0 => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("a blob ended {remaining} bytes before the length that was reserved for it"),
             )),
-            (Ok(()), root) => Ok(Ingested { digest, root: root.transpose()? }),
+            (Ok(()), worked) => worked,
         }
     })
+}
+
+/// Starts a thread that gets every chunk.
+fn worker<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    workers: &mut Vec<SyncSender<Arc<Chunk>>>,
+    work: impl FnOnce(Receiver<Arc<Chunk>>) -> io::Result<T> + Send + 'scope,
+) -> ScopedJoinHandle<'scope, io::Result<T>> {
+    let (send, receive) = sync_channel(IN_FLIGHT);
+    workers.push(send);
+    scope.spawn(move || work(receive))
+}
+
+fn end<T>(worker: ScopedJoinHandle<'_, io::Result<T>>) -> io::Result<T> {
+    worker.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the packer died")))
+}
+
+fn write(place: Place<'_>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<()> {
+    while let Ok(chunk) = chunks.recv() {
+        let offset = place.offset + chunk.at;
+        if chunk.at < place.bulk {
+            place.out.file().write_all_at(chunk.bytes(), offset)?;
+        } else {
+            place.out.write_bulk(chunk.bytes(), offset)?;
+        }
+    }
+    Ok(())
 }
 
 fn hash_flat(chunks: &Receiver<Arc<Chunk>>) -> Digest {
     let mut hasher = Sha256::new();
     while let Ok(chunk) = chunks.recv() {
-        hasher.update(&chunk.data);
+        hasher.update(chunk.bytes());
     }
     hasher.into()
 }
 
-fn hash_tree(mut builder: TreeBuilder<Slice<&File>>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Digest> {
+fn hash_tree(place: Place<'_>, offset: u64, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Digest> {
+    let blocks = Gathered::new(Slice::new(place.out.file(), offset, tree_len(place.len)));
+    let mut builder = TreeBuilder::new(place.len, &blocks)?;
     while let Ok(chunk) = chunks.recv() {
-        builder.update(&chunk.data)?;
+        builder.update(chunk.bytes())?;
     }
-    builder.finish()
+    let root = builder.finish()?;
+    blocks.flush()?;
+    Ok(root)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::CHUNK;
     use super::*;
-    use gap_format::verity::tree_len;
+    use std::fs::File;
 
     fn sample(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i % 251) as u8).collect()
@@ -189,27 +213,48 @@ mod tests {
 
     #[test]
     fn one_pass_writes_hashes_and_trees() {
-        let data = sample(CHUNK * 2 + 3 * 4096);
-        let out = tempfile::tempfile().unwrap();
-        let place =
-            Place { file: &out, offset: 4096, len: data.len() as u64, tree: Some((&out, 4096 + data.len() as u64)) };
-        let done = ingest(place, &|_| (), |sink| sink.write_all(&data)).unwrap();
-        assert_eq!(done.digest, Digest::of(&data));
-        let mut tree = vec![0; tree_len(data.len() as u64) as usize];
-        out.read_exact_at(&mut tree, place.tree.unwrap().1).unwrap();
-        assert_eq!(done.root, Some(Digest::of(&tree[..4096])));
-        let mut back = vec![0; data.len()];
-        out.read_exact_at(&mut back, 4096).unwrap();
-        assert!(back == data);
+        let data = sample(CHUNK * 12 + 3 * 4096);
+        let (len, tree) = (data.len() as u64, 4096 + data.len() as u64);
+        for bulk in [0, 4096, len] {
+            let file = tempfile::tempfile().unwrap();
+            let out = Output::new(&file);
+            let place = Place { out: &out, offset: 4096, len, bulk, tree: Some(tree) };
+            let made = ingest(place, &|_| (), |feed| {
+                feed.push(&data[..5000])?;
+                feed.write_all(&data[5000..9000])?;
+                feed.copy(&data, 9000, len - 9000)
+            });
+            let made = made.unwrap();
+            assert_eq!(made.digest, Digest::of(&data));
+            let mut blocks = vec![0; tree_len(len) as usize];
+            file.read_exact_at(&mut blocks, tree).unwrap();
+            assert_eq!(made.root, Some(Digest::of(&blocks[..4096])));
+            let mut back = vec![0; data.len()];
+            file.read_exact_at(&mut back, 4096).unwrap();
+            assert!(back == data, "bulk from {bulk}");
+        }
     }
 
     #[test]
     fn a_blob_of_another_length_is_refused() {
-        let out = tempfile::tempfile().unwrap();
-        let place = Place { file: &out, offset: 0, len: 8192, tree: Some((&out, 8192)) };
-        for len in [8191, 8193] {
-            let error = ingest(place, &|_| (), |sink| sink.write_all(&sample(len))).unwrap_err();
+        let file = tempfile::tempfile().unwrap();
+        let out = Output::new(&file);
+        let place = Place { out: &out, offset: 0, len: 8192, bulk: 0, tree: Some(8192) };
+        for len in [0, 8191, 8193] {
+            let error = ingest(place, &|_| (), |feed| feed.push(&sample(len))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_ends_the_pass_with_the_systems_reason() {
+        let file = File::open("/dev/null").unwrap();
+        let out = Output::new(&file);
+        let len = 64 * CHUNK as u64;
+        for (bulk, tree) in [(len, None), (0, None), (0, Some(len))] {
+            let place = Place { out: &out, offset: 0, len, bulk, tree };
+            let error = ingest(place, &|_| (), |feed| feed.zeros(len)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()), "{error}");
         }
     }
 }

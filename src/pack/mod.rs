@@ -1,28 +1,39 @@
 //! Assembling the artifact: every blob goes to its place in one pass, everything else follows from the digests.
 
+mod attachments;
+mod chunk;
 mod documents;
+mod draft;
 pub mod ingest;
+pub mod output;
 mod slots;
 
+pub use attachments::{Attachment, Digests, MakeDocument, Subject};
 pub use documents::Image;
 
-use crate::image::{
-    erofs::{ErofsError, ErofsPlan},
-    merge::Merged,
-    oci::{CoveredBlob, OciError},
+use crate::{
+    image::{
+        erofs::{ErofsError, ErofsPlan},
+        merge::Merged,
+        oci::{CoveredBlob, OciError},
+    },
+    layer::sink::Sink,
 };
+use attachments::Attached;
 use documents::{Covered, Documents};
+use draft::Draft;
 use gap_format::{
     Digest, ReadAt, Slice, WriteAt,
     statement::{Release, Statement},
     writer::{ArtifactPlan, BlobDigests, Contents, WriteError},
 };
-use ingest::{Ingested, Place, ingest};
+use ingest::{Feed, Ingested, Place, ingest};
+use output::Output;
 use sha2::{Digest as _, Sha256};
 use slots::Slots;
 use std::{
     fs::File,
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -41,10 +52,12 @@ pub struct Inputs<'a> {
     pub merged: &'a [Merged],
     /// The boot partition, if an image boots.
     pub boot: Option<Boot<'a>>,
+    /// Documents about what is in the artifact.
+    pub attachments: Vec<Attachment<'a>>,
 }
 
-/// Writes the bytes of a layer.
-pub type WriteLayer<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+/// Streams the bytes of a layer.
+pub type FillLayer<'a> = dyn Fn(&mut dyn Sink) -> io::Result<()> + 'a;
 
 /// Makes the boot partition for a mount manifest, or says why it cannot.
 pub type MakePartition<'a> = dyn Fn(&Digest) -> Result<Vec<u8>, String> + 'a;
@@ -57,8 +70,10 @@ pub struct Layer<'a> {
     pub size: u64,
     /// Its digest, if it was made before.
     pub digest: Option<Digest>,
-    /// Writes its bytes.
-    pub write: Box<WriteLayer<'a>>,
+    /// From which of its bytes on there are only large files, which need no place in the page cache.
+    pub bulk: u64,
+    /// Streams its bytes.
+    pub fill: Box<FillLayer<'a>>,
 }
 
 /// The boot partition.
@@ -135,7 +150,7 @@ pub enum PackError {
         source: io::Error,
     },
     /// A layer from the store is not what its record says.
-    #[error("layer `{0}` is damaged in the store; run `gapimage store gc --keep-days 0` and build again")]
+    #[error("layer `{0}` was damaged in the store and is no longer used; run the same command again")]
     Damaged(String),
     /// Two layers turned out to hold the same bytes; lay them again with these digests known.
     #[error("two layers turned out to be the same")]
@@ -145,7 +160,7 @@ pub enum PackError {
     Boot(String),
 }
 
-/// Assembles the artifact at `output`: temporary file beside it → fsync → rename. `progress` is told of bytes laid down.
+/// Assembles the artifact at `output`: draft beside it → fsync → rename. `progress` is told of bytes laid down.
 ///
 /// # Errors
 /// [`PackError`]; nothing is left behind then, and what was at `output` before is untouched.
@@ -158,19 +173,14 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
     let plan = ArtifactPlan::new(inputs.boot.is_some(), slots.index_len, slots.manifest_len, &slots.plans())?;
     let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |doing| move |source| PackError::Output { doing, path: output.to_owned(), source };
-    let file = tempfile::Builder::new().prefix(".gapimage-").suffix(".partial").permissions(mode()).tempfile_in(dir);
-    let file = file.map_err(failed("making a file for"))?;
-    reserve(file.as_file(), plan.total(), output)?;
-    let mut laying = Laying { inputs, slots, plan, out: file.as_file(), progress, done: Vec::new() };
-    let packed = laying.run(&plans)?;
-    file.as_file().sync_all().map_err(failed("writing"))?;
-    file.persist(output).map_err(|error| failed("naming")(error.error))?;
+    let draft = Draft::new_in(dir).map_err(failed("making a file for"))?;
+    reserve(draft.file(), plan.total(), output)?;
+    let out = Output::new(draft.file());
+    let packed = Laying { inputs, slots, plan, out: &out, progress, done: Vec::new() }.run(&plans)?;
+    draft.file().sync_all().map_err(failed("writing"))?;
+    draft.persist(output).map_err(failed("naming"))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
     Ok(packed)
-}
-
-fn mode() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
 /// Takes the whole length at once, so that a full disk shows before the work is done.
@@ -193,7 +203,7 @@ struct Laying<'a> {
     inputs: &'a Inputs<'a>,
     slots: Slots,
     plan: ArtifactPlan,
-    out: &'a File,
+    out: &'a Output<'a>,
     progress: &'a (dyn Fn(u64) + Sync),
     /// Digests by slot, as far as they are known.
     done: Vec<Option<BlobDigests>>,
@@ -209,7 +219,8 @@ impl Laying<'_> {
         for (number, plan) in plans.iter().enumerate() {
             self.lay_metadata(number, plan)?;
         }
-        let documents = Documents::new(self.inputs, &self.covered()?)?;
+        let covered = self.covered()?;
+        let documents = Documents::new(self.inputs, &covered)?;
         for (slot, bytes) in self.slots.documents(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
@@ -222,13 +233,17 @@ impl Laying<'_> {
         if let Some((slot, bytes)) = self.slots.boot_manifest(&documents) {
             self.lay_bytes(slot, &bytes)?;
         }
-        let index = documents.index();
+        let attached = Attached::new(self.inputs, &documents, &covered);
+        for (slot, bytes) in self.slots.attached(&attached) {
+            self.lay_bytes(slot, bytes)?;
+        }
+        let index = documents.index(&attached);
         let manifest = documents.docker()?;
         let blobs =
             self.done.iter().copied().map(|blob| blob.ok_or(WriteError::NotAsPlanned { what: "the list of blobs" }));
         let blobs = blobs.collect::<Result<Vec<_>, _>>()?;
         let contents = Contents { index: &index, manifest: &manifest, blobs: &blobs, release: &self.inputs.release };
-        let statement = self.plan.finish(self.out, &contents)?;
+        let statement = self.plan.finish(self.out.file(), &contents)?;
         Ok(Packed { statement, layers: self.packed_layers()? })
     }
 
@@ -243,7 +258,7 @@ impl Laying<'_> {
             return Ok(());
         }
         let what = format!("layer `{}`", layer.name);
-        let made = self.lay_covered(slot, tree, layer.size, &what, |out| (layer.write)(out))?;
+        let made = self.lay_covered((slot, tree), layer.bulk, &what, |feed| (layer.fill)(feed))?;
         match layer.digest {
             Some(digest) if digest != made.digest => Err(PackError::Damaged(layer.name.clone())),
             _ => Ok(()),
@@ -271,35 +286,38 @@ impl Laying<'_> {
         let Some(input) = self.inputs.images.get(image) else { return Ok(()) };
         let window = |&layer: &usize| {
             let size = self.inputs.layers.get(layer).map_or(0, |layer| layer.size);
-            Slice::new(self.out, self.offset(self.slots.layer(layer).0), size)
+            Slice::new(self.out.file(), self.offset(self.slots.layer(layer).0), size)
         };
         let windows: Vec<Slice<&File>> = input.layers.iter().map(window).collect();
         let readers: Vec<&dyn ReadAt> = windows.iter().map(|window| window as &dyn ReadAt).collect();
         let what = format!("the file system of image `{}`", input.info.name);
-        self.lay_covered(slot, tree, plan.size(), &what, |out| plan.write(out, &readers)).map(drop)
+        self.lay_covered((slot, tree), plan.size(), &what, |feed| plan.write(feed, &readers)).map(drop)
     }
 
+    /// Lays a mounted blob and its tree; from `bulk` on nothing of the blob is read again.
     fn lay_covered(
         &mut self,
-        slot: usize,
-        tree: usize,
-        len: u64,
+        (slot, tree): (usize, usize),
+        bulk: u64,
         what: &str,
-        produce: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+        produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
     ) -> Result<Ingested, PackError> {
         let failed = |source| PackError::Blob { what: what.to_owned(), source };
-        let tree_offset = self.offset(tree);
-        let place = Place { file: self.out, offset: self.offset(slot), len, tree: Some((self.out, tree_offset)) };
+        let (tree_offset, len) = (self.offset(tree), self.slots.size(slot));
+        let place = Place { out: self.out, offset: self.offset(slot), len, bulk, tree: Some(tree_offset) };
         let made = ingest(place, self.progress, produce).map_err(failed)?;
-        let tree_digest = hash_range(self.out, tree_offset, gap_format::verity::tree_len(len)).map_err(failed)?;
+        let tree_digest = hash_range(self.out.file(), tree_offset, self.slots.size(tree)).map_err(failed)?;
         self.set(slot, BlobDigests { digest: made.digest, root: made.root });
         self.set(tree, BlobDigests { digest: tree_digest, root: None });
         Ok(made)
     }
 
     fn lay_bytes(&mut self, slot: usize, bytes: &[u8]) -> Result<(), PackError> {
+        if bytes.len() as u64 != self.slots.size(slot) {
+            return Err(WriteError::NotAsPlanned { what: "a document" }.into());
+        }
         let failed = |source| PackError::Blob { what: "a document".to_owned(), source };
-        self.out.write_all_at(bytes, self.offset(slot)).map_err(failed)?;
+        self.out.file().write_all_at(bytes, self.offset(slot)).map_err(failed)?;
         self.set(slot, BlobDigests { digest: Digest::of(bytes), root: None });
         Ok(())
     }

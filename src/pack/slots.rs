@@ -2,6 +2,7 @@
 
 use super::{
     Inputs, PackError,
+    attachments::Attached,
     documents::{Covered, Documents},
 };
 use crate::image::{erofs::ErofsPlan, oci::CoveredBlob};
@@ -17,6 +18,8 @@ pub(super) struct Slots {
     /// For each document in the order of [`Documents::blobs`], its slot.
     documents: Vec<usize>,
     boot_manifest: Option<usize>,
+    /// For each blob in the order of [`Attached::blobs`], its slot.
+    attached: Vec<usize>,
     /// For each layer, its slot and that of its tree.
     layers: Vec<(usize, usize)>,
     /// For each image, the slot of its metadata and that of the tree.
@@ -29,37 +32,39 @@ pub(super) struct Slots {
 
 impl Slots {
     pub fn new(inputs: &Inputs<'_>, plans: &[ErofsPlan<'_>]) -> Result<Self, PackError> {
-        let documents = Documents::new(inputs, &placeholders(inputs, plans))?;
+        let covered = placeholders(inputs, plans);
+        let documents = Documents::new(inputs, &covered)?;
+        let attached = Attached::new(inputs, &documents, &covered);
         let mut slots = Self {
             plans: Vec::new(),
             documents: Vec::new(),
             boot_manifest: None,
+            attached: Vec::new(),
             layers: vec![(0, 0); inputs.layers.len()],
             metadata: Vec::new(),
-            index_len: documents.index().len() as u64,
+            index_len: documents.index(&attached).len() as u64,
             manifest_len: documents.docker()?.len() as u64,
         };
         if let Some(boot) = &inputs.boot {
             slots.add(boot.size, Align::Partition);
         }
-        slots.add_documents(inputs, &documents);
+        slots.add_documents(inputs, &documents, &attached);
         slots.add_images(inputs, plans);
         Ok(slots)
     }
 
     /// Two images of the same layers and settings have the same configuration, which is laid once.
-    fn add_documents(&mut self, inputs: &Inputs<'_>, documents: &Documents) {
+    fn add_documents(&mut self, inputs: &Inputs<'_>, documents: &Documents, attached: &Attached) {
         let mut known = BTreeMap::new();
-        for bytes in documents.blobs() {
-            let slot = *known.entry(bytes).or_insert_with(|| {
-                self.plans.push(BlobPlan { size: bytes.len() as u64, align: Align::Tar, tree: None });
-                self.plans.len() - 1
-            });
-            self.documents.push(slot);
-        }
+        self.documents = documents.blobs().map(|bytes| self.add_once(bytes, &mut known)).collect();
         if inputs.boot.is_some() {
             self.boot_manifest = Some(self.add(documents.boot.len() as u64, Align::Tar));
         }
+        self.attached = attached.blobs().map(|bytes| self.add_once(bytes, &mut known)).collect();
+    }
+
+    fn add_once<'b>(&mut self, bytes: &'b [u8], known: &mut BTreeMap<&'b [u8], usize>) -> usize {
+        *known.entry(bytes).or_insert_with(|| self.add(bytes.len() as u64, Align::Tar))
     }
 
     /// For each image: metadata, layers, then the trees of both; what an earlier image brought is not laid again.
@@ -130,6 +135,11 @@ impl Slots {
     /// Documents with their slots, but for the boot manifest.
     pub fn documents(&self, documents: &Documents) -> Vec<(usize, Vec<u8>)> {
         self.documents.iter().copied().zip(documents.blobs().map(<[u8]>::to_vec)).collect()
+    }
+
+    /// The blobs of attachments with their slots.
+    pub fn attached<'b>(&self, attached: &'b Attached) -> Vec<(usize, &'b [u8])> {
+        self.attached.iter().copied().zip(attached.blobs()).collect()
     }
 
     /// The boot manifest with its slot.

@@ -55,3 +55,39 @@ fn describe(node: &Node) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{recipe::FileItem, store::LayerKey};
+    use std::{os::unix::fs::PermissionsExt, path::Path};
+
+    fn key_of_site(base: &Path) -> LayerKey {
+        let item = FileItem { base: base.to_owned(), path: "site".to_owned(), to: "/x".to_owned(), mode: None };
+        part(&FilesLayer { items: vec![item] }).unwrap().ingredients.key()
+    }
+
+    #[test]
+    fn the_key_of_files_is_that_of_names_contents_and_executable_bits_not_of_the_checkout() {
+        let site = || {
+            let base = tempfile::tempdir().unwrap();
+            fs::create_dir(base.path().join("site")).unwrap();
+            fs::write(base.path().join("site/motd"), "hello").unwrap();
+            base
+        };
+        let (one, two) = (site(), site());
+        let motd = two.path().join("site/motd");
+        let mode = |bits| fs::set_permissions(&motd, PermissionsExt::from_mode(bits)).unwrap();
+        mode(0o664);
+        assert_eq!(key_of_site(one.path()), key_of_site(two.path()));
+        fs::write(&motd, "hellO").unwrap();
+        assert_ne!(key_of_site(one.path()), key_of_site(two.path()));
+        fs::write(&motd, "hello").unwrap();
+        assert_eq!(key_of_site(one.path()), key_of_site(two.path()));
+        mode(0o744);
+        assert_ne!(key_of_site(one.path()), key_of_site(two.path()));
+        mode(0o644);
+        fs::rename(&motd, two.path().join("site/issue")).unwrap();
+        assert_ne!(key_of_site(one.path()), key_of_site(two.path()));
+    }
+}

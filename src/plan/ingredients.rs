@@ -3,8 +3,10 @@
 
 use crate::store::{KeyBuilder, LayerKey, Store, StoreError};
 use gap_format::Digest;
-use std::{collections::BTreeMap, fs, io::Write};
+use std::collections::BTreeMap;
 
+/// Where the store keeps remembered lists.
+const NOTES: &str = "ingredients";
 /// Longest remembered list that is read, in bytes.
 const MAX_LEN: u64 = 64 << 20;
 /// Changes that are named before the rest is only counted.
@@ -43,13 +45,8 @@ impl Ingredients {
     /// # Errors
     /// [`StoreError`] if the store cannot be written.
     pub fn remember(&self, store: &Store, layer: &Digest) -> Result<(), StoreError> {
-        let path = store.cache_dir("ingredients", layer)?.join("list.json");
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(store.session_dir())?;
-            file.write_all(&serde_json::to_vec(&self.items)?)?;
-            file.persist(&path).map_err(|error| error.error)
-        };
-        write().map(drop).map_err(StoreError::io("writing", &path))
+        let list = serde_json::to_vec(&self.items).map_err(|error| StoreError::Input(error.into()))?;
+        store.remember(NOTES, layer, &list)
     }
 
     /// Why a layer of this list is not there: what differs from the last list that was remembered for it.
@@ -77,11 +74,7 @@ impl Ingredients {
 }
 
 fn recall(store: &Store, layer: &Digest) -> Option<BTreeMap<String, String>> {
-    let path = store.cache_dir("ingredients", layer).ok()?.join("list.json");
-    if fs::metadata(&path).ok()?.len() > MAX_LEN {
-        return None;
-    }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    serde_json::from_slice(&store.recall(NOTES, layer, MAX_LEN)?).ok()
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<P
         LayerKind::Run(run) => plan.stack(&run.on),
         _ => Vec::new(),
     };
+    if built_on_unlocked(plan, place) {
+        return Err(PlanError::NotLocked(place.layer.name.clone()));
+    }
     let parts = parts(plan, place, locked, &below, &built_on)?;
     let planned = parts.into_iter().map(|part| PlannedLayer {
         place: place.clone(),
@@ -65,6 +68,16 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<P
     Ok(planned.collect())
 }
 
+/// Whether a layer is built in the tree of one that has no rows.
+fn built_on_unlocked(plan: &Plan<'_>, place: &PlacedLayer<'_>) -> bool {
+    let is_unlocked = |name: &String| plan.unlocked.iter().any(|unlocked| unlocked.layer.name == *name);
+    match &place.layer.kind {
+        LayerKind::Cargo(cargo) => is_unlocked(&cargo.build_root),
+        LayerKind::Run(run) => run.on.iter().any(is_unlocked),
+        _ => false,
+    }
+}
+
 /// What the parts of a layer are made of, by its kind.
 fn parts(
     plan: &Plan<'_>,
@@ -76,7 +89,9 @@ fn parts(
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => debian::part(layer, rows, plan.numbered(below)),
-        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => cargo::part(layer, rows, plan.numbered(built_on)),
+        (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
+            cargo::part(layer, rows, plan.numbered(built_on).map(|layer| layer.key))
+        }
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows),
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {

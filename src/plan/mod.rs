@@ -18,7 +18,7 @@ use crate::{
     layer::tree::Tree,
     lock::{Lock, LockedLayer},
     recipe::{PlacedLayer, Recipe},
-    store::{LayerKey, Store, StoreError},
+    store::{LayerKey, Roots, Store, StoreError},
 };
 use gap_format::Digest;
 use std::{collections::BTreeSet, path::Path};
@@ -66,6 +66,8 @@ pub struct Plan<'r> {
     pub lock: &'r Lock,
     /// The parts of all layers, each after those that it needs, the parts of one layer bottom to top.
     pub layers: Vec<PlannedLayer<'r>>,
+    /// Layers without rows in the lock, and those that are built on them; none in a plan that is to be built.
+    pub unlocked: Vec<PlacedLayer<'r>>,
     /// Each image's parts by their number in `layers`, bottom to top, in the order of the recipe.
     pub images: Vec<Vec<usize>>,
 }
@@ -113,12 +115,27 @@ impl<'r> Plan<'r> {
     /// Plans the build of `recipe` as locked, without looking at what is there already.
     ///
     /// # Errors
-    /// [`PlanError`].
+    /// [`PlanError`]; [`PlanError::NotLocked`] for the first layer that the lock lacks.
     pub fn new(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
-        let mut plan = Self { recipe, lock, layers: Vec::new(), images: Vec::new() };
+        let plan = Self::as_far_as_locked(recipe, lock)?;
+        match plan.unlocked.first() {
+            Some(place) => Err(PlanError::NotLocked(place.layer.name.clone())),
+            None => Ok(plan),
+        }
+    }
+
+    /// Plans what the lock has rows for, and names the rest in [`Plan::unlocked`].
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn as_far_as_locked(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
+        let mut plan = Self { recipe, lock, layers: Vec::new(), unlocked: Vec::new(), images: Vec::new() };
         for place in recipe.placed_layers() {
-            let parts = layers::plan(&plan, &place)?;
-            plan.layers.extend(parts);
+            match layers::plan(&plan, &place) {
+                Ok(parts) => plan.layers.extend(parts),
+                Err(PlanError::NotLocked(_)) => plan.unlocked.push(place),
+                Err(error) => return Err(error),
+            }
         }
         for image in &recipe.images {
             let numbers = plan.stack(&image.layers);
@@ -161,6 +178,15 @@ impl<'r> Plan<'r> {
         numbers.sort_unstable();
         numbers.dedup();
         numbers
+    }
+
+    /// What of the store this build needs, whether it is there or not.
+    pub fn roots(&self) -> Roots {
+        Roots {
+            digests: self.lock.sources(),
+            layers: self.layers.iter().map(|layer| layer.key).collect(),
+            caches: self.layers.iter().map(|layer| layer.identity).collect(),
+        }
     }
 
     /// What is to be fetched, each once.

@@ -13,19 +13,27 @@
 //!
 //! A string that is nothing but `${name}` takes the parameter's value whole; in a list, a list is spliced in. Elsewhere
 //! the parameter's text is put in. `$$` is a dollar sign.
+//!
+//! `use = "builtin:NAME"` takes a definition that is part of gapimage. Its path is `builtin:/NAME.toml`, so what it uses
+//! in turn is looked for there too.
 
 use super::{
     decode::read_source,
-    problem::{At, Problems, suggestion},
+    problem::{At, Problems, SourceFile, suggestion},
     section::{Section, wrong_type},
     value::{Key, Kind, Table, Value, parse},
 };
+use crate::builtin;
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+/// Where the definitions lie that are part of gapimage.
+const BUILTIN: &str = "builtin:";
 /// How deep definitions may use definitions.
 const MAX_DEPTH: usize = 8;
 
@@ -33,8 +41,13 @@ const MAX_DEPTH: usize = 8;
 const TYPES: [&str; 4] = ["string", "integer", "boolean", "list"];
 
 /// Replaces a layer that says `use = "FILE"` by the body of that definition, as often as needed. A layer without `use`
-/// comes back as it is. `None` if something was wrong; it is noted then.
-pub(super) fn expand(name: &str, layer: &Value, problems: &Problems) -> Option<Value> {
+/// comes back as it is. `None` if something was wrong; it is noted then. What was used is added to `used`.
+pub(super) fn expand(
+    name: &str,
+    layer: &Value,
+    used: &mut BTreeSet<(String, Digest)>,
+    problems: &Problems,
+) -> Option<Value> {
     let mut chain: Vec<PathBuf> = Vec::new();
     let mut current = layer.clone();
     loop {
@@ -48,21 +61,25 @@ pub(super) fn expand(name: &str, layer: &Value, problems: &Problems) -> Option<V
             problems.add_with_help(&target.at, "`use` is not a path that can be followed", format!("write {allowed}"));
             return None;
         }
-        let path = target.at.file.dir().join(target_path);
+        let path = match target_path.strip_prefix(BUILTIN) {
+            Some(name) => format!("{BUILTIN}/{name}.toml").into(),
+            None => target.at.file.dir().join(target_path),
+        };
         enter(&path, &target.at, &mut chain, problems)?;
-        current = instantiate(name, &path, &target.at, table, problems)?;
+        let file = match read(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                problems.add(&target.at, format!("the definition `{}` cannot be read: {error}", path.display()));
+                return None;
+            }
+        };
+        used.insert((target_path.clone(), Digest::of(file.text().as_bytes())));
+        current = instantiate(name, &file, &target.at, table, problems)?;
     }
 }
 
 fn enter(path: &Path, at: &At, chain: &mut Vec<PathBuf>, problems: &Problems) -> Option<()> {
-    let real = match path.canonicalize() {
-        Ok(real) => real,
-        Err(error) => {
-            let message = format!("the definition `{}` cannot be read: {error}", path.display());
-            problems.add_with_help(at, message, "the path starts from the directory of the file that names it");
-            return None;
-        }
-    };
+    let real = identity(path, at, problems)?;
     if chain.contains(&real) {
         problems.add_with_help(at, "this definition uses itself", "take the `use` out of one of the definitions");
         return None;
@@ -75,16 +92,28 @@ fn enter(path: &Path, at: &At, chain: &mut Vec<PathBuf>, problems: &Problems) ->
     Some(())
 }
 
-/// Reads the definition at `path` and fills in what `user` gives.
-fn instantiate(name: &str, path: &Path, at: &At, user: &Table, problems: &Problems) -> Option<Value> {
-    let file = match read_source(path) {
-        Ok(file) => file,
-        Err(error) => {
-            problems.add(at, format!("the definition `{}` cannot be read: {error}", path.display()));
-            return None;
+/// The one path of a definition that there is.
+fn identity(path: &Path, at: &At, problems: &Problems) -> Option<PathBuf> {
+    match (builtin_name(path), path.canonicalize()) {
+        (Some(name), _) if builtin::definition(name).is_none() => {
+            let known: Vec<&str> = builtin::definitions().collect();
+            let message = format!("gapimage has no definition `{}`", name.escape_debug());
+            problems.add_with_help(at, message, suggestion(name, &known));
+            None
         }
-    };
-    let definition = parse(&file, problems)?;
+        (Some(_), _) => Some(path.to_owned()),
+        (None, Ok(real)) => Some(real),
+        (None, Err(error)) => {
+            let message = format!("the definition `{}` cannot be read: {error}", path.display());
+            problems.add_with_help(at, message, "the path starts from the directory of the file that names it");
+            None
+        }
+    }
+}
+
+/// Fills into the definition in `file` what `user` gives.
+fn instantiate(name: &str, file: &Arc<SourceFile>, at: &At, user: &Table, problems: &Problems) -> Option<Value> {
+    let definition = parse(file, problems)?;
     let Kind::Table(table) = definition.kind else { return None };
     let parameters = table.get("parameters").map(|(_, value)| declared(value, problems));
     let arguments = arguments(name, user, &parameters.unwrap_or_default(), problems)?;
@@ -94,6 +123,18 @@ fn instantiate(name: &str, path: &Path, at: &At, user: &Table, problems: &Proble
     let span = at.span.clone();
     let at = if entries.is_empty() { At { file: Arc::clone(&at.file), span } } else { definition.at };
     Some(Value { kind: Kind::Table(Table { entries }), at })
+}
+
+/// The name of a definition that is part of gapimage, if this is the path of one.
+fn builtin_name(path: &Path) -> Option<&str> {
+    path.strip_prefix(BUILTIN).ok()?.to_str()?.strip_suffix(".toml")
+}
+
+fn read(path: &Path) -> io::Result<Arc<SourceFile>> {
+    match builtin_name(path).and_then(builtin::definition) {
+        Some(text) => Ok(SourceFile::new(path, text.to_owned())),
+        None => read_source(path),
+    }
 }
 
 /// A parameter as a definition declares it.

@@ -92,8 +92,8 @@ impl fmt::Display for PackageRequest {
 /// A binary of a Cargo workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CargoLayer {
-    /// Directory of the workspace.
-    pub workspace: PathBuf,
+    /// Where the workspace is.
+    pub workspace: Workspace,
     /// Package of the workspace.
     pub package: String,
     /// Binary of the package.
@@ -106,6 +106,29 @@ pub struct CargoLayer {
     pub features: Vec<String>,
     /// The layer in whose tree compiler, linker and C library are found.
     pub build_root: String,
+}
+
+/// Where a Cargo workspace is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Workspace {
+    /// A directory on this machine.
+    Directory(PathBuf),
+    /// The programs of the appliance itself (gap-init and gapd), whose sources are part of gapimage.
+    Builtin,
+}
+
+impl Workspace {
+    /// What recipes say for [`Workspace::Builtin`].
+    pub const BUILTIN: &'static str = "builtin";
+}
+
+impl fmt::Display for Workspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Builtin => f.write_str(Self::BUILTIN),
+        }
+    }
 }
 
 /// Files from beside the recipe.

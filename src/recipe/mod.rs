@@ -21,7 +21,7 @@ mod value;
 mod wheels;
 
 pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
-pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest};
+pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
 pub use model::{ModelLayer, ModelSource};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
@@ -29,8 +29,9 @@ pub use stack::PlacedLayer;
 pub use trial::Test;
 pub use wheels::WheelsLayer;
 
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -48,6 +49,10 @@ pub struct Recipe {
     /// All layers by name, those of images and those that are only tools; models and data sets as `model/NAME` and
     /// `dataset/NAME`.
     pub layers: BTreeMap<String, Layer>,
+    /// SHA-256 of the file.
+    pub digest: Digest,
+    /// The definitions that its layers use, each by its path as `use` has it and the SHA-256 of its file.
+    pub definitions: BTreeSet<(String, Digest)>,
     /// What must work before anything crosses the gap, in the order of the recipe.
     pub tests: Vec<Test>,
 }

@@ -153,6 +153,12 @@ pub(super) fn wrong_type(key: &str, wanted: &str, value: &Value, problems: &Prob
         Kind::Integer(_) | Kind::Boolean(_) | Kind::Float if wanted == "a string" => {
             problems.add_with_help(&value.at, message, "put it in quotes");
         }
+        Kind::String(text) if wanted == "an integer" && text.parse::<i64>().is_ok() => {
+            problems.add_with_help(&value.at, message, "take the quotes away");
+        }
+        Kind::String(text) if wanted == "`true` or `false`" && text.parse::<bool>().is_ok() => {
+            problems.add_with_help(&value.at, message, "take the quotes away");
+        }
         _ => problems.add(&value.at, message),
     }
 }

@@ -133,7 +133,10 @@ fn unknown_keys_are_refused_with_the_key_that_was_meant() {
 
 #[test]
 fn wrong_types_are_refused_where_they_stand() {
-    assert_eq!(spoilt("serial = 3", "serial = \"3\""), "5:10: `serial` should be an integer, but this is a string | -");
+    assert_eq!(
+        spoilt("serial = 3", "serial = \"3\""),
+        "5:10: `serial` should be an integer, but this is a string | take the quotes away"
+    );
     assert_eq!(
         spoilt("version = \"0.1.0\"", "version = 0.1"),
         "4:11: `version` should be a string, but this is a number with a fraction | put it in quotes"
@@ -284,6 +287,46 @@ fn a_definition_s_mistakes_point_at_the_right_file() {
     assert!(problem("use = \"debian.toml\"", "use = \"debian.toml\"").contains("uses itself"));
     let bad = format!("{used}\npackages = [\"UPPER\"]");
     assert!(problem(&bad, DEFINITION).starts_with("11:13: the package name `UPPER`"));
+}
+
+#[test]
+fn what_is_built_in_needs_no_file() {
+    let recipe = with_definition("use = \"builtin:debian\"\npackages = [\"python3\"]", "").unwrap();
+    let LayerKind::Debian(base) = &recipe.layers["base"].kind else { panic!("not debian") };
+    assert!(base.configure && base.packages.iter().any(|package| package.name == "python3"));
+    let problem = |layer: &str| only_problem(&with_definition(layer, "").unwrap_err());
+    assert_eq!(
+        problem("use = \"builtin:debain\""),
+        "9:7: gapimage has no definition `debain` | did you mean `debian`?"
+    );
+    for path in ["builtin:../layers/debian", "builtin:/etc/passwd", "builtin:", "builtin:debian.toml"] {
+        assert!(problem(&format!("use = \"{path}\"")).contains("gapimage has no definition"), "{path}");
+    }
+    assert!(problem("use = \"builtin:debian\"\nsuit = \"x\"").ends_with("did you mean `suite`?"));
+
+    let text = GOOD.replace("workspace = \"..\"", "workspace = \"builtin\"");
+    let LayerKind::Cargo(init) = &load(&text).unwrap().layers["init"].kind.clone() else { panic!("not cargo") };
+    assert_eq!(init.workspace, Workspace::Builtin);
+    let LayerKind::Cargo(init) =
+        &load(&text.replace("\"builtin\"", "\"./builtin\"")).unwrap().layers["init"].kind.clone()
+    else {
+        panic!("not cargo")
+    };
+    assert!(matches!(&init.workspace, Workspace::Directory(path) if path.ends_with("builtin")));
+}
+
+#[test]
+fn every_builtin_definition_stands_on_its_own() {
+    for name in crate::builtin::definitions() {
+        let recipe = with_definition(&format!("use = \"builtin:{name}\""), "");
+        let recipe = recipe.unwrap_or_else(|error| panic!("{name}: {:?}", miette::Report::new(error)));
+        match &recipe.layers["base"].kind {
+            LayerKind::Debian(debian) => assert_eq!(debian.keyring, None, "{name}"),
+            LayerKind::Cargo(cargo) => assert_eq!(cargo.workspace, Workspace::Builtin, "{name}"),
+            LayerKind::Files(_) => panic!("{name} takes files from beside itself"),
+            _ => {}
+        }
+    }
 }
 
 #[test]

@@ -145,6 +145,18 @@ pub enum ContentsError {
         /// What it holds instead.
         hint: String,
     },
+    /// No document goes by this name, or several do.
+    #[error("`{}` holds {found} document `{wanted}`; {hint}", path.display())]
+    NoDocument {
+        /// The file.
+        path: PathBuf,
+        /// `no`, or `more than one`.
+        found: &'static str,
+        /// The name asked for, escaped.
+        wanted: String,
+        /// What it holds.
+        hint: String,
+    },
     /// The configuration of an image is no OCI configuration.
     #[error("the configuration of the image `{image}` in `{}` cannot be read: {source}", path.display())]
     Configuration {
@@ -190,6 +202,19 @@ impl Contents {
     /// The images in the order of the index.
     pub fn images(&self) -> &[Image] {
         &self.images
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A blob of at most `max` bytes, whose digest is right.
+    ///
+    /// # Errors
+    /// [`ContentsError::Head`] if it is not there, longer or damaged.
+    pub(super) fn read_blob(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, ContentsError> {
+        self.release.read_blob(&self.file, digest, max).map_err(|source| self.head(source))
     }
 
     /// The EFI system partition of a disk.
@@ -305,8 +330,8 @@ impl Contents {
         Ok(self.manifest(&entry.digest)?.annotations.get(annotation::BOOT_OS).and_then(|digest| digest.parse().ok()))
     }
 
-    fn manifest(&self, digest: &Digest) -> Result<Manifest, ContentsError> {
-        let bytes = self.release.read_blob(&self.file, digest, MAX_MANIFEST).map_err(|source| self.head(source))?;
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Manifest, ContentsError> {
+        let bytes = self.read_blob(digest, MAX_MANIFEST)?;
         Manifest::parse(&bytes).map_err(|source| ContentsError::Manifest {
             path: self.path.clone(),
             digest: *digest,
@@ -325,7 +350,7 @@ impl Contents {
         Ok(Blob { digest: member.digest, size: member.size, offset: member.offset, verity: member.verity })
     }
 
-    fn head(&self, source: VerifyError) -> ContentsError {
+    pub(super) fn head(&self, source: VerifyError) -> ContentsError {
         ContentsError::Head { path: self.path.clone(), source: Box::new(source) }
     }
 }

@@ -1,14 +1,25 @@
-//! What an artifact holds and how two artifacts differ, told to a person or to a program.
+//! What a release holds, told to a person or to a program: the documents that travel in the artifact (bills of
+//! materials, provenance, licences), and what an artifact holds or how two differ.
 //!
 //! Nothing here verifies a signature: everything read is a claim, and everything printed is escaped.
 
+pub mod attachments;
+pub mod components;
 pub mod contents;
 pub mod difference;
+pub mod documents;
 pub mod files;
+pub mod licences;
+pub mod origins;
 pub mod output;
 pub mod packages;
+pub mod provenance;
+pub mod purl;
 pub mod runnable;
+pub mod sbom;
 pub mod summary;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod tests;

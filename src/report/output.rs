@@ -31,8 +31,16 @@ pub fn ascii_json(value: &impl Serialize) -> Result<String, serde_json::Error> {
 /// # Errors
 /// What the system said.
 pub fn print(text: &str) -> io::Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes to standard output, as [`print`] does.
+///
+/// # Errors
+/// What the system said.
+pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }

@@ -52,7 +52,8 @@ impl Sample {
             name: (*name).to_owned(),
             size: plan.size(),
             digest: None,
-            write: Box::new(|out| plan.write(out)),
+            bulk: plan.size(),
+            fill: Box::new(|sink| plan.fill(sink)),
         });
         let info = ImageInfo {
             name: "os".to_owned(),
@@ -66,6 +67,7 @@ impl Sample {
             images: vec![Image { info, layers: (0..layers.len()).collect() }],
             merged: &merged,
             boot: None,
+            attachments: Vec::new(),
         };
         let path = self.path().join(name);
         pack(&inputs, &path, &|_| ()).unwrap();

@@ -1,6 +1,9 @@
 //! What an artifact says about itself.
 
-use super::contents::{Blob, Contents, Image};
+use super::{
+    contents::{Blob, Contents, ContentsError, Image},
+    documents::Document,
+};
 use gap_format::{Digest, Timestamp, escape::escaped, key::KeyId, statement::Kind};
 use serde::Serialize;
 use std::fmt::{self, Write as _};
@@ -21,6 +24,7 @@ pub struct Summary<'a> {
     signatures: Vec<Signature>,
     esp: Option<Partition>,
     images: &'a [Image],
+    documents: Vec<Document>,
 }
 
 /// A signature that nobody checked.
@@ -39,11 +43,14 @@ struct Partition {
 
 impl<'a> Summary<'a> {
     /// Of this artifact.
-    pub fn of(contents: &'a Contents) -> Self {
+    ///
+    /// # Errors
+    /// [`ContentsError`] if a manifest of a document cannot be read.
+    pub fn of(contents: &'a Contents) -> Result<Self, ContentsError> {
         let release = &contents.release().statement().release;
         let partition =
             |esp: &gap_format::layout::Member| Partition { offset: esp.offset, size: esp.size, digest: esp.digest };
-        Self {
+        Ok(Self {
             name: &release.name,
             version: &release.version,
             serial: release.serial,
@@ -57,7 +64,8 @@ impl<'a> Summary<'a> {
             signatures: contents.release().claimed_signers().iter().map(|key| Signature { key: *key }).collect(),
             esp: contents.esp().map(partition),
             images: contents.images(),
-        }
+            documents: Document::all(contents)?,
+        })
     }
 }
 
@@ -96,8 +104,23 @@ impl fmt::Display for Summary<'_> {
         if let Some(esp) = &self.esp {
             writeln!(f, "  boot partition {} bytes at {}", bytes(esp.size), esp.offset)?;
         }
-        self.images.iter().try_for_each(|image| write_image(f, image))
+        self.images.iter().try_for_each(|image| write_image(f, image))?;
+        write_documents(f, &self.documents)
     }
+}
+
+fn write_documents(f: &mut fmt::Formatter<'_>, documents: &[Document]) -> fmt::Result {
+    if documents.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<(String, String, String)> = documents
+        .iter()
+        .map(|document| (escaped(&document.title), bytes(document.size), escaped(&document.media_type)))
+        .collect();
+    let titles = rows.iter().map(|(title, _, _)| title.len()).max().unwrap_or_default();
+    let sizes = rows.iter().map(|(_, size, _)| size.len()).max().unwrap_or_default();
+    writeln!(f, "\ndocuments")?;
+    rows.iter().try_for_each(|(title, size, kind)| writeln!(f, "  {title:<titles$}  {size:>sizes$}  {kind}"))
 }
 
 fn write_image(f: &mut fmt::Formatter<'_>, image: &Image) -> fmt::Result {
@@ -127,7 +150,7 @@ mod tests {
     fn json_has_the_promised_shape() {
         let sample = Sample::new();
         let contents = Contents::open(&sample.artifact("a.gap", "1.0", &[("base", "one"), ("site", "two")])).unwrap();
-        let json = serde_json::to_value(Summary::of(&contents)).unwrap();
+        let json = serde_json::to_value(Summary::of(&contents).unwrap()).unwrap();
         assert_eq!(json["name"], "example");
         assert_eq!(json["kind"], "appliance");
         assert_eq!(json["source_date"], "2025-06-15T15:06:40Z");
@@ -148,7 +171,7 @@ mod tests {
     fn people_are_told_that_nothing_is_verified() {
         let sample = Sample::new();
         let contents = Contents::open(&sample.artifact("a.gap", "1.0", &[("base", "one")])).unwrap();
-        let text = Summary::of(&contents).to_string();
+        let text = Summary::of(&contents).unwrap().to_string();
         for part in ["nothing of this is verified", "image os", "(metadata)", "base", "signatures     none"] {
             assert!(text.contains(part), "{part}\n{text}");
         }

@@ -3,16 +3,11 @@
 
 use super::debian::data_tar::stays_inside;
 use crate::layer::tree::{Content, Meta, Node, PathError, Tree, TreePath};
-use gap_format::Digest;
-use sha2::{Digest as _, Sha256};
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io::{self, Read},
-    num::NonZeroUsize,
+    fs, io,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    path::Path,
 };
 
 /// One entry of a recipe's `files`.
@@ -167,103 +162,6 @@ impl Collector<'_> {
     }
 }
 
-/// The identity of collected files: a digest over paths, kinds, owners, modes and the digests of all
-/// contents, which `threads` threads compute. Times do not enter, as the caller gives them.
-///
-/// # Errors
-/// [`FilesError::Read`], also when a file has changed its length since it was collected.
-pub fn identity(tree: &Tree, threads: NonZeroUsize) -> Result<Digest, FilesError> {
-    let nodes: Vec<(&TreePath, &Node)> = tree.iter().collect();
-    let contents = digests(&nodes, threads)?;
-    let mut hasher = Sha256::new();
-    let mut contents = contents.iter();
-    for (path, node) in nodes {
-        let (kind, meta, data): (u8, &Meta, &[u8]) = match node {
-            Node::Directory { meta, .. } => (b'd', meta, &[]),
-            Node::File { meta, .. } => {
-                (b'f', meta, contents.next().map(|digest| &digest.as_bytes()[..]).unwrap_or_default())
-            }
-            Node::Symlink { meta, target } => (b'l', meta, target),
-            // A collected tree has no other kinds.
-            _ => continue,
-        };
-        // Lengths before what varies in length keep two trees from reading alike.
-        hasher.update([kind]);
-        hasher.update((path.as_bytes().len() as u64).to_le_bytes());
-        hasher.update(path.as_bytes());
-        for number in [meta.mode, meta.uid, meta.gid] {
-            hasher.update(number.to_le_bytes());
-        }
-        hasher.update((data.len() as u64).to_le_bytes());
-        hasher.update(data);
-    }
-    Ok(Digest::from(hasher))
-}
-
-/// The digests of all regular files, in their order; large files are begun first.
-fn digests(nodes: &[(&TreePath, &Node)], threads: NonZeroUsize) -> Result<Vec<Digest>, FilesError> {
-    let contents: Vec<&Content> = nodes
-        .iter()
-        .filter_map(|(_, node)| match node {
-            Node::File { content, .. } => Some(content),
-            _ => None,
-        })
-        .collect();
-    let mut order: Vec<usize> = (0..contents.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(contents.get(index).map_or(0, |content| content.len())));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.extend(contents.get(index).map(|content| (index, hash(content))));
-        }
-        done
-    };
-    let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads.get().min(contents.len())).map(|_| scope.spawn(work)).collect();
-        let mut results = work();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => results.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    });
-    results.sort_by_key(|&(index, _)| index);
-    results.into_iter().map(|(_, result)| result).collect()
-}
-
-fn hash(content: &Content) -> Result<Digest, FilesError> {
-    let Content::Path { path, len } = content else {
-        let data = content.read().map_err(|error| unreadable(&PathBuf::new(), error))?;
-        return Ok(Digest::of(&data));
-    };
-    hash_file(path, *len).map_err(|error| unreadable(path, error))
-}
-
-fn hash_file(path: &Path, len: u64) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut total = 0;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => {
-                hasher.update(buffer.get(..read).unwrap_or_default());
-                total += read as u64;
-            }
-        }
-    }
-    if total != len {
-        return Err(io::Error::other(format!(
-            "it had {len} bytes and has {total} now; leave it alone while it is read"
-        )));
-    }
-    Ok(Digest::from(hasher))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,10 +193,6 @@ mod tests {
                 _ => unreachable!(),
             })
             .collect()
-    }
-
-    fn identity_of(tree: &Tree) -> Digest {
-        identity(tree, NonZeroUsize::new(3).unwrap()).unwrap()
     }
 
     #[test]
@@ -340,26 +234,5 @@ mod tests {
         let special = Path::new("/dev/null");
         let request = Request { path: special, ..request(base.path(), "", "/x") };
         assert!(matches!(collect(&request), Err(FilesError::Special(_))));
-    }
-
-    #[test]
-    fn identity_is_that_of_names_and_contents_not_of_the_checkout() {
-        let (one, two) = (site(), site());
-        let identity_at = |base: &Path| identity_of(&collect(&request(base, "site", "/x")).unwrap());
-        fs::set_permissions(two.path().join("site/motd"), PermissionsExt::from_mode(0o664)).unwrap();
-        assert_eq!(identity_at(one.path()), identity_at(two.path()));
-        fs::write(two.path().join("site/motd"), "hellO").unwrap();
-        assert_ne!(identity_at(one.path()), identity_at(two.path()));
-        fs::write(two.path().join("site/motd"), "hello").unwrap();
-        fs::set_permissions(two.path().join("site/motd"), PermissionsExt::from_mode(0o744)).unwrap();
-        assert_ne!(identity_at(one.path()), identity_at(two.path()));
-    }
-
-    #[test]
-    fn a_file_that_changes_meanwhile_is_refused() {
-        let base = site();
-        let tree = collect(&request(base.path(), "site", "/x")).unwrap();
-        fs::write(base.path().join("site/motd"), "longer than before").unwrap();
-        assert!(identity(&tree, NonZeroUsize::MIN).is_err());
     }
 }

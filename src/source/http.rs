@@ -1,20 +1,23 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
+mod address;
+mod forward;
 mod part;
+mod proxy;
+mod request;
 
+pub use proxy::Proxies;
+
+use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
+use request::Connections;
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::Arc,
     time::{Duration, Instant},
-};
-use ureq::{
-    Agent, Timeout,
-    tls::{RootCerts, TlsConfig},
 };
 
 /// Bytes moved at a time.
@@ -67,6 +70,31 @@ pub enum HttpError {
         /// What went wrong.
         reason: String,
     },
+    /// The server is not the one that was asked for, or its certificate is of nobody that this system trusts.
+    #[error(
+        "{url}: {reason}; if the server is right, add its authority to those that this system trusts, or name a file with \
+         it in SSL_CERT_FILE"
+    )]
+    Certificate {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server sent the client somewhere it does not go.
+    #[error("{url}: the server redirects {reason}; choose another mirror")]
+    Redirection {
+        /// What was asked for.
+        url: String,
+        /// Where to.
+        reason: &'static str,
+    },
+    /// The proxy cannot be used.
+    #[error("`{proxy}` is no proxy that can be used: only http:// and https:// proxies are known")]
+    Proxy {
+        /// Its address.
+        proxy: String,
+    },
     /// The server answered with an error.
     #[error("{url}: the server answers {status}{}", status_advice(*status))]
     Status {
@@ -116,7 +144,7 @@ pub enum HttpError {
         found: Digest,
     },
     /// A local file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", space_advice(source))]
     File {
         /// The file.
         path: String,
@@ -134,6 +162,15 @@ fn status_advice(status: u16) -> &'static str {
         404 | 410 => " (it is not there); the lock may be older than the mirror, lock again or choose another mirror",
         429 => " (too many requests); try again later",
         500.. => " (its own fault); try again later, or choose another mirror",
+        _ => "",
+    }
+}
+
+fn space_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some, run `gapimage store gc`, or name another directory with --store"
+        }
         _ => "",
     }
 }
@@ -166,29 +203,23 @@ pub struct Download {
 /// threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Downloads over HTTP and from `file://`, through the proxies that the environment names.
+/// Downloads over HTTP and from `file://`.
 #[derive(Debug, Clone)]
 pub struct Client {
-    agent: Agent,
+    connections: Arc<Connections>,
     settings: Settings,
 }
 
 impl Client {
-    /// A client with connections of its own, trusting the certificates that the system trusts.
+    /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
+    /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        let config = Agent::config_builder()
-            .timeout_resolve(Some(settings.connect))
-            .timeout_connect(Some(settings.connect))
-            .timeout_recv_response(Some(settings.stall))
-            .timeout_per_read(Some(settings.stall))
-            .http_status_as_error(false)
-            .max_idle_connections_per_host(settings.parallel.get())
-            .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
-            // Digests are those of the files themselves.
-            .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .build();
-        Self { agent: config.new_agent(), settings }
+        Self { connections: Arc::new(Connections::new(settings.clone(), None)), settings }
+    }
+
+    /// The same, through these proxies.
+    pub fn through(settings: Settings, proxies: Proxies) -> Self {
+        Self { connections: Arc::new(Connections::new(settings.clone(), Some(proxies))), settings }
     }
 
     /// Fetches a small file into memory.
@@ -198,7 +229,7 @@ impl Client {
     pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
             let mut data = Vec::new();
-            let mut body = self.open(url, 0)?;
+            let mut body = self.connections.open(url, 0)?;
             self.pump(url, &mut body.reader, |chunk| {
                 if data.len() as u64 + chunk.len() as u64 > max {
                     return Err(HttpError::TooLarge { url: shown(url), limit: max });
@@ -253,7 +284,7 @@ impl Client {
         Err(last)
     }
 
-    /// Fetches many files, several at once; paths in the order of `items`.
+    /// Fetches many files, several at once, large ones first; paths in the order of `items`.
     ///
     /// # Errors
     /// [`HttpError`] of the first item, in their order, that failed; the others are stopped.
@@ -263,32 +294,8 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
-        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || {
-            let mut done = Vec::new();
-            while !failed.load(Ordering::Relaxed) {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(item) = items.get(index) else { break };
-                let result = self.download(item, directory, progress);
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                done.push((index, result));
-            }
-            done
-        };
-        let mut results = std::thread::scope(|scope| {
-            let others = 1..self.settings.parallel.get().min(items.len());
-            let workers: Vec<_> = others.map(|_| scope.spawn(work)).collect();
-            let mut results = work();
-            for worker in workers {
-                match worker.join() {
-                    Ok(done) => results.extend(done),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            results
-        });
-        results.sort_by_key(|&(index, _)| index);
-        results.into_iter().map(|(_, result)| result).collect()
+        let one = |item: &Download| self.download(item, directory, progress);
+        try_map(items, self.settings.parallel, |item| item.size, one)
     }
 
     /// Brings the part to its full size from one mirror and compares the digest.
@@ -323,7 +330,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.open(url, part.len)?;
+        let mut body = self.connections.open(url, part.len)?;
         if body.start != part.len {
             part.restart()?;
         }
@@ -384,7 +391,7 @@ impl Client {
                 Err(error) if url.starts_with("file:") => {
                     return Err(HttpError::File { path: shown(url), source: error });
                 }
-                Err(error) => return Err(self.explain(url, ureq::Error::from(error))),
+                Err(error) => return Err(self.connections.broken(url, error)),
             };
             take(buffer.get(..read).unwrap_or_default())?;
             received += read as u64;
@@ -396,71 +403,6 @@ impl Client {
             }
         }
     }
-
-    fn open(&self, url: &str, start: u64) -> Result<Body, HttpError> {
-        if let Some(path) = url.strip_prefix("file://") {
-            return open_file(path, start);
-        }
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(HttpError::Address { url: shown(url) });
-        }
-        let mut request = self.agent.get(url);
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        let response = request.call().map_err(|error| self.explain(url, error))?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 => match header("content-range").and_then(range_start) {
-                Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(url), status }),
-            },
-            // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
-            _ => return Err(HttpError::Status { url: shown(url), status }),
-        };
-        Ok(Body { reader: Box::new(response.into_body().into_reader()), start, length })
-    }
-
-    fn explain(&self, url: &str, error: ureq::Error) -> HttpError {
-        let url = shown(url);
-        match error {
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-                HttpError::Unreachable { url, reason: format!("no connection in {:?}", self.settings.connect) }
-            }
-            ureq::Error::Timeout(_) => HttpError::Stalled { url, limit: self.settings.stall },
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                HttpError::Stalled { url, limit: self.settings.stall }
-            }
-            ureq::Error::HostNotFound => HttpError::Unreachable { url, reason: "no such host".to_owned() },
-            ureq::Error::Io(error) => HttpError::Unreachable { url, reason: error.to_string() },
-            error => HttpError::Unreachable { url, reason: error.to_string() },
-        }
-    }
-}
-
-struct Body {
-    reader: Box<dyn Read>,
-    /// Position in the file of the first byte that comes.
-    start: u64,
-    length: Option<u64>,
-}
-
-fn open_file(path: &str, start: u64) -> Result<Body, HttpError> {
-    let failed = |source| HttpError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    let start = if start <= length { start } else { 0 };
-    file.seek(SeekFrom::Start(start)).map_err(failed)?;
-    Ok(Body { reader: Box::new(file), start, length: Some(length - start) })
-}
-
-/// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
-    header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// `mirror/path` with exactly one slash between them.

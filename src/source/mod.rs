@@ -5,3 +5,4 @@ pub mod dataset;
 pub mod debian;
 pub mod files;
 pub mod http;
+pub mod licence;

@@ -1,6 +1,7 @@
 //! Keys: a hash over everything that made something, so that the same inputs are found again.
 
 use gap_format::Digest;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
 
@@ -8,7 +9,8 @@ use std::fmt;
 ///
 /// It covers the kind and the format version of its builder, the sources by digest, the parameters, and for layers made
 /// by running programs the keys of the stack below. Nothing of the machine, the clock or the user goes in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct LayerKey(Digest);
 
 impl LayerKey {

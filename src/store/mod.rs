@@ -4,7 +4,8 @@
 //! sources/sha256/ab/abcd…   what was fetched, by its digest
 //! blobs/sha256/ab/abcd…     what was built, by its digest
 //! records/KEY.json          layer key → digest, size, verity root, and an artifact that holds it
-//! caches/NAME/KEY/          work that only makes things faster, such as compiled dependencies
+//! caches/NAME/KEY/          work that only makes things faster, such as package indexes
+//! roots/LOCK.json           what the last build of each lock is made of
 //! locks/KEY                 held while the thing of this key is being built
 //! tmp/session-…/            unfinished files of a running process
 //! ```
@@ -15,16 +16,21 @@
 mod collect;
 mod error;
 mod key;
+mod notes;
 mod record;
+mod roots;
 mod session;
+mod survey;
 mod temp;
 #[cfg(test)]
 mod tests;
 
-pub use collect::{Collected, Policy, Removed, Roots, Usage, collect, usage};
+pub use collect::{Collected, Policy, Removed, collect};
 pub use error::StoreError;
 pub use key::{KeyBuilder, LayerKey};
 pub use record::{FoundLayer, Identity, Location, Record};
+pub use roots::{Registered, Roots, registered};
+pub use survey::{Amount, Kind, usage};
 pub use temp::{Stored, TempBlob};
 
 use gap_format::Digest;
@@ -87,7 +93,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the directory cannot be made, locked or written.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        for part in ["sources", "blobs", "records", "caches", "locks", "tmp"] {
+        for part in ["sources", "blobs", "records", "caches", "roots", "locks", "tmp"] {
             let path = dir.join(part);
             fs::create_dir_all(&path).map_err(StoreError::io("making the store's directory", &path))?;
         }
@@ -183,6 +189,25 @@ impl Store {
         fs::rename(path, &target).map_err(failed())
     }
 
+    /// Removes a source that turned out to be damaged, so that it is fetched again. Who has it open keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if it is there and cannot be removed.
+    pub fn discard_source(&self, digest: &Digest) -> Result<(), StoreError> {
+        discard(&self.source_path(digest))
+    }
+
+    /// Removes a layer that turned out to be damaged, so that it is built again. Who has it open keeps it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if it is there and cannot be removed.
+    pub fn discard_layer(&self, key: &LayerKey) -> Result<(), StoreError> {
+        if let Some(record) = self.record(key)? {
+            discard(&self.blob_path(&record.digest))?;
+        }
+        discard(&self.record_path(key))
+    }
+
     /// A blob to write; it vanishes unless it is committed.
     ///
     /// # Errors
@@ -237,6 +262,13 @@ impl Store {
 
     fn record_path(&self, key: &LayerKey) -> PathBuf {
         self.dir.join("records").join(format!("{}.json", key.to_hex()))
+    }
+}
+
+fn discard(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", path)(error)),
+        _ => Ok(()),
     }
 }
 

@@ -163,6 +163,22 @@ fn a_layer_is_found_in_the_store_and_in_an_artifact() {
 }
 
 #[test]
+fn what_is_damaged_can_be_discarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = LayerKey::from(Digest::of(b"key"));
+    let record = record(&store, b"layer");
+    store.put_record(&key, &record).unwrap();
+    let source = store.insert_source(None, 10, &b"source"[..]).unwrap().digest;
+    for _ in 0..2 {
+        store.discard_layer(&key).unwrap();
+        store.discard_source(&source).unwrap();
+        assert!(store.layer(&key).unwrap().is_none() && !store.has_source(&source, None));
+        assert!(!store.blob_path(&record.digest).exists());
+    }
+}
+
+#[test]
 fn a_damaged_record_counts_as_none() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir);
@@ -173,6 +189,18 @@ fn a_damaged_record_counts_as_none() {
     for damage in ["", "{", "{\"digest\":1}", "null"] {
         fs::write(store.record_path(&key), damage).unwrap();
         assert_eq!(store.record(&key).unwrap(), None, "{damage}");
+    }
+}
+
+/// Collects what was not used for so many days; roots hold for a hundred, indexes for seven.
+fn unused_for(days: u64) -> Policy {
+    let ago = |days: u64| SystemTime::now() - Duration::from_secs(days * 86400);
+    Policy {
+        used_since: ago(days),
+        indexes_used_since: ago(7),
+        registered_since: ago(100),
+        down_to: None,
+        dry_run: false,
     }
 }
 
@@ -202,16 +230,18 @@ fn garbage_is_what_is_neither_referred_to_nor_recent() {
     age(&cache, 30);
     drop(store);
 
-    let roots = Roots { digests: [rooted].into(), layers: [key("kept")].into() };
-    let used_since = SystemTime::now() - Duration::from_secs(7 * 86400);
-    let policy = Policy { used_since, down_to: None, dry_run: true };
+    let roots = Roots { digests: [rooted].into(), layers: [key("kept")].into(), ..Roots::default() };
+    let policy = Policy { dry_run: true, ..unused_for(7) };
     let before = files_below(dir.path());
     let planned = collect(dir.path(), &roots, &policy).unwrap();
     assert_eq!(files_below(dir.path()), before, "a dry run removes nothing");
     assert!(planned.removed[0].path.ends_with(oldest.to_hex()), "least recently used first");
 
-    let size = usage(dir.path()).unwrap();
-    assert_eq!((size.sources, size.blobs.0, size.records.0, size.caches), ((4, 23), 2, 2, (1, 100)));
+    let size = usage(dir.path(), &roots).unwrap();
+    assert_eq!(size[&Kind::Source], Amount { count: 4, bytes: 23, reachable: 6 });
+    assert_eq!(size[&Kind::Blob], Amount { count: 2, bytes: 8, reachable: 4 });
+    assert_eq!(size[&Kind::Record].count, 2);
+    assert_eq!(size[&Kind::Cache("cargo".to_owned())], Amount { count: 1, bytes: 100, reachable: 0 });
     let limit = planned.freed + planned.kept - 1;
     let some = collect(dir.path(), &roots, &Policy { down_to: Some(limit), dry_run: false, ..policy }).unwrap();
     assert_eq!(some.removed.len(), 1, "stops when the store is small enough");
@@ -226,13 +256,89 @@ fn garbage_is_what_is_neither_referred_to_nor_recent() {
 }
 
 #[test]
+fn what_a_build_registered_stays_until_its_lock_is_gone_or_it_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    let key = LayerKey::from(Digest::of(b"key"));
+    let lock = dir.path().join("recipe.lock");
+    fs::write(&lock, "").unwrap();
+    let source = store.insert_source(None, 100, &b"source"[..]).unwrap().digest;
+    let record = record(&store, b"layer");
+    store.put_record(&key, &record).unwrap();
+    let note = Digest::of(b"note");
+    store.remember("ingredients", &note, b"list").unwrap();
+    let roots = Roots { digests: [source].into(), layers: [key].into(), caches: [note].into() };
+    store.register(&lock, Roots::default()).unwrap();
+    store.register(&lock, roots.clone()).unwrap();
+    let old = |days| {
+        for path in [store.source_path(&source), store.record_path(&key), store.blob_path(&record.digest)] {
+            age(&path, days);
+        }
+        age(&store.cache_dir("ingredients", &note).unwrap(), days);
+        age(&survey::list(&dir.path().join("roots")).unwrap()[0], days);
+    };
+    old(60);
+    let dir = dir.path().to_owned();
+    let there = || {
+        let policy = unused_for(30);
+        let mut roots = Roots::default();
+        registered(&dir, policy.registered_since).unwrap().into_iter().for_each(|found| roots.add(found.roots));
+        collect(&dir, &roots, &Policy { dry_run: true, ..policy }).unwrap().removed.is_empty()
+    };
+    assert_eq!(registered(&dir, SystemTime::UNIX_EPOCH).unwrap(), [Registered { lock: lock.clone(), roots }]);
+    assert!(there());
+    fs::remove_file(&lock).unwrap();
+    assert!(!there(), "the lock is gone");
+    fs::write(&lock, "").unwrap();
+    assert!(there());
+    old(101);
+    assert!(!there(), "nobody built it for long");
+    store.register(&lock, Registered::clone(&registered(&dir, SystemTime::UNIX_EPOCH).unwrap()[0]).roots).unwrap();
+    assert!(there(), "building again counts");
+    fs::write(survey::list(&dir.join("roots")).unwrap().remove(0), "{").unwrap();
+    assert!(!there(), "a damaged root holds nothing");
+}
+
+#[test]
+fn indexes_and_parts_of_downloads_expire_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    for (cache, ages) in [("indexes", [1, 8]), ("downloads", [8, 31])] {
+        let cache = store.cache_dir(cache, &Digest::of(b"")).unwrap();
+        for days in ages {
+            let path = cache.join(format!("{days}"));
+            fs::write(&path, "x").unwrap();
+            age(&path, days);
+        }
+    }
+    drop(store);
+    let collected = collect(dir.path(), &Roots::default(), &unused_for(30)).unwrap();
+    let mut removed: Vec<String> = collected.removed.iter().map(|gone| gone.path.display().to_string()).collect();
+    removed.sort();
+    assert!(removed.len() == 2 && removed[0].ends_with("/31") && removed[1].ends_with("/8"), "{removed:?}");
+    assert!(removed[0].starts_with("caches/downloads") && removed[1].starts_with("caches/indexes"), "{removed:?}");
+}
+
+#[test]
+fn notes_are_remembered_whole_and_within_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, key) = (open(&dir), Digest::of(b"key"));
+    assert_eq!(store.recall("notes", &key, 10), None);
+    store.remember("notes", &key, b"first").unwrap();
+    store.remember("notes", &key, b"other").unwrap();
+    assert_eq!(store.recall("notes", &key, 5).as_deref(), Some(&b"other"[..]));
+    assert_eq!(store.recall("notes", &key, 4), None);
+}
+
+#[test]
 fn garbage_is_not_collected_while_somebody_builds() {
     let dir = tempfile::tempdir().unwrap();
-    let policy = Policy { used_since: SystemTime::now(), down_to: None, dry_run: false };
+    let policy = unused_for(0);
     assert_eq!(collect(dir.path(), &Roots::default(), &policy).unwrap().freed, 0, "there is no store yet");
     let store = open(&dir);
     let refused = collect(dir.path(), &Roots::default(), &policy).unwrap_err();
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    collect(dir.path(), &Roots::default(), &Policy { dry_run: true, ..policy }).unwrap();
     drop(store);
     collect(dir.path(), &Roots::default(), &policy).unwrap();
 }

@@ -8,7 +8,7 @@ use gapimage::source::{
         index::IndexFile,
         openpgp::Keyring,
     },
-    http::{Client, Settings},
+    http::{Client, Proxies, Settings},
 };
 use std::{io::Write, path::Path, time::Duration};
 
@@ -43,13 +43,18 @@ pub fn publish(server: &Server, key: &Key, more: &str) {
 
 /// A client that soon loses patience.
 pub fn client() -> Client {
-    Client::new(Settings {
+    Client::through(settings(), Proxies::default())
+}
+
+/// Little patience.
+pub fn settings() -> Settings {
+    Settings {
         stall: Duration::from_millis(300),
         connect: Duration::from_secs(1),
         attempts: 3,
         pause: Duration::from_millis(1),
         ..Settings::default()
-    })
+    }
 }
 
 pub fn archive(mirrors: &[&str]) -> Archive {

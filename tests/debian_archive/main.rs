@@ -5,6 +5,12 @@
 
 mod archive;
 mod downloads;
+mod interrupted;
 mod keys;
+mod locking;
+mod network;
+mod packages;
+mod planning;
+mod proxy;
 mod releases;
 mod server;

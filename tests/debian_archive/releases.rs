@@ -16,7 +16,11 @@ use gapimage::source::{
     http::HttpError,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 const TEXT: &str = "Suite: test\nCodename: tested\nDate: Thu, 02 Jan 2025 00:00:00 UTC\nSHA256:\n";
 
@@ -163,6 +167,36 @@ fn an_archive_is_fetched_once_and_resolved() {
     let text = toml::to_string(&locked[0]).unwrap();
     assert!(!text.contains("127.0.0.1"), "{text}");
     assert_eq!(toml::from_str::<gapimage::source::debian::LockedPackage>(&text).unwrap(), locked[0]);
+}
+
+#[test]
+fn many_may_fetch_an_index_at_once() {
+    let (server, key) = (Server::start(), Key::new(1));
+    publish(&server, &key, "");
+    let cache = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(load(archive(&[&server.url]), &[&key], cache.path()).unwrap()[0].text, PACKAGES));
+        }
+    });
+}
+
+#[test]
+fn an_index_that_nobody_used_for_long_goes_when_another_comes() {
+    let (server, key) = (Server::start(), Key::new(1));
+    publish(&server, &key, "");
+    let cache = tempfile::tempdir().unwrap();
+    for (name, days) in [("old", 8), ("recent", 6)] {
+        let file = fs::File::create(cache.path().join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+    }
+    load(archive(&[&server.url]), &[&key], cache.path()).unwrap();
+    assert!(!cache.path().join("old").exists() && cache.path().join("recent").exists());
+    // Using it counts.
+    let index = cache.path().join(gap_format::Digest::of(PACKAGES.as_bytes()).to_hex());
+    fs::File::open(&index).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    load(archive(&[&server.url]), &[&key], cache.path()).unwrap();
+    assert!(fs::metadata(&index).unwrap().modified().unwrap() > SystemTime::UNIX_EPOCH);
 }
 
 #[test]

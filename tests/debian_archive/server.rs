@@ -1,8 +1,10 @@
 //! A small web server on the loopback device that can misbehave.
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     time::Duration,
@@ -26,6 +28,10 @@ pub enum Behaviour {
     Fail(u16, u32),
     /// Ranges are not heeded.
     NoRanges,
+    /// Nothing more ever comes after so many bytes.
+    Hang(usize),
+    /// It lies elsewhere.
+    Redirect(String),
 }
 
 #[derive(Debug, Clone)]
@@ -39,19 +45,33 @@ pub struct Server {
     files: Arc<Mutex<BTreeMap<String, Served>>>,
     /// `path` or `path@start` of every request.
     log: Arc<Mutex<Vec<String>>>,
+    credentials: Arc<Mutex<Vec<String>>>,
     pub url: String,
 }
 
 impl Server {
     pub fn start() -> Self {
+        Self::with("http", |stream| stream)
+    }
+
+    /// A server for `https://localhost`, and the certificate of its authority as PEM.
+    pub fn start_with_tls() -> (Self, String) {
+        let (config, authority) = tls_config();
+        let wrap = move |stream| StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+        let mut server = Self::with("https", wrap);
+        server.url = server.url.replace("127.0.0.1", "localhost");
+        (server, authority)
+    }
+
+    fn with<S: Read + Write>(scheme: &str, wrap: impl Fn(TcpStream) -> S + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { url: format!("http://{}", listener.local_addr().unwrap()), ..Self::default() };
+        let server = Self { url: format!("{scheme}://{}", listener.local_addr().unwrap()), ..Self::default() };
         let serving = server.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let server = serving.clone();
+                let (server, wrap) = (serving.clone(), wrap.clone());
                 // A client that goes away in the middle is part of the tests.
-                std::thread::spawn(move || server.answer(stream).unwrap_or_default());
+                std::thread::spawn(move || server.answer(wrap(stream)).unwrap_or_default());
             }
         });
         server
@@ -69,18 +89,33 @@ impl Server {
         self.files.lock().unwrap().get_mut(&format!("/{path}")).unwrap().behaviour = behaviour;
     }
 
+    /// Serves a file under another path as well.
+    pub fn also_at(&self, path: &str, other: &str) {
+        let mut files = self.files.lock().unwrap();
+        let served = files[&format!("/{path}")].clone();
+        files.insert(format!("/{other}"), served);
+    }
+
+    /// `Authorization` of every request that had one.
+    pub fn credentials(&self) -> Vec<String> {
+        self.credentials.lock().unwrap().clone()
+    }
+
     pub fn requests(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
+    fn answer(&self, stream: impl Read + Write) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
-            let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            // Through a proxy, the whole address comes.
+            let path = target.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+            let path = path.map_or_else(|| target.to_owned(), |(_, path)| format!("/{path}"));
             let mut start = 0;
             loop {
                 let mut header = String::new();
@@ -88,26 +123,33 @@ impl Server {
                 if header.trim().is_empty() {
                     break;
                 }
+                if header.to_ascii_lowercase().starts_with("authorization:") {
+                    self.credentials.lock().unwrap().push(header.split_once(": ").unwrap().1.trim().to_owned());
+                }
                 if let Some(range) = header.to_ascii_lowercase().strip_prefix("range: bytes=") {
                     start = range.trim().trim_end_matches('-').parse().unwrap();
                 }
             }
             let mark = if start > 0 { format!("{path}@{start}") } else { path.clone() };
             self.log.lock().unwrap().push(mark);
-            if !self.send(&stream, &path, start)? {
+            if !self.send(reader.get_mut(), &path, start)? {
                 return Ok(());
             }
         }
     }
 
     /// Whether the connection stays usable.
-    fn send(&self, mut stream: &TcpStream, path: &str, start: usize) -> std::io::Result<bool> {
+    fn send(&self, stream: &mut impl Write, path: &str, start: usize) -> std::io::Result<bool> {
         let Some(served) = self.take(path) else {
             stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?;
             return Ok(true);
         };
         if let Behaviour::Fail(status, _) = served.behaviour {
             write!(stream, "HTTP/1.1 {status} Trouble\r\nContent-Length: 0\r\n\r\n")?;
+            return Ok(true);
+        }
+        if let Behaviour::Redirect(location) = served.behaviour {
+            write!(stream, "HTTP/1.1 302 Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")?;
             return Ok(true);
         }
         let start = if matches!(served.behaviour, Behaviour::NoRanges) { 0 } else { start };
@@ -130,13 +172,19 @@ impl Server {
         match served.behaviour {
             Behaviour::Cut(at) if at < body.len() => {
                 stream.write_all(&body[..at])?;
-                stream.shutdown(std::net::Shutdown::Both)?;
+                stream.flush()?;
                 return Ok(false);
             }
             Behaviour::Stall(at) => {
                 stream.write_all(&body[..at.min(body.len())])?;
+                stream.flush()?;
                 std::thread::sleep(Duration::from_secs(2));
                 return Ok(false);
+            }
+            Behaviour::Hang(at) => {
+                stream.write_all(&body[..at.min(body.len())])?;
+                stream.flush()?;
+                std::thread::sleep(Duration::from_secs(3600));
             }
             Behaviour::Trickle => {
                 for byte in body {
@@ -146,6 +194,7 @@ impl Server {
             }
             _ => stream.write_all(&body)?,
         }
+        stream.flush()?;
         Ok(true)
     }
 
@@ -158,4 +207,22 @@ impl Server {
         }
         Some(now)
     }
+}
+
+/// For `localhost`, by an authority made for the occasion.
+fn tls_config() -> (Arc<ServerConfig>, String) {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().unwrap();
+    let pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    (Arc::new(config), pem)
 }

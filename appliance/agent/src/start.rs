@@ -6,7 +6,8 @@ use crate::{
     certificate::{CertificateError, Identity},
     console,
     given::{Given, GivenError},
-    machine, network,
+    machine,
+    network::{self, Drivers},
     recheck::{self, RecheckError},
     root::Root,
     scrub,
@@ -34,6 +35,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::spawn_blocking,
 };
 
 /// Name of a machine that was given none.
@@ -109,19 +111,26 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let root = Root::new(&options.root);
     let mut stages = vec![boot_clock::stage("agent started")];
     let given = Given::read(&root, console::say)?;
+    let hostname = given.site.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
+    // What takes its time and shows nothing to anybody goes on beside the verification; nothing listens and no
+    // interface is up before its verdict.
+    let drivers = options.owns_machine.then(|| Drivers::load(&root, &given.site.network, machine::kernel().release));
+    let identity = spawn_blocking({
+        let (site, hostname) = (given.site.clone(), hostname.clone());
+        move || identity(&site, &hostname)
+    });
     let signers = recheck::recheck(&root, &given)?;
     stages.push(boot_clock::stage("release verified again"));
     tell_release(&given.report, &signers);
 
     let Given { report, site, .. } = given;
-    let hostname = site.hostname.clone().unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned());
     if options.owns_machine
         && let Err(error) = rustix::system::sethostname(hostname.as_bytes())
     {
         console::say(format_args!("the name of the machine is not set to {hostname}: {error}"));
     }
     let (token, shown) = token::establish(&root, &site)?;
-    let identity = Arc::new(identity(&site, &hostname)?);
+    let identity = Arc::new(identity.await.map_err(io::Error::from)??);
     let listener = listen(options, &site)?;
     let system = Arc::new(System {
         root: root.clone(),
@@ -145,7 +154,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
     system.stage("API healthy");
 
-    let network = tokio::spawn(keep_network(system.clone(), site.network, options.owns_machine));
+    let network = tokio::spawn(keep_network(system.clone(), site.network, drivers));
     let scrub_stop = Arc::new(AtomicBool::new(false));
     let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
     let layers = system.report.layers.clone();
@@ -190,11 +199,9 @@ fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartErro
     listener.map_err(|source| StartError::Listen { port, source })
 }
 
-/// Keeps the network, and the certificate in step with it.
-async fn keep_network(system: Arc<System>, network: Network, owns_machine: bool) {
-    if !owns_machine {
-        return;
-    }
+/// Keeps the network, and the certificate in step with it; leaves both alone where no drivers are to be loaded.
+async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Drivers>) {
+    let Some(drivers) = drivers else { return };
     let is_known = matches!(network, Network::Static { .. });
     let ready = |address| {
         system.stage("network ready");
@@ -212,7 +219,7 @@ async fn keep_network(system: Arc<System>, network: Network, owns_machine: bool)
             Err(error) => console::say(error),
         }
     };
-    network::keep(system.root.clone(), network, machine::kernel().release, &system.network, ready).await;
+    network::keep(system.root.clone(), network, drivers, &system.network, ready).await;
 }
 
 fn ask_pid_1(request: Request) {

@@ -66,8 +66,8 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
 fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.stage("kernel");
     // Before what may well fail: a machine that halts needs its power button.
-    let mut modules = Modules::load_from(root, story)?;
-    modules.serve_firmware(story)?;
+    let mut modules = Modules::read_from(root)?;
+    let background = modules.begin(story)?;
     let wanted = cmdline::wanted_from(root)?;
     let raw_trust =
         fs::read(root.join("gap/trust.toml")).attempt(|| "reading the trust root /gap/trust.toml".into())?;
@@ -77,8 +77,6 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     let trust = release::trust_root(&raw_trust)?;
 
     mounts::mount_firmware_variables(root, &mut modules, story)?;
-    story.stage("modules");
-    story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
     let secure_boot = secure_boot::state_from(root);
     tell_what_it_is_worth(story, secure_boot);
 
@@ -90,12 +88,17 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.stage("release");
     tell_release(story, &found, now);
 
+    background.wait_for_always()?;
+    story.stage("modules");
     let mapping = mapping::map(root, found.number, &found.release.os)?;
     let image = sysroot::mount_image(root, &mapping.devices)?;
+    agent::read_ahead(&image);
     story.stage("image");
     story.tell(format_args!("OS image mounted, {} layers behind hash trees", mapping.devices.len().saturating_sub(1)));
     mounts::mount_for_os(&image)?;
 
+    background.join(&mut modules)?;
+    story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
     let site = site::find(root, story, &mut modules);
     story.stage("site");
     let report = report(&found, &mapping, fingerprint, secure_boot, story);

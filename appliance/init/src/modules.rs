@@ -8,18 +8,49 @@ use rustix::{io::Errno, system::finit_module};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
+    thread::{self, JoinHandle},
 };
 
 use crate::{Attempt, Stop, story::Story};
 
-/// The modules of the initramfs.
+/// The lists of the initramfs.
 #[derive(Debug, Default)]
-pub struct Modules {
+struct Lists {
     root: PathBuf,
+    order: Vec<String>,
     aliases: Aliases,
     /// For each file that an alias names, what to load, in order.
     needs: BTreeMap<String, Vec<String>>,
+}
+
+impl Lists {
+    fn read_from(root: &Path) -> Result<Self, Stop> {
+        let read = |name: &str| {
+            fs::read_to_string(root.join("gap/modules").join(name))
+                .attempt(|| format!("reading the module list /gap/modules/{name}"))
+        };
+        let words = |needs: &str| needs.split_ascii_whitespace().map(str::to_owned).collect();
+        let needs = read("depend")?;
+        let needs = needs.lines().filter_map(|line| line.split_once(':'));
+        Ok(Self {
+            root: root.into(),
+            order: read("order")?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect(),
+            aliases: Aliases::parse(&read("alias")?),
+            needs: needs.map(|(file, needs)| (file.into(), words(needs))).collect(),
+        })
+    }
+}
+
+/// Loads modules of the initramfs. Several may do so side by side: the kernel takes each module once.
+#[derive(Debug, Default)]
+pub struct Modules {
+    lists: Arc<Lists>,
     /// Files that were loaded, or refused by the kernel.
     tried: BTreeSet<String>,
     /// Devices that were there at the last look, as directories of sysfs.
@@ -29,29 +60,34 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads the lists and loads the modules that every boot needs.
+    /// Reads the lists.
     ///
     /// # Errors
-    /// [`Stop`] when a list cannot be read, or names what is not in its directory.
-    pub fn load_from(root: &Path, story: &Story) -> Result<Self, Stop> {
-        let read = |name: &str| {
-            fs::read_to_string(root.join("gap/modules").join(name))
-                .attempt(|| format!("reading the module list /gap/modules/{name}"))
+    /// [`Stop`] when one cannot be read.
+    pub fn read_from(root: &Path) -> Result<Self, Stop> {
+        Ok(Self { lists: Arc::new(Lists::read_from(root)?), ..Self::default() })
+    }
+
+    /// Begins to load what every boot needs, and what the firmware's devices ask for, beside what is done meanwhile.
+    ///
+    /// # Errors
+    /// [`Stop`] when no thread can be had.
+    pub fn begin(&self, story: &Story) -> Result<Background, Stop> {
+        let mut modules = Self { lists: Arc::clone(&self.lists), ..Self::default() };
+        let story = Story::new(Arc::clone(story.consoles()));
+        let (send, always) = channel();
+        let work = move || {
+            // Nobody waits any more where the boot has failed meanwhile; a machine that halts still needs its button.
+            let _ = send.send(modules.load_always(&story));
+            modules.serve_firmware(&story).map(|()| modules)
         };
-        let (order, alias, depend) = (read("order")?, read("alias")?, read("depend")?);
-        let words = |needs: &str| needs.split_ascii_whitespace().map(str::to_owned).collect();
-        let mut modules = Self {
-            root: root.into(),
-            aliases: Aliases::parse(&alias),
-            needs: depend
-                .lines()
-                .filter_map(|line| line.split_once(':'))
-                .map(|(file, needs)| (file.into(), words(needs)))
-                .collect(),
-            ..Self::default()
-        };
-        order.lines().filter(|line| !line.is_empty()).try_for_each(|name| modules.load(name, story))?;
-        Ok(modules)
+        let thread = thread::Builder::new().name("modules".into()).spawn(work);
+        Ok(Background { always, thread: thread.attempt(|| "starting a thread that loads modules".into())? })
+    }
+
+    fn load_always(&mut self, story: &Story) -> Result<(), Stop> {
+        let lists = Arc::clone(&self.lists);
+        lists.order.iter().try_for_each(|name| self.load(name, story))
     }
 
     /// How many modules were loaded.
@@ -60,36 +96,34 @@ impl Modules {
     }
 
     /// Loads what the firmware's devices ask for: the power button, and where a site configuration may come from.
-    ///
-    /// # Errors
-    /// [`Stop`] when a module of the lists is not there.
-    pub fn serve_firmware(&mut self, story: &Story) -> Result<(), Stop> {
-        while self.serve_next(Likely::Firmware, story)? {}
+    fn serve_firmware(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(Likely::Firmware..=Likely::Firmware, story)? {}
         Ok(())
     }
 
-    /// Loads what one more device asks for, those first that are likely to hold the medium and quick to start; none
-    /// after `last`. False when every device that is there by now is served.
+    /// Loads what one more device of these kinds asks for, those first that are likely to hold the medium and quick to
+    /// start. False when every such device that is there by now is served.
     ///
     /// # Errors
     /// [`Stop`] when a module of the lists is not there.
-    pub fn serve_next(&mut self, last: Likely, story: &Story) -> Result<bool, Stop> {
+    pub fn serve_next(&mut self, kinds: RangeInclusive<Likely>, story: &Story) -> Result<bool, Stop> {
         let before = self.tried.len();
         self.look();
-        while self.waiting.first().is_some_and(|(likely, _)| *likely <= last) {
-            let Some((_, name)) = self.waiting.pop_first() else { break };
-            self.serve(&name, story)?;
+        loop {
+            let next = self.waiting.iter().find(|(likely, _)| kinds.contains(likely)).cloned();
+            let Some(next) = next else { return Ok(false) };
+            self.waiting.remove(&next);
+            self.serve(&next.1, story)?;
             if self.tried.len() > before {
                 return Ok(true);
             }
         }
-        Ok(false)
     }
 
     /// Takes note of the devices that came since the last look, and forgets those that went: what is plugged in at the
     /// same place later may be another one.
     fn look(&mut self) {
-        let there = devices(&self.root);
+        let there = devices(&self.lists.root);
         for device in there.difference(&self.known) {
             let Ok(name) = fs::read_to_string(device.join("modalias")) else { continue };
             let name = name.trim_end();
@@ -103,10 +137,10 @@ impl Modules {
     /// # Errors
     /// [`Stop`] when a module of the lists is not there.
     pub fn serve(&mut self, name: &str, story: &Story) -> Result<(), Stop> {
+        let lists = Arc::clone(&self.lists);
         let own = format!("{name}.ko");
-        let files = self.aliases.files_for(name).chain([own.as_str()]);
-        let needed: Vec<String> = files.filter_map(|file| self.needs.get(file)).flatten().cloned().collect();
-        needed.iter().try_for_each(|file| self.load(file, story))
+        let files = lists.aliases.files_for(name).chain([own.as_str()]);
+        files.filter_map(|file| lists.needs.get(file)).flatten().try_for_each(|file| self.load(file, story))
     }
 
     /// Loads one file, once. When the kernel refuses it, that is told and passed over: whether it was needed shows
@@ -118,13 +152,44 @@ impl Modules {
         if !self.tried.insert(name.into()) {
             return Ok(());
         }
-        let path = self.root.join("gap/modules").join(name);
+        let path = self.lists.root.join("gap/modules").join(name);
         let file = File::open(path).attempt(|| format!("opening the module {name}"))?;
         match finit_module(file, c"", 0) {
             Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
             Err(error) => story.tell(format_args!("module {name} is not loaded: {error}")),
         }
         Ok(())
+    }
+}
+
+/// Modules that are being loaded beside the boot.
+#[derive(Debug)]
+pub struct Background {
+    always: Receiver<Result<(), Stop>>,
+    thread: JoinHandle<Result<Modules, Stop>>,
+}
+
+impl Background {
+    /// Waits for those that every boot needs.
+    ///
+    /// # Errors
+    /// [`Stop`] when one of them is not there.
+    pub fn wait_for_always(&self) -> Result<(), Stop> {
+        self.always.recv().unwrap_or_else(|_| Err(Self::died()))
+    }
+
+    /// Waits for all; from then on `modules` knows what was loaded.
+    ///
+    /// # Errors
+    /// [`Stop`] when one of them is not there.
+    pub fn join(self, modules: &mut Modules) -> Result<(), Stop> {
+        let others = self.thread.join().unwrap_or_else(|_| Err(Self::died()))?;
+        modules.tried.extend(others.tried);
+        Ok(())
+    }
+
+    fn died() -> Stop {
+        Stop::Failed("the thread that loads modules died; this is a mistake in it".into())
     }
 }
 
@@ -192,7 +257,6 @@ fn devices(root: &Path) -> BTreeSet<PathBuf> {
 mod tests {
     use super::*;
     use crate::console::Consoles;
-    use std::sync::Arc;
 
     fn machine(order: &str, devices: &[&str]) -> (tempfile::TempDir, Story) {
         let root = tempfile::tempdir().unwrap();
@@ -220,13 +284,22 @@ mod tests {
     }
 
     fn serve_all(modules: &mut Modules, story: &Story) {
-        while modules.serve_next(Likely::Other, story).unwrap() {}
+        while modules.serve_next(Likely::Firmware..=Likely::Other, story).unwrap() {}
+    }
+
+    /// A loader that has loaded what every boot needs.
+    fn loaded_from(root: &tempfile::TempDir, story: &Story) -> Modules {
+        let mut modules = Modules::read_from(root.path()).unwrap();
+        let background = modules.begin(story).unwrap();
+        background.wait_for_always().unwrap();
+        background.join(&mut modules).unwrap();
+        modules
     }
 
     #[test]
     fn only_what_is_asked_for_is_loaded() {
         let (root, story) = machine("dm_mod.ko\n", &["virtio:d00000002v00001AF4", "virtio:d00000001v00001AF4"]);
-        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        let mut modules = loaded_from(&root, &story);
         assert_eq!(tried(&modules), ["dm_mod.ko"]);
         serve_all(&mut modules, &story);
         assert_eq!(tried(&modules), ["dm_mod.ko", "virtio_blk.ko"]);
@@ -239,20 +312,20 @@ mod tests {
     #[test]
     fn likely_devices_come_first_and_one_at_a_time() {
         let (root, story) = machine("", &["pci:v00008086d00002922bc01sc06i01", "virtio:d00000002v00001AF4"]);
-        let mut modules = Modules::load_from(root.path(), &story).unwrap();
-        modules.serve_firmware(&story).unwrap();
+        let mut modules = loaded_from(&root, &story);
+        let all = || Likely::Firmware..=Likely::Other;
         assert!(tried(&modules).is_empty());
-        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert!(modules.serve_next(all(), &story).unwrap());
         assert_eq!(tried(&modules), ["virtio_blk.ko"]);
-        assert!(modules.serve_next(Likely::Other, &story).unwrap());
+        assert!(modules.serve_next(all(), &story).unwrap());
         assert_eq!(tried(&modules), ["radio.ko", "virtio_blk.ko"]);
-        assert!(!modules.serve_next(Likely::Other, &story).unwrap());
+        assert!(!modules.serve_next(all(), &story).unwrap());
     }
 
     #[test]
     fn a_device_that_comes_late_is_served_and_one_that_replaces_another_too() {
         let (root, story) = machine("", &["virtio:d00000001v00001AF4"]);
-        let mut modules = Modules::load_from(root.path(), &story).unwrap();
+        let mut modules = loaded_from(&root, &story);
         serve_all(&mut modules, &story);
         assert!(tried(&modules).is_empty());
         let place = root.path().join("sys/bus/virtio/devices/0");
@@ -274,10 +347,32 @@ mod tests {
     }
 
     #[test]
+    fn a_module_that_every_boot_needs_and_is_not_there_ends_the_boot() {
+        let (root, story) = machine("dm_mod.ko\nmissing.ko\n", &[]);
+        let background = Modules::read_from(root.path()).unwrap().begin(&story).unwrap();
+        let Err(Stop::System { what, .. }) = background.wait_for_always() else { panic!("the boot went on") };
+        assert_eq!(what, "opening the module missing.ko");
+    }
+
+    #[test]
+    fn the_firmwares_devices_are_served_beside_the_search_and_others_in_it() {
+        let (root, story) = machine("", &["acpi:PNP0C0C:", "virtio:d00000002v00001AF4"]);
+        let alias = root.path().join("gap/modules/alias");
+        fs::write(&alias, fs::read_to_string(&alias).unwrap() + "acpi*:PNP0C0C:* loop.ko\n").unwrap();
+        let mut modules = Modules::read_from(root.path()).unwrap();
+        let background = modules.begin(&story).unwrap();
+        while modules.serve_next(Likely::Disk..=Likely::Other, &story).unwrap() {}
+        assert_eq!(tried(&modules), ["virtio_blk.ko"]);
+        background.join(&mut modules).unwrap();
+        assert_eq!(tried(&modules), ["loop.ko", "virtio_blk.ko"]);
+    }
+
+    #[test]
     fn a_list_does_not_lead_out_of_its_directory() {
         for order in ["../b.ko\n", "x/b.ko\n", "/b.ko\n"] {
             let (root, story) = machine(order, &[]);
-            assert!(matches!(Modules::load_from(root.path(), &story), Err(Stop::Failed(_))));
+            let background = Modules::read_from(root.path()).unwrap().begin(&story).unwrap();
+            assert!(matches!(background.wait_for_always(), Err(Stop::Failed(_))));
         }
     }
 }

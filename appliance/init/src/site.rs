@@ -53,7 +53,7 @@ fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> 
     let mut last_news = clock::since_boot();
     loop {
         // A device that cannot be served has no volume; the boot does not end for that.
-        let more = modules.serve_next(Likely::Other, story).ok()?;
+        let more = modules.serve_next(Likely::Firmware..=Likely::Other, story).ok()?;
         let now = clock::since_boot();
         if more {
             last_news = now;

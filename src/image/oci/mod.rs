@@ -65,6 +65,8 @@ pub mod annotation {
     pub const VERITY_ROOT: &str = "org.gapimage.verity.root";
     /// Digest of the blob that the tree covers.
     pub const VERITY_DATA: &str = "org.gapimage.verity.data";
+    /// Type of the predicate of an in-toto statement, as BuildKit and others note it.
+    pub const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
     /// Digest of the mount manifest of the image that the boot artifact starts.
     pub const BOOT_OS: &str = "org.gapimage.boot.os";
 }

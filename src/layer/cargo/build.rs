@@ -6,7 +6,7 @@ use crate::{
         sandbox::{Bind, Job, Sandbox, Scratch, Step},
         tree::{Content, Meta, Node, Tree, TreePath},
     },
-    source::cargo::{Staged, Toolchain, pins_exactly, sysroot, unpack_crates},
+    source::cargo::{Checkout, Staged, Toolchain, pins_exactly, sysroot, unpack_crates},
     store::Store,
 };
 use std::{
@@ -51,10 +51,11 @@ pub fn build(
     if !missing.is_empty() {
         return Err(BuildError::Root { layer: order.layer.build_root.clone(), missing });
     }
-    let toolchain = check_toolchain(order)?;
     let session = store.session_dir();
+    let workspace = Checkout::of(&order.layer.workspace, session)?;
+    let toolchain = check_toolchain(order, &workspace)?;
     let work = tempfile::tempdir_in(session).map_err(BuildError::io("making a directory in", session))?;
-    let staged = Staged::stage(order.layer, &make(work.path().join("src"))?)?;
+    let staged = Staged::stage(order.layer, &workspace, &make(work.path().join("src"))?)?;
     if *staged.digest() != order.locked.sources {
         return Err(BuildError::Changed { package: order.layer.package.clone() });
     }
@@ -84,13 +85,13 @@ pub fn build(
 }
 
 /// The directory of the locked toolchain.
-fn check_toolchain(order: &Order<'_>) -> Result<PathBuf, BuildError> {
-    let found = Toolchain::of_host(&order.layer.workspace)?;
+fn check_toolchain(order: &Order<'_>, workspace: &Checkout) -> Result<PathBuf, BuildError> {
+    let found = Toolchain::of_host(workspace)?;
     if found != order.locked.toolchain {
         let locked = Box::new(order.locked.toolchain.clone());
         return Err(BuildError::Toolchain { locked, found: Box::new(found) });
     }
-    Ok(sysroot(&order.layer.workspace)?)
+    Ok(sysroot(workspace)?)
 }
 
 /// The build root with the staged packages and Cargo's configuration in it.

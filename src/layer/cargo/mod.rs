@@ -21,15 +21,12 @@ use super::{sandbox::SandboxError, tree::PathError};
 use crate::{
     recipe::{Arch, CargoLayer},
     source::cargo::{CargoError, LockedCargo, Toolchain},
-    store::{KeyBuilder, LayerKey, StoreError},
+    store::StoreError,
 };
 use std::{
     io,
     path::{Path, PathBuf},
 };
-
-/// Raised when the same inputs give other bytes.
-const FORMAT: u64 = 1;
 
 /// Everything that a Cargo layer is built from.
 #[derive(Debug, Clone, Copy)]
@@ -40,30 +37,6 @@ pub struct Order<'a> {
     pub locked: &'a LockedCargo,
     /// For which processors.
     pub arch: Arch,
-    /// Key of the build root layer.
-    pub root_key: &'a LayerKey,
-}
-
-impl Order<'_> {
-    /// The key of the layer that comes of it.
-    pub fn key(&self) -> LayerKey {
-        let Toolchain { rustc, commit, host } = &self.locked.toolchain;
-        let crates = self.locked.crates.iter();
-        let crates = crates.map(|row| format!("{} {} {}", row.name, row.version, row.sha256));
-        KeyBuilder::new("cargo", FORMAT)
-            .list("toolchain", [rustc, commit, host])
-            .list("crates", crates)
-            .digest("sources", &self.locked.sources)
-            .digest("root", self.root_key.digest())
-            .text("target", self.arch.rust_target())
-            .text("package", &self.layer.package)
-            .text("bin", &self.layer.bin)
-            .list("features", &self.layer.features)
-            .flag("static", self.layer.static_link)
-            .list("to", [self.layer.to.as_bytes()])
-            .finish()
-            .into()
-    }
 }
 
 /// Why a binary could not be built.

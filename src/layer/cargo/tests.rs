@@ -4,15 +4,18 @@ use crate::{
         sandbox::{Sandbox, Scratch},
         tree::{Meta, Node, Tree, TreePath},
     },
-    source::cargo,
+    recipe::Workspace,
+    source::cargo::{self, Checkout},
     store::Store,
 };
 use gap_format::Digest;
 use std::fs;
 
 fn order_for(workspace: &Path) -> (CargoLayer, LockedCargo) {
+    let workspace = Workspace::Directory(workspace.to_owned());
+    let toolchain = Toolchain::of_host(&Checkout::of(&workspace, Path::new("/nonexistent")).unwrap()).unwrap();
     let layer = CargoLayer {
-        workspace: workspace.to_owned(),
+        workspace,
         package: "app".to_owned(),
         bin: "app".to_owned(),
         to: TreePath::new("usr/bin/app").unwrap(),
@@ -20,8 +23,10 @@ fn order_for(workspace: &Path) -> (CargoLayer, LockedCargo) {
         features: Vec::new(),
         build_root: "tools".to_owned(),
     };
-    let toolchain = Toolchain::of_host(workspace).unwrap();
-    (layer, LockedCargo { sources: Digest::of(b"sources"), toolchain, crates: Vec::new() })
+    (
+        layer,
+        LockedCargo { version: None, license: None, sources: Digest::of(b"sources"), toolchain, crates: Vec::new() },
+    )
 }
 
 fn workspace() -> tempfile::TempDir {
@@ -46,8 +51,7 @@ fn hollow_root() -> Tree {
 fn try_build(layer: &CargoLayer, locked: &LockedCargo, root: &Tree) -> BuildError {
     let store_dir = tempfile::tempdir().unwrap();
     let store = Store::open(store_dir.path()).unwrap();
-    let root_key = LayerKey::from(Digest::of(b"root"));
-    let order = Order { layer, locked, arch: Arch::X86_64, root_key: &root_key };
+    let order = Order { layer, locked, arch: Arch::X86_64 };
     let sandbox = Sandbox::new(Path::new("/nonexistent/helper"), store_dir.path());
     build(&order, root, &store, &sandbox, Scratch::Memory(1 << 20)).unwrap_err()
 }
@@ -79,37 +83,4 @@ fn another_toolchain_and_edited_sources_are_noticed_before_anything_runs() {
     fs::write(workspace.path().join("src/main.rs"), "fn main() {}\n").unwrap();
     let error = try_build(&layer, &locked, &hollow_root());
     assert!(matches!(error, BuildError::Changed { .. }), "{error}");
-}
-
-#[test]
-fn everything_that_makes_the_binary_is_in_the_key() {
-    let workspace = workspace();
-    let (layer, locked) = order_for(workspace.path());
-    let root_key = LayerKey::from(Digest::of(b"root"));
-    let key = |layer: &CargoLayer, locked: &LockedCargo, root: &LayerKey| {
-        Order { layer, locked, arch: Arch::X86_64, root_key: root }.key()
-    };
-    let before = key(&layer, &locked, &root_key);
-    let elsewhere = CargoLayer { workspace: "/elsewhere".into(), build_root: "other".to_owned(), ..layer.clone() };
-    assert_eq!(key(&elsewhere, &locked, &root_key), before, "neither the directory nor a name counts");
-    let row = cargo::LockedCrate {
-        name: "a".to_owned(),
-        version: "1.0.0".to_owned(),
-        sha256: Digest::of(b"a"),
-        size: 1,
-        license: None,
-        used: true,
-    };
-    let toolchain = Toolchain { rustc: "0".to_owned(), ..locked.toolchain.clone() };
-    for other in [
-        key(&CargoLayer { static_link: true, ..layer.clone() }, &locked, &root_key),
-        key(&CargoLayer { features: vec!["x".to_owned()], ..layer.clone() }, &locked, &root_key),
-        key(&CargoLayer { to: TreePath::new("app").unwrap(), ..layer.clone() }, &locked, &root_key),
-        key(&layer, &LockedCargo { sources: Digest::of(b"x"), ..locked.clone() }, &root_key),
-        key(&layer, &LockedCargo { toolchain, ..locked.clone() }, &root_key),
-        key(&layer, &LockedCargo { crates: vec![row], ..locked.clone() }, &root_key),
-        key(&layer, &locked, &LayerKey::from(Digest::of(b"other root"))),
-    ] {
-        assert_ne!(other, before);
-    }
 }

@@ -2,7 +2,7 @@
 //! trusted, and what breaks the rules of a layer is refused rather than guessed at.
 
 use super::{
-    BLOCK, MIN_SIZE, OPAQUE_MARKER, RECORD, WHITEOUT_PREFIX, capability,
+    BLOCK, LARGE, MIN_SIZE, OPAQUE_MARKER, RECORD, WHITEOUT_PREFIX, capability,
     header::{Block, Header, NAME_LEN, Type},
     pax,
     plan::extended_header,
@@ -61,6 +61,15 @@ pub enum IndexKind {
 }
 
 impl LayerIndex {
+    /// Where the files of [`LARGE`] bytes or more begin, behind all others; the end of the layer when it has none.
+    pub fn bulk(&self) -> u64 {
+        let offsets = self.entries.iter().filter_map(|entry| match entry.kind {
+            IndexKind::File { offset, len } if len >= LARGE => Some(offset),
+            _ => None,
+        });
+        offsets.min().unwrap_or(self.size)
+    }
+
     /// The tree that the layer in `file` from byte `start` holds; contents are parts of `file`.
     pub fn to_tree(&self, file: &Arc<File>, start: u64) -> Tree {
         let nodes = self.entries.iter().map(|entry| {

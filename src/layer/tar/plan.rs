@@ -5,9 +5,12 @@ use super::{
     header::{Header, Type},
     index::{IndexEntry, IndexKind, LayerIndex},
     pax,
-    stream::Chunks,
+    stream::write_content,
 };
-use crate::layer::tree::{Content, Device, Meta, Node, PATH_MAX, Tree, TreePath};
+use crate::layer::{
+    sink::{Buffered, Sink},
+    tree::{Content, Device, Meta, Node, PATH_MAX, Tree, TreePath},
+};
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -144,26 +147,34 @@ impl TarPlan {
     /// little more memory than one piece.
     ///
     /// # Errors
-    /// What the system said, of a source or of `out`; [`io::ErrorKind::InvalidData`] if a source has
-    /// another length by now.
+    /// Those of [`TarPlan::fill`], and what the system said of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut chunks = Chunks::new(out);
+        let mut sink = Buffered::new(out);
+        self.fill(&mut sink)?;
+        sink.finish()
+    }
+
+    /// Streams the layer into memory that `sink` lends, where files are read to.
+    ///
+    /// # Errors
+    /// What the system said of a source, or the sink; [`io::ErrorKind::InvalidData`] if a source has
+    /// another length by now.
+    pub fn fill(&self, sink: &mut dyn Sink) -> io::Result<()> {
         let mut head = Vec::new();
         let mut at = 0;
         for member in &self.members {
             head.clear();
             member.head(&mut head).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-            chunks.push(&head)?;
+            sink.push(&head)?;
             at = member.data;
             if let Item::File(content) = &member.item {
-                chunks.content(content)?;
+                write_content(content, sink)?;
                 let end = at + content.len();
                 at = end.next_multiple_of(RECORD);
-                chunks.zeros(at - end)?;
+                sink.zeros(at - end)?;
             }
         }
-        chunks.zeros(self.size - at)?;
-        chunks.finish()
+        sink.zeros(self.size - at)
     }
 
     /// The index that [`read_index`](super::read_index) would find in the written layer.

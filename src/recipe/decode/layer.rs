@@ -4,7 +4,7 @@ use super::{Mention, checked, run::run, wheels::wheels};
 use crate::{
     layer::tree::TreePath,
     recipe::{
-        CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, definition, name,
+        CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace, name,
         problem::{At, Problems, list, nearest},
         section::{Placed, Section},
         value::{Kind, Value},
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// The keys that choose a layer's kind.
 const KINDS: [&str; 5] = ["debian", "cargo", "files", "wheels", "run"];
 
-/// Decodes the layer `name`, with the definition that it uses filled in; `defaults` is the recipe's `[debian]`.
+/// Decodes the layer `name`; the definition that it uses is filled in already. `defaults` is the recipe's `[debian]`.
 pub(super) fn layer(
     name: &str,
     at: &At,
@@ -24,8 +24,7 @@ pub(super) fn layer(
     mentions: &mut Vec<Mention>,
     problems: &Problems,
 ) -> Option<Layer> {
-    let value = definition::expand(name, value, problems)?;
-    let section = Section::open(format!("the layer `{name}`"), &value, problems)?;
+    let section = Section::open(format!("the layer `{name}`"), value, problems)?;
     let mut chosen = None;
     for (key, body) in section.entries() {
         if !KINDS.contains(&key.name.as_str()) {
@@ -165,10 +164,13 @@ fn package_name(name: &str, at: &At, problems: &Problems) -> Option<String> {
 
 fn cargo(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<CargoLayer> {
     let mut section = Section::open(format!("`cargo` of the layer `{name}`"), value, problems)?;
-    section.required("workspace", "\"..\"");
+    section.required("workspace", "\"builtin\"");
     let workspace = section.string("workspace").and_then(|workspace| {
+        if workspace.value == Workspace::BUILTIN {
+            return Some(Workspace::Builtin);
+        }
         let path = checked("the path of `workspace`", workspace.value, workspace.at, name::relative_path, problems)?;
-        Some(workspace.at.file.dir().join(path))
+        Some(Workspace::Directory(workspace.at.file.dir().join(path)))
     });
     section.required("package", "\"PACKAGE\"");
     let package = identifier(&mut section, "package", problems);

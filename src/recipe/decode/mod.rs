@@ -8,14 +8,15 @@ mod trial;
 mod wheels;
 
 use super::{
-    Appliance, Arch, Boot, Image, ImageConfig, ImageKind, Layer, LayerKind, Recipe, RecipeErrors, check,
+    Appliance, Arch, Boot, Image, ImageConfig, ImageKind, Layer, LayerKind, Recipe, RecipeErrors, check, definition,
     name::{self, Rule},
     problem::{At, Problems, SourceFile, suggestion},
     section::{Placed, Section},
     value::{Kind, Value, parse},
 };
+use gap_format::Digest;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Read},
     path::Path,
@@ -39,7 +40,7 @@ pub(super) fn load(path: &Path) -> Result<Recipe, RecipeErrors> {
 pub(super) fn decode(file: &Arc<SourceFile>) -> Result<Recipe, RecipeErrors> {
     let problems = Problems::default();
     let recipe = parse(file, &problems).and_then(|root| {
-        let draft = recipe(&file.path, &root, &problems)?;
+        let draft = recipe(file, &root, &problems)?;
         check::check(&draft, &problems);
         Some(draft.recipe)
     });
@@ -80,7 +81,7 @@ pub(super) struct Mention {
     pub by_layer: Option<String>,
 }
 
-fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
+fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft> {
     let mut top = Section::open("the recipe", root, problems)?;
     let appliance = match top.any("appliance") {
         Some(value) => appliance(value, problems),
@@ -92,11 +93,13 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     };
     let mut draft = Draft {
         recipe: Recipe {
-            path: path.to_owned(),
+            path: file.path.clone(),
             appliance: appliance.unwrap_or_else(placeholder),
             images: Vec::new(),
             boot: None,
             layers: BTreeMap::new(),
+            digest: Digest::of(file.text().as_bytes()),
+            definitions: BTreeSet::new(),
             tests: Vec::new(),
         },
         layers: BTreeMap::new(),
@@ -117,7 +120,9 @@ fn recipe(path: &Path, root: &Value, problems: &Problems) -> Option<Draft> {
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
         if checked(&format!("the layer name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
-            let layer = layer::layer(key.value, key.at, value, &defaults, &mut draft.mentions, problems);
+            let body = definition::expand(key.value, value, &mut draft.recipe.definitions, problems);
+            let layer =
+                body.and_then(|body| layer::layer(key.value, key.at, &body, &defaults, &mut draft.mentions, problems));
             draft.recipe.layers.extend(layer.map(|layer| (key.value.to_owned(), layer)));
         }
     }

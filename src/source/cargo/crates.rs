@@ -1,6 +1,9 @@
 //! Crates from the registry: from `Cargo.lock` through Cargo's cache into the store, and out of it again.
 
-use super::{LockedCargo, LockedCrate, cargo, error::CargoError, stage::Staged, toolchain::failed};
+use super::{
+    LockedCargo, LockedCrate, cargo, checkout::Checkout, error::CargoError, stage::Staged, staging_dir,
+    toolchain::failed,
+};
 use crate::{recipe::CargoLayer, store::Store};
 use flate2::read::GzDecoder;
 use gap_format::Digest;
@@ -117,7 +120,7 @@ pub(crate) fn pins_exactly(cargo_lock: &[u8], locked: &LockedCargo) -> Result<()
 /// Puts the files of these crates into the store, with Cargo's help; their lengths come back with them.
 pub(super) fn take_in(
     pinned: &BTreeSet<Pinned>,
-    layer: &CargoLayer,
+    workspace: &Checkout,
     staged: &Staged,
     store: &Store,
     offline: bool,
@@ -128,7 +131,7 @@ pub(super) fn take_in(
     for krate in pinned {
         let mut size = take_in_one(krate, &caches, store)?;
         if size.is_none() && !asked_cargo {
-            cargo_fetch(&layer.workspace, &staged.root().join("Cargo.toml"))?;
+            cargo_fetch(workspace, &staged.root().join("Cargo.toml"))?;
             asked_cargo = true;
             size = take_in_one(krate, &registry_caches()?, store)?;
         }
@@ -155,9 +158,10 @@ pub fn fetch(layer: &CargoLayer, locked: &LockedCargo, store: &Store, offline: b
     if missing.is_empty() {
         return Ok(());
     }
-    let dir = tempfile::tempdir_in(store.session_dir()).map_err(CargoError::io("making", store.session_dir()))?;
-    let staged = Staged::stage(layer, dir.path())?;
-    take_in(&missing, layer, &staged, store, offline).map(drop)
+    let dir = staging_dir(store)?;
+    let workspace = Checkout::of(&layer.workspace, store.session_dir())?;
+    let staged = Staged::stage(layer, &workspace, dir.path())?;
+    take_in(&missing, &workspace, &staged, store, offline).map(drop)
 }
 
 fn take_in_one(krate: &Pinned, caches: &[PathBuf], store: &Store) -> Result<Option<u64>, CargoError> {
@@ -193,7 +197,7 @@ fn registry_caches() -> Result<Vec<PathBuf>, CargoError> {
     Ok(dirs)
 }
 
-fn cargo_fetch(workspace: &Path, manifest: &Path) -> Result<(), CargoError> {
+fn cargo_fetch(workspace: &Checkout, manifest: &Path) -> Result<(), CargoError> {
     let output = cargo(workspace)
         .args(["fetch", "--manifest-path"])
         .arg(manifest)
@@ -218,20 +222,24 @@ pub fn unpack_crates(locked: &LockedCargo, store: &Store, dest: &Path) -> Result
                 sha256: row.sha256,
             });
         };
-        unpack(row, file, dest)?;
+        unpack(row, file, dest, MAX_UNPACKED)?;
     }
     Ok(())
 }
 
-fn unpack(row: &LockedCrate, file: impl Read, dest: &Path) -> Result<(), CargoError> {
+pub(super) fn unpack(row: &LockedCrate, file: impl Read, dest: &Path, limit: u64) -> Result<(), CargoError> {
     let bad = |what: String| CargoError::BadCrate { name: row.name.clone(), version: row.version.clone(), what };
     let io = |error: io::Error| bad(error.to_string());
     let own = format!("{}-{}", row.name, row.version);
-    let mut archive = tar::Archive::new(GzDecoder::new(file).take(MAX_UNPACKED));
+    // One byte more than allowed tells a crate that is too large from one that just fits.
+    let mut archive = tar::Archive::new(GzDecoder::new(file).take(limit + 1));
     for (count, entry) in archive.entries().map_err(io)?.enumerate() {
         let mut entry = entry.map_err(io)?;
         let path = entry.path().map_err(io)?.into_owned();
         let shown = path.display().to_string().escape_debug().to_string();
+        if entry.raw_file_position().saturating_add(entry.size()) > limit {
+            return Err(bad(format!("`{shown}` makes it unpack to more than {limit} bytes")));
+        }
         let mut parts = path.components();
         let inside = parts.next() == Some(Component::Normal(own.as_ref()))
             && parts.all(|part| matches!(part, Component::Normal(_)));

@@ -1,6 +1,6 @@
 //! What can go wrong with a Cargo layer before it is built.
 
-use crate::store::StoreError;
+use crate::{recipe::Workspace, store::StoreError};
 use gap_format::Digest;
 use std::{
     io,
@@ -47,10 +47,10 @@ pub enum CargoError {
         source: io::Error,
     },
     /// The workspace has no such package.
-    #[error("the workspace `{}` has no package `{package}`; it has {known}", workspace.display())]
+    #[error("the workspace `{workspace}` has no package `{package}`; it has {known}")]
     NoPackage {
         /// The workspace.
-        workspace: PathBuf,
+        workspace: Workspace,
         /// The package asked for.
         package: String,
         /// Those that there are.

@@ -42,6 +42,15 @@ pub(super) fn reduce_root(
     Ok(document.to_string())
 }
 
+/// A `rust-toolchain.toml` that asks for the compiler and nothing that only developers need.
+pub(super) fn reduce_toolchain(text: &str, path: &Path) -> Result<String, CargoError> {
+    let mut document = parse(text, path)?;
+    if let Some(toolchain) = document.get_mut("toolchain").and_then(Item::as_table_like_mut) {
+        toolchain.remove("components");
+    }
+    Ok(document.to_string())
+}
+
 fn drop_tests(table: &mut Table) {
     for key in NOT_BUILT {
         table.remove(key);

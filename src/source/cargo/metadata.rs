@@ -1,6 +1,6 @@
 //! What `cargo metadata` says.
 
-use super::{cargo, error::CargoError, stage::Staged, toolchain::failed};
+use super::{cargo, checkout::Checkout, error::CargoError, stage::Staged, toolchain::failed};
 use crate::recipe::CargoLayer;
 use serde::Deserialize;
 use std::{
@@ -71,6 +71,20 @@ impl Target {
     }
 }
 
+/// What Cargo resolves for one binary.
+pub(super) struct Graph {
+    /// The package of the binary.
+    pub root: Root,
+    /// All packages by name and version.
+    pub packages: BTreeMap<(String, String), Resolved>,
+}
+
+/// The package of a binary.
+pub(super) struct Root {
+    pub version: String,
+    pub license: Option<String>,
+}
+
 /// A package in the graph of one binary.
 pub(super) struct Resolved {
     pub license: Option<String>,
@@ -78,7 +92,7 @@ pub(super) struct Resolved {
 }
 
 /// The members of the workspace; looks at manifests only.
-pub(super) fn members(workspace: &Path) -> Result<Metadata, CargoError> {
+pub(super) fn members(workspace: &Checkout) -> Result<Metadata, CargoError> {
     let arguments = ["metadata", "--format-version=1", "--no-deps", "--offline"].map(str::to_owned);
     run(workspace, &arguments)
 }
@@ -87,10 +101,11 @@ pub(super) fn members(workspace: &Path) -> Result<Metadata, CargoError> {
 /// The staged `Cargo.lock` is reduced to what they need.
 pub(super) fn resolved_graph(
     layer: &CargoLayer,
+    workspace: &Checkout,
     staged: &Staged,
     target: &str,
     offline: bool,
-) -> Result<BTreeMap<(String, String), Resolved>, CargoError> {
+) -> Result<Graph, CargoError> {
     let manifest = staged.manifest().display().to_string();
     let mut arguments = vec!["metadata".to_owned(), "--format-version=1".to_owned()];
     arguments.extend([format!("--filter-platform={target}"), format!("--manifest-path={manifest}")]);
@@ -100,7 +115,7 @@ pub(super) fn resolved_graph(
     if offline {
         arguments.push("--offline".to_owned());
     }
-    let metadata = run(&layer.workspace, &arguments)?;
+    let metadata = run(workspace, &arguments)?;
     let Some(root) = metadata.packages.iter().find(|package| Path::new(&package.manifest_path) == staged.manifest())
     else {
         let what = format!("it does not list `{}`", layer.package);
@@ -111,7 +126,8 @@ pub(super) fn resolved_graph(
         let resolved = Resolved { license: package.license.clone(), used: used.contains(package.id.as_str()) };
         ((package.name.clone(), package.version.clone()), resolved)
     });
-    Ok(described.collect())
+    let root = Root { version: root.version.clone(), license: root.license.clone() };
+    Ok(Graph { root, packages: described.collect() })
 }
 
 /// Everything that is reached from `root` without passing through a dependency of tests.
@@ -131,7 +147,7 @@ fn used<'m>(root: &'m str, resolve: Option<&'m Resolve>) -> BTreeSet<&'m str> {
     used
 }
 
-fn run(workspace: &Path, arguments: &[String]) -> Result<Metadata, CargoError> {
+fn run(workspace: &Checkout, arguments: &[String]) -> Result<Metadata, CargoError> {
     let output = cargo(workspace)
         .args(arguments)
         .output()

@@ -3,6 +3,7 @@
 //! Only the packages that the binary needs count: they are *staged*, that is copied out of the workspace with their
 //! manifests reduced to what a release build uses. Editing another package, a test or a benchmark changes nothing.
 
+mod checkout;
 mod crates;
 mod error;
 mod manifest;
@@ -12,6 +13,7 @@ mod stage;
 mod tests;
 mod toolchain;
 
+pub use checkout::Checkout;
 pub(crate) use crates::pins_exactly;
 pub use crates::{fetch, unpack_crates};
 pub use error::CargoError;
@@ -21,12 +23,19 @@ pub use toolchain::{Toolchain, sysroot};
 use crate::{recipe::CargoLayer, store::Store};
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, process::Command};
+use tempfile::TempDir;
 
 /// What a lock says of a Cargo layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LockedCargo {
+    /// Version of the binary's package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// SPDX expression from its manifest, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
     /// Digest over the staged packages of the workspace ([`Staged::digest`]).
     pub sources: Digest,
     /// The compiler.
@@ -60,10 +69,11 @@ impl LockedCargo {
     ///
     /// # Errors
     /// [`CargoError`] if the workspace cannot be staged or the toolchain not be asked.
-    pub fn is_current(&self, layer: &CargoLayer) -> Result<bool, CargoError> {
-        let dir = tempfile::tempdir().map_err(CargoError::io("making a directory in", Path::new("/tmp")))?;
-        Ok(*Staged::stage(layer, dir.path())?.digest() == self.sources
-            && Toolchain::of_host(&layer.workspace)? == self.toolchain)
+    pub fn is_current(&self, layer: &CargoLayer, store: &Store) -> Result<bool, CargoError> {
+        let workspace = Checkout::of(&layer.workspace, store.session_dir())?;
+        let dir = staging_dir(store)?;
+        Ok(*Staged::stage(layer, &workspace, dir.path())?.digest() == self.sources
+            && Toolchain::of_host(&workspace)? == self.toolchain)
     }
 
     /// The first thing in the rows that cannot be.
@@ -88,17 +98,18 @@ impl LockedCargo {
 /// # Errors
 /// [`CargoError`].
 pub fn resolve(layer: &CargoLayer, target: &str, store: &Store, offline: bool) -> Result<LockedCargo, CargoError> {
-    let toolchain = Toolchain::of_host(&layer.workspace)?;
-    let dir = tempfile::tempdir_in(store.session_dir()).map_err(CargoError::io("making", store.session_dir()))?;
-    let staged = Staged::stage(layer, dir.path())?;
-    let graph = metadata::resolved_graph(layer, &staged, target, offline)?;
+    let workspace = Checkout::of(&layer.workspace, store.session_dir())?;
+    let toolchain = Toolchain::of_host(&workspace)?;
+    let dir = staging_dir(store)?;
+    let staged = Staged::stage(layer, &workspace, dir.path())?;
+    let graph = metadata::resolved_graph(layer, &workspace, &staged, target, offline)?;
     let pinned = crates::pinned(&staged.root().join("Cargo.lock"))?;
     crates::all_were_locked(&pinned, &staged)?;
-    let found = crates::take_in(&pinned, layer, &staged, store, offline)?;
+    let found = crates::take_in(&pinned, &workspace, &staged, store, offline)?;
     let mut rows: Vec<LockedCrate> = found
         .into_iter()
         .map(|(krate, size)| {
-            let known = graph.get(&(krate.name.clone(), krate.version.clone()));
+            let known = graph.packages.get(&(krate.name.clone(), krate.version.clone()));
             LockedCrate {
                 size,
                 license: known.and_then(|package| package.license.clone()),
@@ -110,12 +121,24 @@ pub fn resolve(layer: &CargoLayer, target: &str, store: &Store, offline: bool) -
         })
         .collect();
     rows.sort();
-    Ok(LockedCargo { sources: *staged.digest(), toolchain, crates: rows })
+    Ok(LockedCargo {
+        version: Some(graph.root.version),
+        license: graph.root.license,
+        sources: *staged.digest(),
+        toolchain,
+        crates: rows,
+    })
+}
+
+/// A directory to stage packages in.
+fn staging_dir(store: &Store) -> Result<TempDir, CargoError> {
+    let session = store.session_dir();
+    TempDir::new_in(session).map_err(CargoError::io("making a directory in", session))
 }
 
 /// The host's Cargo, in the workspace: toolchain and configuration are those that hold there.
-fn cargo(workspace: &Path) -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace).env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
+fn cargo(workspace: &Checkout) -> Command {
+    let mut command = toolchain::program("cargo", workspace);
+    command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
     command
 }

@@ -1,6 +1,7 @@
 //! Staging: the packages that a binary needs, copied out of their workspace.
 
 use super::{
+    checkout::Checkout,
     error::CargoError,
     manifest,
     metadata::{Metadata, Package, Target, members},
@@ -33,7 +34,7 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Copies what the binary of `layer` is compiled from into the empty directory `dest`: each package that it needs
+    /// Copies what the binary of `layer` is compiled from out of `workspace` into the empty directory `dest`: each package that it needs
     /// from the workspace without hidden files, tests, benchmarks, examples and packages within; and the root manifest.
     /// Of a package in the workspace's own directory, which may hold anything, only manifest, directories with sources,
     /// `.rs` files, readme and licence. `Cargo.lock` is copied too, but is not part of the digest: only some of it
@@ -41,9 +42,9 @@ impl Staged {
     ///
     /// # Errors
     /// [`CargoError`].
-    pub fn stage(layer: &CargoLayer, dest: &Path) -> Result<Self, CargoError> {
+    pub fn stage(layer: &CargoLayer, workspace: &Checkout, dest: &Path) -> Result<Self, CargoError> {
         let dest = &dest.canonicalize().map_err(CargoError::io("opening", dest))?;
-        let metadata = members(&layer.workspace)?;
+        let metadata = members(workspace)?;
         let needed = needed(layer, &metadata)?;
         let files = files(&metadata, &needed)?;
         let mut key = KeyBuilder::new("cargo-sources", FORMAT);

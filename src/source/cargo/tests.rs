@@ -1,7 +1,10 @@
 use super::*;
-use crate::layer::tree::TreePath;
+use crate::{layer::tree::TreePath, recipe::Workspace};
 use flate2::{Compression, write::GzEncoder};
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A workspace: `app` needs `part`; `other` and, for its tests, `probe` are none of its business.
 fn workspace(dir: &Path) {
@@ -33,13 +36,18 @@ fn workspace(dir: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let made = cargo(dir).args(["generate-lockfile", "--offline"]).output().unwrap();
+    let made = cargo(&checkout(dir)).args(["generate-lockfile", "--offline"]).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// A workspace that is a directory, of which nothing is unpacked anywhere.
+fn checkout(dir: &Path) -> Checkout {
+    Checkout::of(&Workspace::Directory(dir.to_owned()), Path::new("/nonexistent")).unwrap()
 }
 
 fn layer(workspace: &Path) -> CargoLayer {
     CargoLayer {
-        workspace: workspace.to_owned(),
+        workspace: Workspace::Directory(workspace.to_owned()),
         package: "app".to_owned(),
         bin: "app".to_owned(),
         to: TreePath::new("usr/bin/app").unwrap(),
@@ -51,7 +59,7 @@ fn layer(workspace: &Path) -> CargoLayer {
 
 fn stage(workspace: &Path) -> Result<(Digest, Vec<PathBuf>), CargoError> {
     let dest = tempfile::tempdir().unwrap();
-    let staged = Staged::stage(&layer(workspace), dest.path())?;
+    let staged = Staged::stage(&layer(workspace), &checkout(workspace), dest.path())?;
     let mut files = Vec::new();
     let mut open = vec![staged.root().to_owned()];
     while let Some(dir) = open.pop() {
@@ -108,7 +116,7 @@ fn the_staged_workspace_resolves_without_what_was_left_out() {
     let store = Store::open(store_dir.path()).unwrap();
     let locked = resolve(&layer(dir.path()), "x86_64-unknown-linux-gnu", &store, true).unwrap();
     assert_eq!(locked.crates, []);
-    assert_eq!(locked.toolchain, Toolchain::of_host(dir.path()).unwrap());
+    assert_eq!(locked.toolchain, Toolchain::of_host(&checkout(dir.path())).unwrap());
 }
 
 #[test]
@@ -118,13 +126,13 @@ fn what_is_not_there_is_named() {
     let dest = tempfile::tempdir().unwrap();
     let mut wrong = layer(dir.path());
     wrong.bin = "ap".to_owned();
-    let error = Staged::stage(&wrong, dest.path()).unwrap_err();
+    let error = Staged::stage(&wrong, &checkout(dir.path()), dest.path()).unwrap_err();
     assert_eq!(error.to_string(), "the package `app` has no binary `ap`; it has app");
     wrong.package = "ap".to_owned();
-    let error = Staged::stage(&wrong, dest.path()).unwrap_err();
+    let error = Staged::stage(&wrong, &checkout(dir.path()), dest.path()).unwrap_err();
     assert!(matches!(error, CargoError::NoPackage { .. }), "{error}");
-    wrong.workspace = dir.path().join("nothing");
-    assert!(Staged::stage(&wrong, dest.path()).is_err());
+    let nowhere = checkout(&dir.path().join("nothing"));
+    assert!(Staged::stage(&layer(dir.path()), &nowhere, dest.path()).is_err());
 }
 
 #[test]
@@ -134,6 +142,63 @@ fn a_link_out_of_the_workspace_is_refused() {
     std::os::unix::fs::symlink("/etc/hostname", dir.path().join("app/src/secret.rs")).unwrap();
     let error = stage(dir.path()).unwrap_err();
     assert!(matches!(error, CargoError::Source { .. }), "{error}");
+}
+
+/// The appliance's program `package`, in a checkout of gapimage or out of gapimage itself.
+fn program(package: &str, bin: &str, workspace: Workspace) -> (CargoLayer, Checkout, TempDir) {
+    let scratch = TempDir::new().unwrap();
+    let checkout = Checkout::of(&workspace, scratch.path()).unwrap();
+    let (package, bin) = (package.to_owned(), bin.to_owned());
+    (CargoLayer { workspace, package, bin, ..layer(Path::new("")) }, checkout, scratch)
+}
+
+#[test]
+fn the_builtin_workspace_is_staged_as_the_checkout_that_it_was_made_from() {
+    let repository = Workspace::Directory(env!("CARGO_MANIFEST_DIR").into());
+    for (package, bin) in [("gap-init", "gap-init"), ("gap-agent", "gapd")] {
+        let [builtin, checkout] = [Workspace::Builtin, repository.clone()].map(|workspace| {
+            let (layer, checkout, _scratch) = program(package, bin, workspace);
+            let dest = tempfile::tempdir().unwrap();
+            let staged = Staged::stage(&layer, &checkout, dest.path()).unwrap();
+            let text = |name: &String| fs::read_to_string(dest.path().join(name)).unwrap();
+            let files: Vec<_> = staged.files().iter().map(|name| (name.clone(), text(name))).collect();
+            (*staged.digest(), files, Toolchain::of_host(&checkout).unwrap())
+        });
+        for (ours, theirs) in builtin.1.iter().zip(&checkout.1) {
+            assert!(ours == theirs, "{package}: {}\n{}\n{}", ours.0, ours.1, theirs.1);
+        }
+        assert!(builtin.1.len() > 20, "{package}");
+        assert_eq!((builtin.0, builtin.2), (checkout.0, checkout.2), "{package}");
+    }
+}
+
+#[test]
+fn the_builtin_workspace_resolves_to_the_crates_of_the_checkout() {
+    let repository = Workspace::Directory(env!("CARGO_MANIFEST_DIR").into());
+    let [builtin, checkout] = [Workspace::Builtin, repository].map(|workspace| {
+        let (layer, checkout, _scratch) = program("gap-init", "gap-init", workspace);
+        let dest = tempfile::tempdir().unwrap();
+        let staged = Staged::stage(&layer, &checkout, dest.path()).unwrap();
+        metadata::resolved_graph(&layer, &checkout, &staged, "x86_64-unknown-linux-gnu", false).unwrap();
+        crates::pinned(&staged.root().join("Cargo.lock")).unwrap()
+    });
+    assert!(builtin.len() > 10);
+    assert_eq!(builtin, checkout);
+}
+
+#[test]
+fn the_builtin_workspace_is_unpacked_anew_and_taken_away_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let checkout = Checkout::of(&Workspace::Builtin, scratch.path()).unwrap();
+    let toolchain = fs::read_to_string(checkout.dir().join("rust-toolchain.toml")).unwrap();
+    assert!(toolchain.contains("channel") && !toolchain.contains("clippy"), "{toolchain}");
+    let unknown = CargoLayer { package: "gap".to_owned(), workspace: Workspace::Builtin, ..layer(Path::new("")) };
+    let dest = tempfile::tempdir().unwrap();
+    let error = Staged::stage(&unknown, &checkout, dest.path()).unwrap_err().to_string();
+    assert!(error.starts_with("the workspace `builtin` has no package `gap`; it has gap-agent,"), "{error}");
+    drop(checkout);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    assert!(Checkout::of(&Workspace::Builtin, Path::new("/nonexistent")).is_err());
 }
 
 fn crate_file(entries: &[(&str, &[u8], tar::EntryType)]) -> Vec<u8> {
@@ -166,7 +231,7 @@ fn unpack(entries: &[(&str, &[u8], tar::EntryType)]) -> Result<tempfile::TempDir
         used: true,
     };
     let toolchain = Toolchain { rustc: "1".to_owned(), commit: "c".to_owned(), host: "h".to_owned() };
-    let locked = LockedCargo { sources: Digest::of(b""), toolchain, crates: vec![row] };
+    let locked = LockedCargo { version: None, license: None, sources: Digest::of(b""), toolchain, crates: vec![row] };
     unpack_crates(&locked, &store, dest.path())?;
     Ok(dest)
 }
@@ -189,6 +254,31 @@ fn a_crate_unpacks_into_its_own_directory_only() {
         assert!(matches!(error, CargoError::BadCrate { .. }), "{path}: {error}");
     }
     assert!(unpack(&[("a-1.0.0/x", b"", Regular), ("a-1.0.0/x", b"", Regular)]).is_err(), "twice the same file");
+}
+
+#[test]
+fn a_crate_that_is_a_bomb_is_refused() {
+    use tar::EntryType::Regular;
+    let zeros = vec![0; 1 << 20];
+    let file = crate_file(&[("a-1.0.0/x", &zeros, Regular), ("a-1.0.0/y", &zeros, Regular)]);
+    assert!(file.len() < 50_000, "it is small as it lies there");
+    let row = LockedCrate {
+        name: "a".to_owned(),
+        version: "1.0.0".to_owned(),
+        sha256: Digest::of(&file),
+        size: file.len() as u64,
+        license: None,
+        used: true,
+    };
+    let unpack = |limit| {
+        let dest = tempfile::tempdir().unwrap();
+        crates::unpack(&row, file.as_slice(), dest.path(), limit)
+    };
+    unpack(3 << 20).unwrap();
+    let error = unpack(1 << 20).unwrap_err().to_string();
+    assert!(error.ends_with("`a-1.0.0/x` makes it unpack to more than 1048576 bytes"), "{error}");
+    let error = unpack(2 << 20).unwrap_err().to_string();
+    assert!(error.contains("`a-1.0.0/y`"), "{error}");
 }
 
 #[test]

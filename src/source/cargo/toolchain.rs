@@ -1,6 +1,6 @@
 //! The host's Rust toolchain: what it is, and where.
 
-use super::error::CargoError;
+use super::{checkout::Checkout, error::CargoError};
 use serde::{Deserialize, Serialize};
 use std::{
     path::{Path, PathBuf},
@@ -20,11 +20,11 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// The toolchain that the host uses in `workspace`.
+    /// The toolchain that the host uses in the workspace.
     ///
     /// # Errors
     /// [`CargoError`] if there is none, or it does not say what it is.
-    pub fn of_host(workspace: &Path) -> Result<Self, CargoError> {
+    pub fn of_host(workspace: &Checkout) -> Result<Self, CargoError> {
         let text = rustc(workspace, &["-vV"])?;
         let field = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -37,11 +37,11 @@ impl Toolchain {
     }
 }
 
-/// The directory of the toolchain that the host uses in `workspace`: `bin/cargo`, `bin/rustc`, `lib/`.
+/// The directory of the toolchain that the host uses in the workspace: `bin/cargo`, `bin/rustc`, `lib/`.
 ///
 /// # Errors
 /// [`CargoError`] if there is none, or if it is mixed with the rest of the system and cannot be used apart from it.
-pub fn sysroot(workspace: &Path) -> Result<PathBuf, CargoError> {
+pub fn sysroot(workspace: &Checkout) -> Result<PathBuf, CargoError> {
     let path = PathBuf::from(rustc(workspace, &["--print", "sysroot"])?.trim_end());
     let apart = path.is_absolute() && path != Path::new("/usr") && path.join("lib/rustlib").is_dir();
     match apart && ["bin/cargo", "bin/rustc"].iter().all(|program| path.join(program).is_file()) {
@@ -53,10 +53,16 @@ pub fn sysroot(workspace: &Path) -> Result<PathBuf, CargoError> {
     }
 }
 
-fn rustc(workspace: &Path, arguments: &[&str]) -> Result<String, CargoError> {
-    let output = Command::new("rustc")
+/// A program of the toolchain that the host uses in the workspace. What it says when it fails is for people.
+pub(super) fn program(name: &str, workspace: &Checkout) -> Command {
+    let mut command = Command::new(name);
+    command.current_dir(workspace.dir()).env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn rustc(workspace: &Checkout, arguments: &[&str]) -> Result<String, CargoError> {
+    let output = program("rustc", workspace)
         .args(arguments)
-        .current_dir(workspace)
         .output()
         .map_err(|source| CargoError::NotInstalled { program: "rustc", source })?;
     if !output.status.success() {
@@ -66,10 +72,10 @@ fn rustc(workspace: &Path, arguments: &[&str]) -> Result<String, CargoError> {
 }
 
 /// The error for a program that failed, with the last lines that it said.
-pub(super) fn failed(command: String, workspace: &Path, stderr: &[u8]) -> CargoError {
+pub(super) fn failed(command: String, workspace: &Checkout, stderr: &[u8]) -> CargoError {
     const LINES: usize = 12;
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default();
-    CargoError::Failed { command, workspace: workspace.to_owned(), stderr: last.join("\n") }
+    CargoError::Failed { command, workspace: workspace.shown(), stderr: last.join("\n") }
 }

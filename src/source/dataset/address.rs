@@ -1,6 +1,6 @@
 //! Data sets at an address: one file, which the recipe names by its digest.
 
-use super::{DatasetError, LockedDataFile, LockedDataset};
+use super::{DatasetError, Fetching, LockedDataFile, LockedDataset};
 use crate::{
     recipe::DatasetSource,
     source::http::{Client, Download, Progress},
@@ -9,21 +9,22 @@ use crate::{
 use gap_format::Digest;
 use std::fs;
 
-/// The file, which is in the store then.
+/// The file, which is in the store then if it is to be fetched.
 pub(super) fn lock(
     url: &str,
     sha256: &Digest,
-    client: Option<&Client>,
+    fetching: &Fetching<'_>,
     store: &Store,
-    progress: Progress<'_>,
 ) -> Result<LockedDataFile, DatasetError> {
     let row = |size| LockedDataFile { name: name(url).to_owned(), size, sha256: *sha256 };
     if let Ok(metadata) = fs::metadata(store.source_path(sha256)) {
         return Ok(row(metadata.len()));
     }
-    let client = client.ok_or(DatasetError::Offline)?;
+    let client = fetching.client.ok_or(DatasetError::Offline)?;
     let file = row(client.length(url)?);
-    download(url, &file, client, store, progress)?;
+    if fetching.contents {
+        download(url, &file, client, store, fetching.progress)?;
+    }
     Ok(file)
 }
 

@@ -49,12 +49,12 @@ impl LockedDataset {
     ///
     /// # Errors
     /// [`DatasetError`] if files beside the recipe cannot be read.
-    pub fn is_current(&self, layer: &DatasetLayer) -> Result<bool, DatasetError> {
+    pub fn is_current(&self, layer: &DatasetLayer, store: &Store) -> Result<bool, DatasetError> {
         let files = match &layer.source {
-            DatasetSource::Path(path) => beside::lock(path)?,
+            DatasetSource::Path(path) => beside::lock(path, store)?,
             DatasetSource::Url { .. } => self.files.clone(),
         };
-        Ok(files == self.files && beside::tokenizer(layer)? == self.tokenizer)
+        Ok(files == self.files && beside::tokenizer(layer, store)? == self.tokenizer)
     }
 
     /// The files as inputs of the preparation: where they lie now.
@@ -78,19 +78,24 @@ impl LockedDataset {
     }
 }
 
+/// What may be fetched, and how.
+pub struct Fetching<'a> {
+    /// Does the downloads; absent when no connection may be opened.
+    pub client: Option<&'a Client>,
+    /// Whether files are fetched, or only their lengths asked for.
+    pub contents: bool,
+    /// Told of bytes fetched.
+    pub progress: Progress<'a>,
+}
+
 /// Pins the files of a data set. Those at an address are fetched.
 ///
 /// # Errors
 /// [`DatasetError`].
-pub fn resolve(
-    layer: &DatasetLayer,
-    client: Option<&Client>,
-    store: &Store,
-    progress: Progress<'_>,
-) -> Result<LockedDataset, DatasetError> {
+pub fn resolve(layer: &DatasetLayer, fetching: &Fetching<'_>, store: &Store) -> Result<LockedDataset, DatasetError> {
     let files = match &layer.source {
-        DatasetSource::Path(path) => beside::lock(path)?,
-        DatasetSource::Url { url, sha256 } => vec![address::lock(url, sha256, client, store, progress)?],
+        DatasetSource::Path(path) => beside::lock(path, store)?,
+        DatasetSource::Url { url, sha256 } => vec![address::lock(url, sha256, fetching, store)?],
     };
-    Ok(LockedDataset { tokenizer: beside::tokenizer(layer)?, files })
+    Ok(LockedDataset { tokenizer: beside::tokenizer(layer, store)?, files })
 }

@@ -17,7 +17,15 @@ fn layer(directory: &std::path::Path, lines: &str) -> DatasetLayer {
 }
 
 fn lock(layer: &DatasetLayer, store: &Store) -> Result<LockedDataset, DatasetError> {
-    resolve(layer, Some(&Client::new(Default::default())), store, &|_| {})
+    lock_with(layer, Some(&client()), store)
+}
+
+fn lock_with(layer: &DatasetLayer, client: Option<&Client>, store: &Store) -> Result<LockedDataset, DatasetError> {
+    resolve(layer, &Fetching { client, contents: true, progress: &|_| {} }, store)
+}
+
+fn client() -> Client {
+    Client::new(Default::default())
 }
 
 #[test]
@@ -33,9 +41,18 @@ fn files_beside_the_recipe_are_pinned_and_a_change_is_noticed() {
     let names: Vec<&str> = rows.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["rows/a.jsonl", "rows/b.jsonl"]);
     assert_eq!(rows.files[0].sha256, Digest::of(ROWS.as_bytes()));
-    assert!(rows.is_current(&layer).unwrap());
+    assert!(rows.is_current(&layer, &store).unwrap());
+    let large = directory.path().join("rows/large.txt");
+    fs::write(&large, vec![b'x'; 17 << 20]).unwrap();
+    let rows = lock(&layer, &store).unwrap();
+    assert_eq!(rows.files[2].sha256, Digest::of(&vec![b'x'; 17 << 20]));
+    assert!(rows.is_current(&layer, &store).unwrap());
+    fs::write(&large, vec![b'y'; 17 << 20]).unwrap();
+    assert!(!rows.is_current(&layer, &store).unwrap());
+    fs::remove_file(&large).unwrap();
     fs::write(directory.path().join("rows/a.jsonl"), "{\"text\":\"two\"}\n").unwrap();
-    assert!(!rows.is_current(&layer).unwrap());
+    let rows = LockedDataset { files: rows.files[..2].to_vec(), ..rows };
+    assert!(!rows.is_current(&layer, &store).unwrap());
 }
 
 #[test]
@@ -48,11 +65,11 @@ fn a_file_at_an_address_is_fetched_once_and_only_the_one_that_was_named() {
         layer(directory.path(), &format!("url = \"file://{}\"\nsha256 = \"{}\"", file.display(), sha256.to_hex()))
     };
     let good = named(Digest::of(ROWS.as_bytes()));
-    assert!(matches!(resolve(&good, None, &store, &|_| {}), Err(DatasetError::Offline)));
+    assert!(matches!(lock_with(&good, None, &store), Err(DatasetError::Offline)));
     let rows = lock(&good, &store).unwrap();
     assert_eq!(rows.files[0].name, "rows.jsonl");
     assert!(store.has_source(&rows.files[0].sha256, Some(ROWS.len() as u64)));
     assert!(matches!(lock(&named(Digest::of(b"other")), &store), Err(DatasetError::Http(_))));
     fs::remove_file(&file).unwrap();
-    assert_eq!(resolve(&good, None, &store, &|_| {}).unwrap(), rows);
+    assert_eq!(lock_with(&good, None, &store).unwrap(), rows);
 }

@@ -7,17 +7,25 @@ use super::{
     packages::is_confined,
     release::{Expectation, RELEASE_MAX, Release, ReleaseError, ReleaseFile},
 };
-use crate::source::http::{Client, Download, HttpError, Progress, join, shown};
+use crate::{
+    parallel::try_map,
+    source::http::{Client, Download, HttpError, Progress, join, shown},
+};
 use gap_format::Digest;
 use jiff::Timestamp;
 use std::{
     fs,
-    io::{self, BufReader, Write},
+    io::{self, BufReader, Read, Write},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 /// Largest `Packages` file taken, unpacked. Debian's `main` has 54 MB.
 const INDEX_MAX: u64 = 1 << 30;
+
+/// How long an index is kept after its last use. It is superseded as soon as the archive changes, and large.
+pub const INDEX_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
 /// An archive and what is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,16 +159,9 @@ pub fn fetch(archives: &[Archive], with: Fetch<'_>) -> Result<Offered, ArchiveEr
 }
 
 fn load_all(wanted: &[Wanted], with: Fetch<'_>) -> Result<Vec<IndexFile>, ArchiveError> {
-    std::thread::scope(|scope| {
-        // A release has a handful of indexes, of which one is large: a thread each.
-        let workers: Vec<_> = wanted.iter().map(|index| scope.spawn(move || index.load(with))).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        let loaded: Vec<Result<IndexFile, ArchiveError>> = workers.into_iter().map(join).collect();
-        loaded.into_iter().collect()
-    })
+    // A release has a handful of indexes, of which one is large: a thread each.
+    let threads = NonZeroUsize::new(wanted.len()).unwrap_or(NonZeroUsize::MIN);
+    try_map(wanted, threads, |index| index.packed.size, |index| index.load(with))
 }
 
 /// An index that a verified release vouches for.
@@ -292,9 +293,16 @@ impl Place<'_> {
 impl Wanted {
     /// The index from the cache, else from a mirror.
     fn load(&self, with: Fetch<'_>) -> Result<IndexFile, ArchiveError> {
-        let data = match self.plain.and_then(|plain| cached(with.cache, plain)) {
+        let cached = || self.plain.and_then(|plain| cached(with.cache, plain));
+        let data = match cached() {
             Some(data) => data,
-            None => self.download(with)?,
+            None => match self.download(with) {
+                // Another process has unpacked and removed it meanwhile.
+                Err(ArchiveError::Cache { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                    cached().ok_or(ArchiveError::Cache { path, source })?
+                }
+                downloaded => downloaded?,
+            },
         };
         let text = String::from_utf8(data).map_err(|error| self.unpack_error(&error))?;
         Ok(IndexFile { text, ..self.index.clone() })
@@ -333,18 +341,35 @@ fn cache_path(cache: &Path, digest: Digest) -> PathBuf {
 }
 
 /// The cached file, if it is there and still what it should be.
-fn cached(cache: &Path, file: ReleaseFile) -> Option<Vec<u8>> {
-    let path = cache_path(cache, file.sha256);
-    if fs::metadata(&path).ok()?.len() != file.size {
+fn cached(cache: &Path, wanted: ReleaseFile) -> Option<Vec<u8>> {
+    let mut file = fs::File::open(cache_path(cache, wanted.sha256)).ok()?;
+    if file.metadata().ok()?.len() != wanted.size {
         return None;
     }
-    fs::read(&path).ok().filter(|data| Digest::of(data) == file.sha256)
+    let mut data = Vec::new();
+    file.read_to_end(&mut data).ok()?;
+    // That it was used counts for how long it stays; not being able to note that is no error.
+    let _ = file.set_modified(SystemTime::now());
+    (Digest::of(&data) == wanted.sha256).then_some(data)
 }
 
+/// Keeps an index, and drops those that were not used for long.
 fn keep(cache: &Path, digest: Digest, data: &[u8]) -> Result<(), ArchiveError> {
     let failed = |source| cache_error(cache, source);
     let mut file = tempfile::NamedTempFile::new_in(cache).map_err(failed)?;
     file.write_all(data).map_err(failed)?;
     file.persist(cache_path(cache, digest)).map_err(|error| failed(error.error))?;
+    expire(cache).map_err(failed)
+}
+
+fn expire(cache: &Path) -> io::Result<()> {
+    let Some(since) = SystemTime::now().checked_sub(INDEX_LIFE) else { return Ok(()) };
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        // Another process may have dropped it meanwhile.
+        if entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|used| used < since) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     Ok(())
 }

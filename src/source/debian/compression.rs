@@ -1,6 +1,9 @@
 //! Decompression with a bound on what comes out.
 
-use std::io::{self, BufRead, Read};
+use std::{
+    io::{self, BufRead, Read},
+    num::NonZeroU32,
+};
 
 /// Memory an xz stream may ask for: `xz -9` needs 65 MiB to decompress.
 const XZ_MEMORY: u64 = 128 << 20;
@@ -51,6 +54,25 @@ impl Compression {
                 Box::new(decoder)
             }
         })
+    }
+
+    /// Like [`Compression::reader`], but xz is one stream whose blocks are decompressed by several threads where they say
+    /// how long they are, as in packages made by dpkg. What follows that stream is left in `source`.
+    ///
+    /// # Errors
+    /// What the decoder said when it was set up.
+    pub fn parallel_reader<'a>(
+        self,
+        source: impl BufRead + Send + 'a,
+        threads: NonZeroU32,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        if self != Self::Xz {
+            return self.reader(source);
+        }
+        let mut builder = liblzma::stream::MtStreamBuilder::new();
+        builder.threads(threads.get()).memlimit_threading(XZ_MEMORY).memlimit_stop(XZ_MEMORY);
+        let stream = builder.decoder().map_err(io::Error::other)?;
+        Ok(Box::new(liblzma::bufread::XzDecoder::new_stream(source, stream)))
     }
 }
 
@@ -122,6 +144,46 @@ mod tests {
             assert_eq!(decompress(compression, bytes.as_slice(), 100_000).unwrap(), data, "{compression:?}");
             let error = decompress(compression, bytes.as_slice(), 99_999).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{compression:?}");
+        }
+    }
+
+    /// 12 blocks of 100,000 bytes that say how long they are, as dpkg makes them.
+    fn blocks() -> (Vec<u8>, Vec<u8>) {
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let data: Vec<u8> = (0..1_200_000).map(|_| noise()).collect();
+        let mut builder = liblzma::stream::MtStreamBuilder::new();
+        builder.threads(2).block_size(100_000).preset(1).check(liblzma::stream::Check::Crc64);
+        let stream = builder.encoder().unwrap();
+        let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+        encoder.write_all(&data).unwrap();
+        (data, encoder.finish().unwrap())
+    }
+
+    fn in_parallel(compression: Compression, packed: &[u8]) -> io::Result<(Vec<u8>, usize)> {
+        let mut data = Vec::new();
+        compression.parallel_reader(packed, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
+        Ok((data, packed.len()))
+    }
+
+    #[test]
+    fn several_threads_decompress_the_same_and_find_the_same_damage() {
+        let (data, packed) = blocks();
+        assert_eq!(decompress(Compression::Xz, packed.as_slice(), 1_200_000).unwrap(), data);
+        assert!(in_parallel(Compression::Xz, &packed).unwrap() == (data, 0));
+        for at in (0..packed.len()).step_by(packed.len() / 20) {
+            let mut damaged = packed.clone();
+            damaged[at] ^= 1;
+            assert!(in_parallel(Compression::Xz, &damaged).is_err(), "byte {at} of {}", packed.len());
+            assert!(in_parallel(Compression::Xz, &packed[..at]).is_err(), "cut at {at} of {}", packed.len());
+        }
+        let followed = [packed.as_slice(), b"more"].concat();
+        assert_eq!(in_parallel(Compression::Xz, &followed).unwrap().1, 4, "what follows is the caller's to judge");
+        for (compression, bytes) in super::tests::packed(&[7; 1000]) {
+            assert_eq!(in_parallel(compression, &bytes).unwrap().0, [7; 1000], "{compression:?}");
         }
     }
 

@@ -1,162 +1,136 @@
-//! Licences of a package, from its machine-readable copyright file (copyright-format 1.0, DEP-5).
+//! Licences of a package, from its copyright file (Debian policy 12.5): machine-readable ones (copyright-format 1.0, DEP-5)
+//! word by word, others by the texts in `/usr/share/common-licenses` that they refer to.
+
+mod name;
+mod prose;
+mod synopsis;
 
 use super::deb822;
 use crate::layer::tree::{Content, Node, Tree, TreePath};
-use std::collections::BTreeSet;
+use crate::source::licence::Licence;
+use std::collections::BTreeMap;
 
-/// What stands for a copyright file that no machine can read.
+/// What stands for a copyright file, or the part of one, that no machine can read.
 pub const UNREADABLE: &str = "LicenseRef-debian-copyright";
 /// Largest copyright file read.
 const COPYRIGHT_MAX: u64 = 8 << 20;
+/// Most links that are followed, within a package and from package to package.
+const LINKS_MAX: usize = 8;
 
-/// The licences of a package by its copyright file in the tree, following links within the tree;
-/// `None` if it has none there (its documentation may be another package's).
-pub fn of_package(tree: &Tree, package: &str) -> Option<Vec<String>> {
-    let mut path = TreePath::new(format!("usr/share/doc/{package}/copyright")).ok()?;
-    for _ in 0..8 {
-        match tree.get(&path)? {
-            Node::File { content, .. } => return read(content),
-            Node::HardLink { target } => path = target.clone(),
-            Node::Symlink { target, .. } => path = follow(&path, target)?,
-            _ => return None,
+/// What a package says of its licences.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copyright {
+    /// Its copyright file names these, sorted.
+    Licences(Vec<String>),
+    /// Its documentation is that of the package of this name.
+    SameAs(String),
+}
+
+/// What a package says of its licences, from the copyright file in its own tree; `None` if there is no such file.
+pub fn of_package(tree: &Tree, package: &str) -> Option<Copyright> {
+    let wanted = TreePath::new(format!("usr/share/doc/{package}/copyright")).ok()?;
+    match locate(tree, wanted)? {
+        Located::File(content) => read(content).map(Copyright::Licences),
+        Located::Absent(path) => {
+            let path = std::str::from_utf8(path.as_bytes()).ok()?;
+            let owner = path.strip_prefix("usr/share/doc/")?.strip_suffix("/copyright")?;
+            (owner != package && !owner.contains('/')).then(|| Copyright::SameAs(owner.to_owned()))
         }
     }
+}
+
+/// The licences of each package of `said`; for one whose documentation is another's, those of the other, which may be
+/// installed already: then `installed` knows them. Empty where nobody knows.
+pub fn settle(
+    said: &BTreeMap<String, Option<Copyright>>,
+    installed: impl Fn(&str) -> Option<Vec<String>>,
+) -> BTreeMap<String, Vec<String>> {
+    let licences = |package: &String| {
+        let mut name = package;
+        for _ in 0..LINKS_MAX {
+            match said.get(name) {
+                Some(Some(Copyright::Licences(licences))) => return licences.clone(),
+                Some(Some(Copyright::SameAs(owner))) => name = owner,
+                Some(None) => break,
+                None => return installed(name).unwrap_or_default(),
+            }
+        }
+        Vec::new()
+    };
+    said.keys().map(|package| (package.clone(), licences(package))).collect()
+}
+
+/// Where a path of a tree leads.
+enum Located<'t> {
+    File(&'t Content),
+    /// Out of the tree, to this path.
+    Absent(TreePath),
+}
+
+/// Follows links of the path's last component and of those above it.
+fn locate(tree: &Tree, mut path: TreePath) -> Option<Located<'_>> {
+    for _ in 0..=LINKS_MAX {
+        path = match link_on(tree, &path) {
+            Some((link, target)) => {
+                let rest = path.as_bytes().strip_prefix(link.as_bytes()).unwrap_or_default();
+                follow(&link, target)?.join(rest).ok()?
+            }
+            None => match tree.get(&path) {
+                Some(Node::File { content, .. }) => return Some(Located::File(content)),
+                Some(Node::HardLink { target }) => target.clone(),
+                Some(_) => return None,
+                None => return Some(Located::Absent(path)),
+            },
+        };
+    }
     None
+}
+
+/// The uppermost symbolic link on the way to a path, and where it points.
+fn link_on<'t>(tree: &'t Tree, path: &TreePath) -> Option<(TreePath, &'t [u8])> {
+    let mut above: Vec<TreePath> = std::iter::successors(Some(path.clone()), TreePath::parent).collect();
+    above.reverse();
+    above.into_iter().find_map(|path| match tree.get(&path)? {
+        Node::Symlink { target, .. } => Some((path, target.as_slice())),
+        _ => None,
+    })
+}
+
+fn follow(link: &TreePath, target: &[u8]) -> Option<TreePath> {
+    let mut path = if target.starts_with(b"/") { TreePath::root() } else { link.parent()? };
+    for component in target.split(|&byte| byte == b'/') {
+        path = match component {
+            b".." => path.parent()?,
+            _ => path.join(component).ok()?,
+        };
+    }
+    Some(path)
 }
 
 fn read(content: &Content) -> Option<Vec<String>> {
     (content.len() <= COPYRIGHT_MAX).then(|| content.read().ok()).flatten().map(|data| licences(&data))
 }
 
-fn follow(path: &TreePath, target: &[u8]) -> Option<TreePath> {
-    if target.starts_with(b"/") {
-        return TreePath::new(target).ok();
-    }
-    let mut directory = path.parent()?;
-    for component in target.split(|&byte| byte == b'/') {
-        directory = match component {
-            b".." => directory.parent()?,
-            _ => directory.join(component).ok()?,
-        };
-    }
-    Some(directory)
-}
-
-/// The licences that a copyright file names, sorted, as SPDX writes them where it knows them and as
-/// `LicenseRef-debian-…` otherwise; [`UNREADABLE`] alone if it is not machine-readable.
+/// The licences that a copyright file names, sorted: SPDX expressions that must all be kept to, as `LicenseRef-debian-…`
+/// where SPDX has no name. [`UNREADABLE`] is among them if a part of it was not understood.
 pub fn licences(data: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(data);
     let found = deb822::parse(&text).ok().filter(|paragraphs| is_machine_readable(paragraphs)).map(|paragraphs| {
         let fields = paragraphs.iter().filter_map(|paragraph| paragraph.get("License"));
-        let synopses = fields.filter_map(|field| field.lines().next());
-        synopses.flat_map(names).map(|name| spdx(&name)).collect::<BTreeSet<String>>()
+        fields.filter_map(|field| field.lines().next()).map(synopsis::expression).collect::<Vec<_>>()
     });
-    match found {
-        Some(found) if !found.is_empty() => found.into_iter().collect(),
-        _ => vec![UNREADABLE.to_owned()],
+    let found = found.unwrap_or_else(|| prose::expressions(&text));
+    let licence = Licence::all_of("debian", found);
+    match licence.is_unknown() {
+        true => vec![UNREADABLE.to_owned()],
+        false => licence.conditions().map(str::to_owned).collect(),
     }
 }
 
 fn is_machine_readable(paragraphs: &[deb822::Paragraph<'_>]) -> bool {
-    let format = paragraphs.first().and_then(|paragraph| paragraph.get("Format"));
-    format.is_some_and(|format| format.contains("copyright-format") || format.to_ascii_lowercase().contains("dep5"))
-}
-
-/// The licences of a synopsis such as `GPL-2+ or Artistic, and BSD-3-clause`.
-fn names(synopsis: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut current: Vec<&str> = Vec::new();
-    let flush = |current: &mut Vec<&str>, names: &mut Vec<String>| {
-        if !current.is_empty() {
-            names.push(std::mem::take(current).join(" "));
-        }
-    };
-    for word in synopsis.split_ascii_whitespace() {
-        let bare = word.trim_end_matches([',', ';']);
-        if matches!(bare, "and" | "or" | "and/or") {
-            flush(&mut current, &mut names);
-        } else if !bare.is_empty() {
-            current.push(bare);
-        }
-        if bare != word {
-            flush(&mut current, &mut names);
-        }
-    }
-    flush(&mut current, &mut names);
-    names
-}
-
-/// Longest short name; what is longer is a sentence.
-const NAME_MAX: usize = 64;
-
-/// Debian's short name as an SPDX identifier.
-fn spdx(name: &str) -> String {
-    if name.len() > NAME_MAX {
-        return UNREADABLE.to_owned();
-    }
-    const KNOWN: [(&str, &str); 35] = [
-        ("0bsd", "0BSD"),
-        ("apache-2", "Apache-2.0"),
-        ("apache-2.0", "Apache-2.0"),
-        ("artistic", "Artistic-1.0-Perl"),
-        ("artistic-2.0", "Artistic-2.0"),
-        ("bsd-2-clause", "BSD-2-Clause"),
-        ("bsd-3-clause", "BSD-3-Clause"),
-        ("bsd-4-clause", "BSD-4-Clause"),
-        ("beerware", "Beerware"),
-        ("bsl-1.0", "BSL-1.0"),
-        ("cc0", "CC0-1.0"),
-        ("cc0-1.0", "CC0-1.0"),
-        ("cc-by-3.0", "CC-BY-3.0"),
-        ("cc-by-4.0", "CC-BY-4.0"),
-        ("cc-by-sa-3.0", "CC-BY-SA-3.0"),
-        ("cc-by-sa-4.0", "CC-BY-SA-4.0"),
-        ("curl", "curl"),
-        ("expat", "MIT"),
-        ("fsfap", "FSFAP"),
-        ("fsful", "FSFUL"),
-        ("fsfullr", "FSFULLR"),
-        ("gfdl-niv-1.3", "GFDL-1.3-no-invariants-only"),
-        ("gfdl-niv-1.3+", "GFDL-1.3-no-invariants-or-later"),
-        ("isc", "ISC"),
-        ("latex2e", "Latex2e"),
-        ("mit", "MIT"),
-        ("mpl-1.1", "MPL-1.1"),
-        ("mpl-2.0", "MPL-2.0"),
-        ("ms-pl", "MS-PL"),
-        ("openssl", "OpenSSL"),
-        ("psf-2", "PSF-2.0"),
-        ("sleepycat", "Sleepycat"),
-        ("unicode", "Unicode-DFS-2016"),
-        ("x11", "X11"),
-        ("zlib", "Zlib"),
-    ];
-    let lower = name.to_ascii_lowercase();
-    if let Some((_, spdx)) = KNOWN.iter().find(|(debian, _)| *debian == lower) {
-        return (*spdx).to_owned();
-    }
-    gnu(name, &lower).unwrap_or_else(|| {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '-' };
-        format!("LicenseRef-debian-{}", name.chars().map(safe).collect::<String>())
-    })
-}
-
-/// `GPL-2+` is `GPL-2.0-or-later`, `LGPL-2.1` is `LGPL-2.1-only`; an exception makes it a reference.
-fn gnu(name: &str, lower: &str) -> Option<String> {
-    let (family, version) = name.split_once('-')?;
-    if !matches!(family, "GPL" | "LGPL" | "AGPL" | "GFDL") || lower.contains(' ') {
-        return None;
-    }
-    let (number, suffix) = match version.strip_suffix('+').or_else(|| version.strip_suffix("-or-later")) {
-        Some(number) => (number, "or-later"),
-        None => (version.strip_suffix("-only").unwrap_or(version), "only"),
-    };
-    let dotted = match number {
-        "1" | "2" | "3" if family != "GFDL" => format!("{number}.0"),
-        "1.1" | "1.2" | "1.3" | "2.0" | "2.1" | "3.0" => number.to_owned(),
-        _ => return None,
-    };
-    Some(format!("{family}-{dotted}-{suffix}"))
+    let format = paragraphs.first().and_then(|first| first.get("Format").or_else(|| first.get("Format-Specification")));
+    let format = format.unwrap_or_default().to_ascii_lowercase();
+    format.contains("copyright-format") || format.contains("dep5")
 }
 
 #[cfg(test)]
@@ -169,39 +143,99 @@ mod tests {
         Files: a\nCopyright: y\nLicense: GPL-3+ with Bison exception\n\nLicense: LGPL-2.1\n text\n\nLicense: GPL-2.0-only\n";
 
     #[test]
-    fn licences_are_named_as_spdx_does() {
+    fn machine_readable_files_are_read_to_the_word() {
         assert_eq!(
             licences(DEP5.as_bytes()),
             [
-                "Artistic-1.0-Perl",
                 "GPL-2.0-only",
-                "GPL-2.0-or-later",
+                "GPL-2.0-or-later OR Artistic-1.0-Perl",
                 "LGPL-2.1-only",
                 "LicenseRef-debian-GPL-3--with-Bison-exception",
                 "MIT"
             ]
         );
+        assert_eq!(licences(b"Format-Specification: svn/dep5.mdwn\n\nFiles: *\nLicense: ISC\n"), ["ISC"]);
     }
 
     #[test]
-    fn prose_is_a_reference() {
-        for text in ["This package was debianized by …\n\nLicense: GPL\n", "", "Format: copyright-format\n"] {
+    fn prose_is_marked_as_not_fully_understood() {
+        for text in ["This package was debianized by \u{2026}\n\nLicense: GPL\n", "", "Format: copyright-format\n"] {
             assert_eq!(licences(text.as_bytes()), [UNREADABLE]);
         }
+        let text = "Apache, see /usr/share/common-licenses/Apache-2.0.";
+        assert_eq!(licences(text.as_bytes()), ["Apache-2.0", UNREADABLE]);
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text).unwrap()
+    }
+
+    fn link(tree: &mut Tree, at: &str, target: &str) {
+        tree.insert(path(at), Node::Symlink { meta: Meta::root_owned(0o777, 0), target: target.into() });
+    }
+
+    fn file(tree: &mut Tree, at: &str) {
+        let content = Content::bytes(DEP5.as_bytes().to_vec());
+        tree.insert(path(at), Node::File { meta: Meta::root_owned(0o644, 0), content });
     }
 
     #[test]
     fn links_are_followed_within_the_tree() {
-        let mut tree = Tree::new();
-        let meta = || Meta::root_owned(0o644, 0);
-        let path = |text: &str| TreePath::new(text).unwrap();
-        tree.insert(
-            path("usr/share/doc/a/copyright"),
-            Node::Symlink { meta: meta(), target: b"../b/copyright".to_vec() },
-        );
-        assert_eq!(of_package(&tree, "a"), None);
-        let content = Content::bytes(DEP5.as_bytes().to_vec());
-        tree.insert(path("usr/share/doc/b/copyright"), Node::File { meta: meta(), content });
-        assert_eq!(of_package(&tree, "a").unwrap().len(), 6);
+        for (at, target) in [
+            ("usr/share/doc/a/copyright", "../b/copyright"),
+            ("usr/share/doc/a/copyright", "/usr/share/doc/b//copyright"),
+            ("usr/share/doc/a", "b"),
+            ("usr/share/doc/a", "../doc/./b"),
+        ] {
+            let mut tree = Tree::new();
+            link(&mut tree, at, target);
+            assert_eq!(of_package(&tree, "a"), Some(Copyright::SameAs("b".into())), "{at} -> {target}");
+            file(&mut tree, "usr/share/doc/b/copyright");
+            let Some(Copyright::Licences(licences)) = of_package(&tree, "a") else { panic!("{at} -> {target}") };
+            assert_eq!(licences.len(), 5);
+        }
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_or_in_circles_say_nothing() {
+        for (at, target) in [
+            ("usr/share/doc/a", "../../../../../x"),
+            ("usr/share/doc/a", "a"),
+            ("usr/share/doc/a/copyright", "copyright"),
+            ("usr/share/doc/a/copyright", "/etc/motd"),
+            ("usr/share/doc/a", "b/c"),
+        ] {
+            let mut tree = Tree::new();
+            link(&mut tree, at, target);
+            assert_eq!(of_package(&tree, "a"), None, "{at} -> {target}");
+        }
+        assert_eq!(of_package(&Tree::new(), "a"), None);
+    }
+
+    #[test]
+    fn licences_of_another_package_are_found_beside_or_below() {
+        let same_as = |owner: &str| Some(Copyright::SameAs(owner.to_owned()));
+        let said = [
+            ("base", Some(Copyright::Licences(vec!["MIT".to_owned()]))),
+            ("one", same_as("base")),
+            ("two", same_as("one")),
+            ("three", same_as("installed")),
+            ("loop", same_as("loop")),
+            ("lost", same_as("nowhere")),
+            ("none", None),
+        ];
+        let said = said.map(|(name, copyright)| (name.to_owned(), copyright)).into();
+        let settled = settle(&said, |name| (name == "installed").then(|| vec!["ISC".to_owned()]));
+        let found: Vec<_> = settled.iter().map(|(name, licences)| (name.as_str(), licences.join(","))).collect();
+        let expected = [
+            ("base", "MIT"),
+            ("loop", ""),
+            ("lost", ""),
+            ("none", ""),
+            ("one", "MIT"),
+            ("three", "ISC"),
+            ("two", "MIT"),
+        ];
+        assert_eq!(found, expected.map(|(name, licences)| (name, licences.to_owned())));
     }
 }

@@ -7,17 +7,23 @@ use super::{
     deb822::{self, Deb822Error},
     spool::Spool,
 };
-use crate::layer::tree::{PathError, Tree, TreePath};
+use crate::{
+    layer::tree::{PathError, Tree, TreePath},
+    parallel::try_map,
+};
 use gap_format::Digest;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread::available_parallelism,
 };
+
+/// A packed `data.tar` of this many bytes is decompressed by several threads; others keep the cores busy by their number.
+const IN_PARALLEL: u64 = 32 << 20;
 
 /// The control fields of a package, as its `control` file writes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +159,7 @@ pub enum DebError {
         found: String,
     },
     /// Its digest is not the locked one.
-    #[error("it has digest {found}, but {expected} is locked; fetch it again")]
+    #[error("it has digest {found}, but {expected} is locked; run the same command again, which fetches it anew")]
     Digest {
         /// What the lock says.
         expected: Digest,
@@ -189,12 +195,18 @@ pub fn unpack(source: impl Read + Send, spool: &Spool, limits: &Limits) -> Resul
         read_control(&tar)
     })?;
     let tree = ar.expect("data.tar", |extension, body| {
-        let data = compression(extension)?.reader(body).map_err(reading("data.tar"))?;
+        let threads = if body.limit() < IN_PARALLEL { NonZeroUsize::MIN } else { cores() };
+        let threads = NonZeroU32::try_from(threads).unwrap_or(NonZeroU32::MIN);
+        let data = compression(extension)?.parallel_reader(body, threads).map_err(reading("data.tar"))?;
         read_tree(Bounded::new(data, limits.for_data(&control)), spool)
             .map_err(|source| DebError::Tar { during: "data.tar", source })
     })?;
     ar.finish()?;
     Ok(Deb { control, control_files, tree })
+}
+
+fn cores() -> NonZeroUsize {
+    available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn reading(during: &'static str) -> impl Fn(io::Error) -> DebError {
@@ -334,33 +346,7 @@ pub fn unpack_all(
     limits: &Limits,
     threads: NonZeroUsize,
 ) -> Result<Vec<Deb>, DebError> {
-    let mut order: Vec<usize> = (0..sources.len()).collect();
-    order.sort_by_key(|&index| std::cmp::Reverse(sources.get(index).map(|source| source.package.size)));
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = || {
-        let mut done = Vec::new();
-        while !failed.load(Ordering::Relaxed) {
-            let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let Some(source) = sources.get(index) else { break };
-            let result = unpack_locked(source, spool, limits);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            done.push((index, result));
-        }
-        done
-    };
-    let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads.get().min(sources.len())).map(|_| scope.spawn(work)).collect();
-        let mut results = work();
-        for worker in workers {
-            match worker.join() {
-                Ok(done) => results.extend(done),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        results
-    });
-    results.sort_by_key(|&(index, _)| index);
-    results.into_iter().map(|(_, result)| result).collect()
+    try_map(sources, threads, |source| source.package.size, |source| unpack_locked(source, spool, limits))
 }
 
 fn unpack_locked(source: &Source<'_>, spool: &Spool, limits: &Limits) -> Result<Deb, DebError> {

@@ -1,6 +1,6 @@
 //! Fetching locked packages into the store.
 
-use super::{LockedPackage, mirror};
+use super::{LockedPackage, deb::DebError, mirror};
 use crate::{
     source::http::{Client, Download, HttpError, Progress},
     store::{Store, StoreError},
@@ -60,4 +60,16 @@ pub fn fetch_packages<'p>(
         store.adopt_source(&path, &item.sha256)?;
     }
     Ok(())
+}
+
+/// Removes a package from the store that turned out to be damaged there, so that it is fetched again.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be removed.
+pub fn discard_damaged(store: &Store, error: &DebError) -> Result<(), StoreError> {
+    match error {
+        DebError::Digest { expected, .. } => store.discard_source(expected),
+        DebError::Package { source, .. } => discard_damaged(store, source),
+        _ => Ok(()),
+    }
 }

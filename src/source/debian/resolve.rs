@@ -21,6 +21,9 @@ pub struct Query<'a> {
     pub packages: &'a [String],
     /// Packages of lower layers: they satisfy dependencies and are never changed.
     pub installed: &'a [LockedPackage],
+    /// Packages that were chosen before: their versions are taken again where they are still on offer and will do, and
+    /// they themselves where there is a choice. Of two versions of one name, the first counts. They add nothing.
+    pub preferred: &'a [&'a LockedPackage],
     /// Whether what the packages depend on is taken too.
     pub dependencies: bool,
     /// Whether what they recommend is taken too, where it can be.
@@ -32,7 +35,7 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// These packages with all they depend on.
     pub const fn new(packages: &'a [String]) -> Self {
-        Self { packages, installed: &[], dependencies: true, recommends: false, essential: false }
+        Self { packages, installed: &[], preferred: &[], dependencies: true, recommends: false, essential: false }
     }
 }
 
@@ -94,7 +97,8 @@ fn near_text(near: &[String]) -> String {
 /// [`ResolveError`].
 pub fn resolve(index: &Index<'_>, query: &Query<'_>) -> Result<Vec<LockedPackage>, ResolveError> {
     let requests = query.packages.iter().map(|text| request::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let provider = Provider::new(index, query.installed.iter().map(installed_package).collect());
+    let mut provider = Provider::new(index, query.installed.iter().map(installed_package).collect());
+    provider.favour(query.preferred.iter().map(|package| (package.name.as_str(), package.version.as_str())));
     for request in &requests {
         check_exists(index, &provider, request)?;
     }
@@ -165,11 +169,16 @@ fn near(index: &Index<'_>, name: &str) -> Vec<String> {
     near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// The first candidate of each relation, without what it depends on.
+/// The best candidate of each relation, without what it depends on.
 fn pick(provider: &Provider<'_>, wanted: &[Relation<'_>]) -> Vec<usize> {
+    let best = |relation: &Relation<'_>| {
+        let groups = provider.satisfying(relation);
+        let (name, solvables) = groups.first()?;
+        provider.best_of(*name, solvables)
+    };
     let picked: BTreeSet<usize> = wanted
         .iter()
-        .filter_map(|relation| provider.satisfying(relation).first()?.1.first().copied())
+        .filter_map(best)
         .filter(|&solvable| !provider.is_fixed(SolvableId::from_index(solvable)))
         .collect();
     picked.into_iter().collect()
@@ -182,11 +191,7 @@ fn solve<'i>(
     recommends: bool,
 ) -> Result<Vec<usize>, ResolveError> {
     let mut requirements = provider.fixed_requirements();
-    requirements.extend(
-        wanted
-            .iter()
-            .map(|relation| ConditionalRequirement::from(provider.requirement(std::slice::from_ref(relation)))),
-    );
+    requirements.extend(wanted.iter().map(|relation| ConditionalRequirement::from(provider.wanted(relation))));
     let mut solver = Solver::new(provider);
     let mut soft: Vec<SolvableId> = Vec::new();
     loop {
@@ -213,7 +218,7 @@ fn solve<'i>(
     }
 }
 
-/// The first candidates of recommendations that the solution leaves open and that were not tried.
+/// The best candidates of recommendations that the solution leaves open and that were not tried.
 fn recommended(
     index: &Index<'_>,
     provider: &Provider<'_>,
@@ -223,14 +228,15 @@ fn recommended(
     let mut more = Vec::new();
     for package in solution.iter().filter_map(|&solvable| provider.package(solvable)) {
         for clause in relation::parse(package.recommends, index.arch()).unwrap_or_default() {
-            let candidates: Vec<SolvableId> = clause
-                .iter()
-                .flat_map(|relation| provider.satisfying(relation))
-                .flat_map(|(_, solvables)| solvables)
-                .map(SolvableId::from_index)
-                .collect();
-            let open = !candidates.iter().any(|candidate| solution.binary_search(candidate).is_ok());
-            if let Some(&first) = candidates.first().filter(|first| open && !tried.contains(first))
+            let groups: Vec<(usize, Vec<usize>)> =
+                clause.iter().flat_map(|relation| provider.satisfying(relation)).collect();
+            let taken = |solvable: &usize| solution.binary_search(&SolvableId::from_index(*solvable)).is_ok();
+            if groups.iter().any(|(_, solvables)| solvables.iter().any(taken)) {
+                continue;
+            }
+            let group = groups.iter().find(|(name, _)| provider.is_favored(*name)).or_else(|| groups.first());
+            let best = group.and_then(|(name, solvables)| provider.best_of(*name, solvables));
+            if let Some(first) = best.map(SolvableId::from_index).filter(|first| !tried.contains(first))
                 && !more.contains(&first)
             {
                 more.push(first);

@@ -79,6 +79,54 @@ fn backports_are_taken_only_where_nothing_else_will_do() {
     assert_eq!(run(&files, &["b"], |_| {}).unwrap()[0].version, "2");
 }
 
+/// What `packages` resolve to in `archive`, after `before` was resolved in `old`.
+fn again(old: &str, before: &[&str], archive: &str, packages: &[&str], adjust: impl Fn(&mut Query<'_>)) -> String {
+    let locked = run(&[index_file(old)], before, &adjust).unwrap();
+    let locked: Vec<&LockedPackage> = locked.iter().collect();
+    let files = [index_file(archive)];
+    let index = Index::parse(&files, "amd64").unwrap();
+    let packages: Vec<String> = packages.iter().map(|&text| text.to_owned()).collect();
+    let mut query = Query { preferred: &locked, ..Query::new(&packages) };
+    adjust(&mut query);
+    let found = resolve(&index, &query).unwrap();
+    found.iter().map(|package| format!("{} {}", package.name, package.version)).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn what_was_chosen_before_does_not_move_while_it_will_do() {
+    let old = "a 1 ; Depends: b\nb 1";
+    let new = "a 1 ; Depends: b\na 2 ; Depends: b\nb 1\nb 2\nc 1 ; Depends: b\nd 1 ; Depends: b (>= 2)\ne 1";
+    assert_eq!(names(new, &["a"]), "a 2, b 2");
+    assert_eq!(again(old, &["a"], new, &["a"], |_| {}), "a 1, b 1");
+    assert_eq!(again(old, &["a"], new, &["a", "c", "e"], |_| {}), "a 1, b 1, c 1, e 1");
+    assert_eq!(again(old, &["a"], new, &["a", "d"], |_| {}), "a 1, b 2, d 1", "only what must move does");
+    assert_eq!(again(old, &["a"], new, &["a=2"], |_| {}), "a 2, b 1");
+    assert_eq!(again(old, &["a"], new, &["e"], |_| {}), "e 1", "what is no longer needed goes");
+    let superseded = "a 2 ; Depends: b\nb 1\nb 2";
+    assert_eq!(again(old, &["a"], superseded, &["a"], |_| {}), "a 2, b 1", "what is no longer offered is replaced");
+    assert_eq!(again(old, &["a"], new, &["a"], |query| query.dependencies = false), "a 1");
+}
+
+#[test]
+fn a_choice_that_was_made_before_is_made_again() {
+    let archive = "a 1 ; Depends: x | y\nb 1 ; Depends: y\nx 1\ny 1\nz 1\nc 1 ; Depends: v\nv1 1 ; Provides: v\nv2 1 ; Provides: v";
+    assert_eq!(again(archive, &["a", "b"], archive, &["a", "z"], |_| {}), "a 1, y 1, z 1");
+    assert_eq!(again(archive, &["c", "v2"], archive, &["c"], |_| {}), "c 1, v2 1");
+    let newer = archive.replace("y 1", "y 2").replace("v2 1", "v2 2");
+    assert_eq!(again(archive, &["a", "b"], &newer, &["a"], |_| {}), "a 1, y 2", "also in a newer version");
+    assert_eq!(again(archive, &["c", "v2"], &newer, &["c"], |_| {}), "c 1, v2 2");
+    let archive = "a 1 ; Recommends: r | s\nb 1 ; Depends: s\nr 1\ns 1\ns 2";
+    let before = |query: &mut Query<'_>| query.recommends = true;
+    assert_eq!(again(archive, &["a", "b", "s=1"], archive, &["a"], before), "a 1, s 1");
+}
+
+#[test]
+fn what_is_asked_for_by_name_is_not_replaced_by_what_provides_it() {
+    let archive = "a 1 ; Depends: y\nx 1\ny 1 ; Provides: x";
+    assert_eq!(names(archive, &["a", "x"]), "a 1, x 1, y 1");
+    assert_eq!(again(archive, &["a"], archive, &["a", "x"], |_| {}), "a 1, x 1, y 1");
+}
+
 #[test]
 fn recommendations_and_essential_packages_are_taken_on_request_only() {
     let archive =

@@ -54,6 +54,8 @@ pub(super) struct Provider<'i> {
     foreign_names: Vec<&'i str>,
     /// By name: the solvable that lower layers fixed.
     fixed: BTreeMap<usize, usize>,
+    /// By name: what is taken where it will do; the solvable is missing where that version is no longer on offer.
+    favored: BTreeMap<usize, Option<usize>>,
     tables: RefCell<Tables>,
     rounds: Cell<u64>,
 }
@@ -66,6 +68,7 @@ impl<'i> Provider<'i> {
             foreign: Vec::new(),
             foreign_names: Vec::new(),
             fixed: BTreeMap::new(),
+            favored: BTreeMap::new(),
             tables: RefCell::default(),
             rounds: Cell::new(0),
         };
@@ -73,6 +76,30 @@ impl<'i> Provider<'i> {
             provider.fix(package);
         }
         provider
+    }
+
+    /// Favours packages, by name and version: where there is a choice between packages, those of these names are taken,
+    /// and of each the version given. Of two versions of one name, the first counts.
+    pub(super) fn favour<'p>(&mut self, packages: impl IntoIterator<Item = (&'p str, &'p str)>) {
+        for (name, version) in packages {
+            let Some(name) = self.index.find(name) else { continue };
+            let same = |&solvable: &usize| {
+                self.index.offers().get(solvable).is_some_and(|offer| offer.package.version == version)
+            };
+            let solvable = self.index.names().get(name).and_then(|range| range.clone().find(same));
+            self.favored.entry(name).or_insert(solvable);
+        }
+    }
+
+    /// Whether a package is to be taken where there is a choice.
+    pub(super) fn is_favored(&self, name: usize) -> bool {
+        self.favored.contains_key(&name)
+    }
+
+    /// Of solvables of one package, in order of preference, the one to be taken.
+    pub(super) fn best_of(&self, name: usize, solvables: &[usize]) -> Option<usize> {
+        let favored = self.favored.get(&name).copied().flatten();
+        favored.filter(|favored| solvables.contains(favored)).or_else(|| solvables.first().copied())
     }
 
     fn fix(&mut self, package: Package<'i>) {
@@ -120,6 +147,17 @@ impl<'i> Provider<'i> {
             .collect()
     }
 
+    /// The requirement of what was asked for: the package of that name, where there is one, else one that provides it.
+    pub(super) fn wanted(&self, relation: &Relation<'_>) -> Requirement {
+        let own = self.known_position(relation.name);
+        match self.satisfying(relation).into_iter().next() {
+            Some((name, allowed)) if Some(name) == own => {
+                Requirement::Single(self.add_set(Set { name, allowed, text: relation.to_string() }))
+            }
+            _ => self.requirement(std::slice::from_ref(relation)),
+        }
+    }
+
     /// The requirement that one of the alternatives holds; in order of preference.
     pub(super) fn requirement(&self, alternatives: &[Relation<'_>]) -> Requirement {
         let text = alternatives.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ");
@@ -131,6 +169,8 @@ impl<'i> Provider<'i> {
             let name = alternatives.first().map_or("", |relation| relation.name);
             sets.push(self.add_set(Set { name: self.name_position(name), allowed: Vec::new(), text: text.clone() }));
         }
+        // The sort is stable: what is not favoured keeps its place.
+        sets.sort_by_key(|&set| !self.with_set(set, |set| self.is_favored(set.name)));
         let mut tables = self.tables.borrow_mut();
         let requirement = match sets.as_slice() {
             [single] => Requirement::Single(*single),
@@ -144,7 +184,7 @@ impl<'i> Provider<'i> {
     }
 
     /// The solvables that satisfy a relation, grouped by package: the package of that name, then
-    /// its providers by priority and name.
+    /// its providers, favoured ones first, by priority and name.
     pub(super) fn satisfying(&self, relation: &Relation<'_>) -> Vec<(usize, Vec<usize>)> {
         let native = relation
             .qualifier
@@ -164,13 +204,14 @@ impl<'i> Provider<'i> {
                 groups.push((name, solvables));
             }
         }
-        let mut providers: BTreeMap<(Priority, &str, usize), Vec<usize>> = BTreeMap::new();
+        let mut providers: BTreeMap<(bool, Priority, &str, usize), Vec<usize>> = BTreeMap::new();
         for solvable in self.index.providers(relation).chain(self.foreign_providers(relation)) {
             let Some(package) = self.package(SolvableId::from_index(solvable)) else { continue };
             let Some(name) = self.known_position(package.name).filter(|&name| Some(name) != own) else { continue };
-            providers.entry((package.priority, package.name, name)).or_default().push(solvable);
+            let other = !self.is_favored(name);
+            providers.entry((other, package.priority, package.name, name)).or_default().push(solvable);
         }
-        groups.extend(providers.into_iter().map(|((_, _, name), solvables)| (name, solvables)));
+        groups.extend(providers.into_iter().map(|((.., name), solvables)| (name, solvables)));
         groups
     }
 
@@ -341,7 +382,8 @@ impl DependencyProvider for Provider<'_> {
         let name = name.to_index();
         let candidates: Vec<SolvableId> = self.solvables_of(name).into_iter().map(SolvableId::from_index).collect();
         let locked = self.fixed.get(&name).copied().map(SolvableId::from_index);
-        (!candidates.is_empty()).then(|| Candidates { candidates, locked, ..Candidates::default() })
+        let favored = self.favored.get(&name).copied().flatten().map(SolvableId::from_index);
+        (!candidates.is_empty()).then(|| Candidates { candidates, favored, locked, ..Candidates::default() })
     }
 
     async fn sort_candidates(&self, _solver: &SolverCache<Self>, solvables: &mut [SolvableId]) {

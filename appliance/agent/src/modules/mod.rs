@@ -6,12 +6,7 @@
 
 use crate::{console, root::Root};
 use rustix::{io::Errno, system::finit_module};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs::File, io, path::Path};
 
 /// Longest index file read, in bytes. Debian's `modules.alias` has 1.3 MB.
 const MAX_INDEX: u64 = 32 << 20;
@@ -47,12 +42,16 @@ pub enum ModulesError {
     },
 }
 
-/// The indexes of one kernel's modules.
+/// The indexes of one kernel's modules. They have some ten thousand lines, of which a boot needs a few, so that only
+/// those of wanted drivers are taken apart.
 #[derive(Debug)]
 pub struct Modules {
     directory: String,
-    aliases: String,
-    dependencies: BTreeMap<String, Entry>,
+    /// Pattern and module of each alias of a wanted driver.
+    aliases: Vec<(String, String)>,
+    /// `modules.dep` and `modules.softdep`, as they are.
+    dependencies: String,
+    soft_dependencies: String,
 }
 
 /// One module file.
@@ -72,14 +71,18 @@ impl Modules {
         let index = |name: &str| {
             let path = format!("{directory}/{name}");
             match root.read(&path, MAX_INDEX) {
-                Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+                Ok(bytes) => Ok(text(bytes)),
                 Err(source) => Err(ModulesError::Index { path, source }),
             }
         };
-        let mut dependencies = parse_dependencies(&index("modules.dep")?);
         // Only some drivers have soft dependencies, and an image may do without the index.
-        add_soft_dependencies(&mut dependencies, &index("modules.softdep").unwrap_or_default());
-        Ok(Self { aliases: index("modules.alias")?, dependencies, directory })
+        let soft_dependencies = index("modules.softdep").unwrap_or_default();
+        Ok(Self::parse(directory.clone(), &index("modules.alias")?, index("modules.dep")?, soft_dependencies))
+    }
+
+    fn parse(directory: String, aliases: &str, dependencies: String, soft_dependencies: String) -> Self {
+        let aliases = wanted_aliases(aliases, &wanted_modules(&dependencies));
+        Self { directory, aliases, dependencies, soft_dependencies }
     }
 
     /// Loads the network drivers for all devices that are there. Returns the names of the modules that were loaded.
@@ -88,34 +91,25 @@ impl Modules {
     pub fn load_network_drivers(&self, root: &Root) -> Vec<String> {
         let mut tried = BTreeSet::new();
         let mut loaded = Vec::new();
+        let mut known = BTreeSet::new();
         for _ in 0..MAX_ROUNDS {
-            let before = tried.len();
-            for name in self.drivers_for(&modaliases(root)) {
-                self.load(root, &name, &mut tried, &mut loaded);
-            }
-            if tried.len() == before {
+            let there = modaliases(root);
+            let new: BTreeSet<&String> = there.difference(&known).collect();
+            if new.is_empty() {
                 break;
             }
+            for name in self.drivers_for(&new) {
+                self.load(root, &name, &mut tried, &mut loaded);
+            }
+            known = there;
         }
         loaded
     }
 
     /// Names of the wanted modules whose aliases match one of the devices.
-    fn drivers_for(&self, devices: &BTreeSet<String>) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for line in self.aliases.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some("alias"), Some(alias), Some(name)) = (words.next(), words.next(), words.next()) else { continue };
-            let matches = |device: &String| gap_modalias::matches(alias, device);
-            if self.is_wanted(name) && devices.iter().any(matches) {
-                names.insert(name.to_owned());
-            }
-        }
-        names
-    }
-
-    fn is_wanted(&self, name: &str) -> bool {
-        self.dependencies.get(name).is_some_and(|entry| WANTED.iter().any(|prefix| entry.path.starts_with(prefix)))
+    fn drivers_for(&self, devices: &BTreeSet<&String>) -> BTreeSet<String> {
+        let asks = |alias: &str| devices.iter().any(|device| gap_modalias::matches(alias, device));
+        self.aliases.iter().filter(|(alias, _)| asks(alias)).map(|(_, name)| name.clone()).collect()
     }
 
     /// Loads a module after everything that it needs.
@@ -124,7 +118,7 @@ impl Modules {
         if !tried.insert(name.to_owned()) {
             return;
         }
-        let Some(entry) = self.dependencies.get(name) else { return };
+        let Some(entry) = self.entry(name) else { return };
         for needed in &entry.needs {
             self.load(root, needed, tried, loaded);
         }
@@ -134,6 +128,44 @@ impl Modules {
             Err(error) => console::say(format_args!("module {name} is not loaded: {error}")),
         }
     }
+
+    /// What the indexes say of a module: direct and indirect needs, those first that `modules.softdep` wants before
+    /// (`softdep r8169 pre: realtek post: …`).
+    fn entry(&self, name: &str) -> Option<Entry> {
+        let mut lines = self.dependencies.lines().filter_map(|line| line.split_once(':'));
+        let (path, needs) = lines.find(|(path, _)| module_name(path).as_deref() == Some(name))?;
+        let soft = self.soft_dependencies.lines().filter_map(|line| line.strip_prefix("softdep ")?.split_once(" pre:"));
+        let soft = soft.filter(|(of, _)| normalized(of) == name).flat_map(|(_, before)| {
+            before.split_ascii_whitespace().take_while(|word| !word.ends_with(':')).map(normalized)
+        });
+        let needs = needs.split_ascii_whitespace().filter_map(module_name).chain(soft).collect();
+        Some(Entry { path: path.to_owned(), needs })
+    }
+}
+
+/// Text of an index. What is not UTF-8 in it names no module.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// The wanted modules of `modules.dep` (`path: path path …`).
+fn wanted_modules(dependencies: &str) -> BTreeSet<String> {
+    let paths = dependencies.lines().filter_map(|line| line.split_once(':')).map(|(path, _)| path);
+    paths.filter(|path| WANTED.iter().any(|prefix| path.starts_with(prefix))).filter_map(module_name).collect()
+}
+
+/// The lines of `modules.alias` (`alias PATTERN MODULE`) for these modules.
+fn wanted_aliases(aliases: &str, wanted: &BTreeSet<String>) -> Vec<(String, String)> {
+    let lines = aliases.lines().filter_map(|line| line.strip_prefix("alias ")?.trim_end().rsplit_once(' '));
+    let mut last = ("", false);
+    let lines = lines.filter(|(_, name)| {
+        // The aliases of a module follow one another.
+        if last.0 != *name {
+            last = (name, wanted.contains(*name));
+        }
+        last.1
+    });
+    lines.map(|(pattern, name)| (pattern.to_owned(), name.to_owned())).collect()
 }
 
 /// Hands a module file to the kernel; `false` when it was there before or found nothing to drive.
@@ -164,26 +196,6 @@ fn normalized(name: &str) -> String {
     name.replace('-', "_")
 }
 
-/// Parses `modules.dep`: `path: path path …`, direct and indirect needs, keyed by module name.
-fn parse_dependencies(text: &str) -> BTreeMap<String, Entry> {
-    let entry = |line: &str| {
-        let (path, needs) = line.split_once(':')?;
-        let needs = needs.split_ascii_whitespace().filter_map(module_name).collect();
-        Some((module_name(path)?, Entry { path: path.to_owned(), needs }))
-    };
-    text.lines().filter_map(entry).collect()
-}
-
-/// Adds what `modules.softdep` wants loaded before: `softdep r8169 pre: realtek post: …`.
-fn add_soft_dependencies(dependencies: &mut BTreeMap<String, Entry>, text: &str) {
-    for line in text.lines() {
-        let Some(rest) = line.strip_prefix("softdep ") else { continue };
-        let Some((name, rest)) = rest.split_once(" pre:") else { continue };
-        let Some(entry) = dependencies.get_mut(&normalized(name)) else { continue };
-        entry.needs.extend(rest.split_ascii_whitespace().take_while(|word| !word.ends_with(':')).map(normalized));
-    }
-}
-
 /// `kernel/drivers/net/virtio_net.ko.xz` → `virtio_net`. `None` for a path that leads out of the directory.
 fn module_name(path: &str) -> Option<String> {
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
@@ -209,19 +221,22 @@ mod tests {
         kernel/drivers/block/virtio_blk.ko.xz:\n\
         ../../../evil.ko:\n";
 
+    const SOFT: &str = "# x\nsoftdep virtio-net pre: realtek post: after\nsoftdep none pre: x\n";
+
     fn modules() -> Modules {
-        Modules {
-            directory: "/usr/lib/modules/6.12".into(),
-            aliases: ALIASES.into(),
-            dependencies: parse_dependencies(DEPENDENCIES),
-        }
+        Modules::parse("/usr/lib/modules/6.12".into(), ALIASES, DEPENDENCIES.into(), String::new())
+    }
+
+    fn drivers_for(devices: &[&str]) -> Vec<String> {
+        let devices: Vec<String> = devices.iter().map(|&device| device.to_owned()).collect();
+        modules().drivers_for(&devices.iter().collect()).into_iter().collect()
     }
 
     #[test]
     fn only_network_drivers_of_devices_that_are_there_are_wanted() {
-        let devices = ["virtio:d00000001v00001AF4", "virtio:d00000002v00001AF4"].map(String::from).into();
-        assert_eq!(modules().drivers_for(&devices), BTreeSet::from(["virtio_net".to_owned()]));
-        assert!(modules().drivers_for(&BTreeSet::new()).is_empty());
+        assert_eq!(drivers_for(&["virtio:d00000001v00001AF4", "virtio:d00000002v00001AF4"]), ["virtio_net"]);
+        assert_eq!(drivers_for(&["pci:v00008086d0000100Esv1sd2bc02sc00i00", "of:NaTbCbrcm,x-y"]), ["e1000"]);
+        assert!(drivers_for(&[]).is_empty());
     }
 
     #[test]
@@ -229,21 +244,21 @@ mod tests {
         let mut tried = BTreeSet::new();
         modules().load(&Root::new("/nonexistent"), "virtio_net", &mut tried, &mut Vec::new());
         assert_eq!(tried, ["failover", "net_failover", "virtio_net"].map(String::from).into());
-        assert_eq!(modules().dependencies["virtio_net"].needs, ["net_failover", "failover"]);
+        let entry = modules().entry("virtio_net").unwrap();
+        assert_eq!(entry.path, "kernel/drivers/net/virtio_net.ko.xz");
+        assert_eq!(entry.needs, ["net_failover", "failover"]);
     }
 
     #[test]
     fn soft_dependencies_come_before_as_well() {
-        let mut dependencies =
-            parse_dependencies("kernel/drivers/net/ethernet/realtek/r8169.ko.xz:\nphy/realtek.ko:\n");
-        add_soft_dependencies(&mut dependencies, "# x\nsoftdep r8169 pre: realtek post: after\nsoftdep none pre: x\n");
-        assert_eq!(dependencies["r8169"].needs, ["realtek"]);
+        let modules = Modules { soft_dependencies: SOFT.into(), ..modules() };
+        assert_eq!(modules.entry("virtio_net").unwrap().needs, ["net_failover", "failover", "realtek"]);
+        assert!(modules.entry("failover").unwrap().needs.is_empty());
     }
 
     #[test]
     fn a_circle_of_dependencies_ends() {
-        let dependencies = parse_dependencies("a.ko: b.ko\nb.ko: a.ko\n");
-        let modules = Modules { directory: "/x".into(), aliases: String::new(), dependencies };
+        let modules = Modules::parse("/x".into(), "", "a.ko: b.ko\nb.ko: a.ko\n".into(), String::new());
         let mut tried = BTreeSet::new();
         modules.load(&Root::new("/nonexistent"), "a", &mut tried, &mut Vec::new());
         assert_eq!(tried.len(), 2);
@@ -251,6 +266,6 @@ mod tests {
 
     #[test]
     fn paths_that_lead_out_of_the_directory_are_ignored() {
-        assert!(!modules().dependencies.contains_key("evil"));
+        assert_eq!(modules().entry("evil"), None);
     }
 }

@@ -8,7 +8,11 @@ mod link;
 
 pub use link::{Links, NetlinkError};
 
-use crate::{console, modules::Modules, root::Root};
+use crate::{
+    console,
+    modules::{Modules, ModulesError},
+    root::Root,
+};
 use gap_handover::site::Network;
 use serde::Serialize;
 use std::{
@@ -17,7 +21,10 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, sleep},
+};
 
 /// How long is waited for an interface to appear before a line on the console says that none did.
 const INTERFACE_PATIENCE: Duration = Duration::from_secs(30);
@@ -83,11 +90,35 @@ impl Board {
     }
 }
 
+/// The drivers that the network needs, on their way into the kernel.
+#[derive(Debug)]
+pub struct Drivers(Option<JoinHandle<Result<Vec<String>, ModulesError>>>);
+
+impl Drivers {
+    /// Begins to load them, in a thread of their own: a driver may take its time over its devices. Without a network
+    /// none is loaded. None opens a socket or brings an interface up.
+    pub fn load(root: &Root, network: &Network, kernel_release: String) -> Self {
+        let root = root.clone();
+        let load = move || Modules::read(&root, &kernel_release).map(|modules| modules.load_network_drivers(&root));
+        Self((!matches!(network, Network::None)).then(|| spawn_blocking(load)))
+    }
+
+    /// Waits for them and says on the board what was loaded.
+    async fn loaded(self, board: &Board) {
+        let Some(loading) = self.0 else { return };
+        match loading.await {
+            Ok(Ok(drivers)) => board.change(|state| state.drivers = drivers),
+            Ok(Err(error)) => complain(board, format!("loading network drivers: {error}")),
+            Err(error) => complain(board, format!("loading network drivers: {error}")),
+        }
+    }
+}
+
 /// Brings the network up and keeps it: renews leases until it is dropped. `ready` is called with each new address.
 ///
 /// Nothing here is fatal: what goes wrong is said on the console and shown by the API, and tried again where that can
 /// help.
-pub async fn keep(root: Root, network: Network, kernel_release: String, board: &Board, ready: impl Fn(Ipv4Addr)) {
+pub async fn keep(root: Root, network: Network, drivers: Drivers, board: &Board, ready: impl Fn(Ipv4Addr)) {
     let links = match Links::open() {
         Ok(links) => links,
         Err(error) => return complain(board, format!("talking to the kernel about the network: {error}")),
@@ -97,16 +128,7 @@ pub async fn keep(root: Root, network: Network, kernel_release: String, board: &
     }
     let (Network::Dhcp { interface } | Network::Static { interface, .. }) = &network else { return };
     let interface = interface.clone();
-    // Probing of devices inside of finit_module can take its time; the API must not wait for it.
-    let loading = tokio::task::spawn_blocking({
-        let root = root.clone();
-        move || Modules::read(&root, &kernel_release).map(|modules| modules.load_network_drivers(&root))
-    });
-    match loading.await {
-        Ok(Ok(drivers)) => board.change(|state| state.drivers = drivers),
-        Ok(Err(error)) => complain(board, format!("loading network drivers: {error}")),
-        Err(error) => complain(board, format!("loading network drivers: {error}")),
-    }
+    drivers.loaded(board).await;
     let interface = wait_for_interface(&links, interface.as_deref(), board).await;
     board.change(|state| state.interface = Some(interface.clone()));
     if let Err(error) = links.up(&interface).await {

@@ -9,7 +9,7 @@ use dhcproto::{
 };
 use futures::TryStreamExt;
 use gap_agent::{
-    network::{self, Board, Links},
+    network::{self, Board, Drivers, Links},
     root::Root,
     server::Limits,
 };
@@ -106,7 +106,9 @@ fn sockets() -> BTreeSet<(&'static str, u16, u16)> {
 async fn inside_nothing_leaves_the_machine() {
     let root = tempfile::tempdir().unwrap();
     let board = Board::new(&Network::None);
-    network::keep(Root::new(root.path()), Network::None, "none".into(), &board, |_| {}).await;
+    let root = Root::new(root.path());
+    let drivers = Drivers::load(&root, &Network::None, "none".into());
+    network::keep(root, Network::None, drivers, &board, |_| {}).await;
     assert_eq!(board.state().problem, None);
 
     // Everything that is not for loopback goes to an interface that counts, first of all the questions for neighbours.
@@ -188,9 +190,10 @@ async fn bring_up(network: Network) -> (Ipv4Addr, network::NetworkState, String,
     let root = Root::new(directory.path());
     let board = Arc::new(Board::new(&network));
     let (ready, mut addresses) = mpsc::unbounded_channel();
+    let drivers = Drivers::load(&root, &network, "none".into());
     let keeping = tokio::spawn({
         let (root, board) = (root.clone(), board.clone());
-        async move { network::keep(root, network, "none".into(), &board, |address| ready.send(address).unwrap()).await }
+        async move { network::keep(root, network, drivers, &board, |address| ready.send(address).unwrap()).await }
     });
     let address = timeout(Duration::from_secs(20), addresses.recv()).await.unwrap().unwrap();
     let routes = fs::read_to_string("/proc/self/net/route").unwrap();

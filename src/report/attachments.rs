@@ -1,0 +1,54 @@
+//! The documents that an artifact carries about itself.
+
+use super::{
+    licences,
+    origins::{BOOT, Origins},
+    provenance, sbom,
+};
+use crate::{
+    image::oci::{Annotations, annotation},
+    pack::{Attachment, Digests, Subject},
+};
+
+/// File name of the provenance.
+const PROVENANCE: &str = "provenance.intoto.json";
+/// File name of the licence report.
+const LICENCES: &str = "licenses.json";
+
+/// All documents about the release: a bill of materials for each image and for what the firmware starts, and one provenance
+/// and one licence report about all of them.
+pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
+    let images = origins.recipe.images.iter().enumerate();
+    let mut attachments: Vec<Attachment<'a>> = images
+        .clone()
+        .map(|(number, image)| {
+            let subject = vec![Subject::Image(number)];
+            let title = format!("{}.spdx.json", image.name);
+            attachment(sbom::MEDIA_TYPE, title, subject, move |digests| sbom::of_image(origins, number, digests))
+        })
+        .collect();
+    let mut all: Vec<Subject> = images.map(|(number, _)| Subject::Image(number)).collect();
+    if origins.boot_image().is_some() {
+        let (subject, title) = (vec![Subject::Boot], format!("{BOOT}.spdx.json"));
+        attachments.push(attachment(sbom::MEDIA_TYPE, title, subject, |digests| sbom::of_boot(origins, digests)));
+        all.push(Subject::Boot);
+    }
+    let title = PROVENANCE.to_owned();
+    let mut provenance =
+        attachment(provenance::MEDIA_TYPE, title, all.clone(), |digests| provenance::statement(origins, digests));
+    provenance.annotations.insert(annotation::PREDICATE_TYPE.to_owned(), provenance::PREDICATE_TYPE.to_owned());
+    attachments.push(provenance);
+    attachments.push(attachment(licences::MEDIA_TYPE, LICENCES.to_owned(), all, |_| licences::report(origins)));
+    attachments
+}
+
+/// The title is the name of the file that clients of registries write the document to.
+fn attachment<'a>(
+    media_type: &'static str,
+    title: String,
+    subjects: Vec<Subject>,
+    make: impl Fn(&Digests) -> Vec<u8> + 'a,
+) -> Attachment<'a> {
+    let annotations: Annotations = [(annotation::TITLE.to_owned(), title)].into();
+    Attachment { media_type, annotations, subjects, make: Box::new(make) }
+}
