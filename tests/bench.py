@@ -301,12 +301,12 @@ def bench_duplicates(work):
     run("cargo", "build", "--release", "--locked", "-p", "gap-data", "--example", "near_duplicates", cwd=ROOT)
     python = python_with("datasketch==2.0.0")
     short_examples(work / "examples.txt", EXAMPLES)
-    (work / "datasketch.py").write_text(DATASKETCH)
+    (work / "theirs.py").write_text(DATASKETCH)
 
     def ours():
         return timed(ROOT / "target/release/examples/near_duplicates", work / "examples.txt", "0.8", "128")
 
-    theirs_s, theirs_memory = timed(python, work / "datasketch.py", work / "examples.txt", "128", "0.8")
+    theirs_s, theirs_memory = timed(python, work / "theirs.py", work / "examples.txt", "128", "0.8")
     ours()
     runs = [ours() for _ in range(RUNS)]
     ours_s, ours_memory = statistics.median(seconds for seconds, _ in runs), max(memory for _, memory in runs)

@@ -18,9 +18,16 @@ const FAKER: &str = "faker==40.54.0";
 const ROUNDS: &str = "50";
 
 /// What must at least be found of each kind, and what may at most be found in 1000 texts without personal data.
-const RECALL: [(&str, f64); 7] =
-    [("EMAIL", 0.0), ("PHONE", 0.0), ("IBAN", 0.0), ("CARD", 0.0), ("IP", 0.0), ("TOKEN", 0.0), ("PASSWORD", 0.0)];
-const FALSE_POSITIVES_PER_MILLE: f64 = 1000.0;
+const RECALL: [(&str, f64); 7] = [
+    ("EMAIL", 0.999),
+    ("PHONE", 0.92),
+    ("IBAN", 0.91),
+    ("CARD", 0.91),
+    ("IP", 0.999),
+    ("TOKEN", 0.999),
+    ("PASSWORD", 0.98),
+];
+const FALSE_POSITIVES_PER_MILLE: f64 = 1.1;
 
 #[derive(serde::Deserialize)]
 struct Labelled {

@@ -12,7 +12,7 @@ use crate::{
     lock::Inputs,
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
-    recipe::LayerKind,
+    recipe::{DatasetLayer, LayerKind},
     source::{cargo, dataset, debian::fetch::fetch_packages, http::Client},
     store::{Record, StoreError},
 };
@@ -112,7 +112,7 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         }
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
             let inputs = rows.inputs(layer, request.store)?;
-            let name = planned.place.layer.name.rsplit('/').next().unwrap_or_default();
+            let name = DatasetLayer::name_of(&planned.place.layer.name);
             Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {

@@ -22,6 +22,13 @@ pub struct DatasetLayer {
     pub license: Option<String>,
 }
 
+impl DatasetLayer {
+    /// The name of the data set whose layer has this name: `dataset/NAME`.
+    pub fn name_of(layer: &str) -> &str {
+        layer.rsplit('/').next().unwrap_or(layer)
+    }
+}
+
 /// Where the files of a data set come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatasetSource {
@@ -79,4 +86,24 @@ pub struct Preparation {
     pub split: Splitting,
     /// A `tokenizer.json` that lengths are counted with.
     pub tokenizer: Option<FileBeside>,
+}
+
+impl Default for Preparation {
+    /// Everything is recognised; duplicates from 80 % similarity on and personal data are removed; broken rows are refused.
+    fn default() -> Self {
+        Self {
+            container: None,
+            text: TextUnit::default(),
+            format: None,
+            columns: Columns::new(),
+            bad_rows: BadRows::default(),
+            exact: true,
+            near: Near::default(),
+            similarity: 80,
+            pii: PiiAction::default(),
+            patterns: BTreeMap::new(),
+            split: Splitting::default(),
+            tokenizer: None,
+        }
+    }
 }

@@ -253,7 +253,7 @@ impl Client {
     pub fn length(&self, url: &str) -> Result<u64, HttpError> {
         self.persist(|| {
             let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
-            self.open(url, 0)?.length.ok_or_else(unknown)
+            self.connections.open(url, 0)?.length.ok_or_else(unknown)
         })
     }
 

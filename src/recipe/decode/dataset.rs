@@ -18,9 +18,6 @@ use gap_data::{
 use gap_format::Digest;
 use std::collections::BTreeMap;
 
-/// The similarity from which on examples are near duplicates, in percent, when nothing is said.
-const SIMILARITY: u8 = 80;
-
 const CONTAINERS: [(&str, Container); 6] = [
     ("jsonl", Container::Jsonl),
     ("csv", Container::Csv { delimiter: Delimiter::Comma }),
@@ -118,17 +115,18 @@ fn beside(path: &Placed<'_, &str>, problems: &Problems) -> Option<FileBeside> {
 }
 
 fn preparation(section: &mut Section<'_>, problems: &Problems) -> Preparation {
-    let (exact, near) = choice(section, "dedupe", &DEDUPE, problems).unwrap_or((true, Near::Remove));
+    let usual = Preparation::default();
+    let (exact, near) = choice(section, "dedupe", &DEDUPE, problems).unwrap_or((usual.exact, usual.near));
     Preparation {
         container: choice(section, "container", &CONTAINERS, problems),
-        text: choice(section, "text", &UNITS, problems).unwrap_or_default(),
+        text: choice(section, "text", &UNITS, problems).unwrap_or(usual.text),
         format: choice(section, "format", &FORMATS, problems),
         columns: columns(section, problems),
-        bad_rows: choice(section, "bad_rows", &BAD_ROWS, problems).unwrap_or_default(),
+        bad_rows: choice(section, "bad_rows", &BAD_ROWS, problems).unwrap_or(usual.bad_rows),
         exact,
         near,
-        similarity: similarity(section, problems),
-        pii: choice(section, "pii", &PII, problems).unwrap_or_default(),
+        similarity: similarity(section, problems).unwrap_or(usual.similarity),
+        pii: choice(section, "pii", &PII, problems).unwrap_or(usual.pii),
         patterns: patterns(section, problems),
         split: split(section, problems),
         tokenizer: section.string("tokenizer").and_then(|path| beside(&path, problems)),
@@ -169,16 +167,14 @@ fn columns(section: &mut Section<'_>, problems: &Problems) -> Columns {
     columns
 }
 
-fn similarity(section: &mut Section<'_>, problems: &Problems) -> u8 {
-    let Some(percent) = section.integer("similarity") else { return SIMILARITY };
-    match u8::try_from(percent.value) {
-        Ok(value @ 50..=100) => value,
-        _ => {
-            let message = format!("`similarity = {}` is no similarity of near duplicates", percent.value);
-            problems.add_with_help(percent.at, message, "a whole percentage from 50 to 100");
-            SIMILARITY
-        }
+fn similarity(section: &mut Section<'_>, problems: &Problems) -> Option<u8> {
+    let percent = section.integer("similarity")?;
+    let found = u8::try_from(percent.value).ok().filter(|value| (50..=100).contains(value));
+    if found.is_none() {
+        let message = format!("`similarity = {}` is no similarity of near duplicates", percent.value);
+        problems.add_with_help(percent.at, message, "a whole percentage from 50 to 100");
     }
+    found
 }
 
 fn patterns(section: &mut Section<'_>, problems: &Problems) -> BTreeMap<String, String> {
