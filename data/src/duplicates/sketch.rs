@@ -9,6 +9,9 @@ use super::{
 /// How sure a pair at the threshold must be to share a band.
 const SURE: f64 = 0.98;
 
+/// Words that most examples do not exceed by much.
+const USUAL: usize = 64;
+
 /// What is kept of a text for comparing it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sketch {
@@ -67,8 +70,8 @@ impl Sketcher {
     /// The sketch of some texts. Shingles do not reach from one into the next, and those of texts with different
     /// numbers differ.
     pub fn sketch<'a>(&self, texts: impl IntoIterator<Item = (u8, &'a str)>) -> Sketch {
-        let mut shingles = Vec::new();
-        let mut hashes = Vec::new();
+        let mut shingles = Vec::with_capacity(USUAL);
+        let mut hashes = Vec::with_capacity(USUAL);
         for (salt, text) in texts {
             hashes.clear();
             words(text, &mut |word| hashes.push(word));
