@@ -125,6 +125,42 @@ printf 'cos\nsystem\np0\n(S"true"\nS"x"\ntRg0\n.' | seed pickle old
 header='{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 { printf "\\x$(printf '%02x' ${#header})\0\0\0\0\0\0\0"; printf '%s12345678' "$header"; } | seed safetensors one
 printf -- '---\nlanguage:\n- en\nlicense: other\nlicense_name: &a x\nlicense_link: *a\n---\n# Card\n' | seed model_card one
+# The first character chooses the container.
+seed data_rows instructions <<EOF
+0{"instruction":"a","input":"","output":"b"}
+{"instruction":"c\\u00e9","output":5,"system":"s"}
+EOF
+seed data_rows conversations <<EOF
+0{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}
+{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":"b"}],"tools":[{"x":1}]}
+EOF
+seed data_rows preferences <<EOF
+0{"prompt":"p","chosen":"c","rejected":"r"}
+{"chosen":[{"role":"user","content":"p"},{"role":"assistant","content":"c"}],"rejected":[{"role":"user","content":"p"},{"role":"assistant","content":"r"}]}
+EOF
+seed data_rows csv <<EOF
+1instruction,output
+"a ""b""
+c",d
+EOF
+seed data_rows text <<EOF
+7one line
+
+another paragraph
+EOF
+seed data_pii all <<EOF
+jane@example.org, +49 30 1234567, (212) 555-0123 x4, DE89 3704 0044 0532 0130 00, 4111 1111 1111 1111, 2001:db8::1, 192.0.2.7
+password="hT7kk29Lmz", https://user:secret@example.org, sk-proj-9fKq2LmXz7RtVbW4cYh8NpSd3GjA6eUo
+EOF
+# A row of two turns and one of none, as pyarrow writes them.
+base64 -d <<EOF | seed data_parquet turns
+UEFSMRUEFSoVLkwVBBUAEgAAFVAEAAAAdXNlcgkAAABhc3Npc3RhbnQVABUiFSYsFQYVEBUGFQYcAAAAEUACAAAAAwIEAAAAAyQAAAEDAhUEFRQVGEwVBBUA
+EgAACiQBAAAAYQEAAABiFQAVIhUmLBUGFRAVBhUGHAAAABFAAgAAAAMCBAAAAAMkAAABAwIVBBlsNQAYBnNjaGVtYRUCADUCGAhtZXNzYWdlcxUCFQZMPAAA
+ADUEGARsaXN0FQIANQIYB2VsZW1lbnQVBAAVDCUCGARyb2xlJQBMHAAAABUMJQIYB2NvbnRlbnQlAEwcAAAAFgQZHBksJgAcFQwZNQAGEBlICG1lc3NhZ2Vz
+BGxpc3QHZWxlbWVudARyb2xlFQIWBhaOARaWASZSJggpLBUEFQAVAgAVABUQFQIAPBYaGSYEAhlWAgAAAAQAAAAmABwVDBk1AAYQGUgIbWVzc2FnZXMEbGlz
+dAdlbGVtZW50B2NvbnRlbnQVAhYGFngWgAEm0gEmngEpLBUEFQAVAgAVABUQFQIAPBYEGSYEAhlWAgAAAAQAAAAWhgIWBCYIFpYCACggcGFycXVldC1jcHAt
+YXJyb3cgdmVyc2lvbiAyNi4wLjEZLBwAABwAAABQAQAAUEFSMQ==
+EOF
 if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
   mkdir -p "$work/package/DEBIAN" "$work/package/usr/share/doc/a"
   printf 'Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n' \

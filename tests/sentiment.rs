@@ -10,7 +10,8 @@ use fixture::{cache, gapimage, repository, stdout, succeed};
 use std::{fs, path::PathBuf, process::Command, sync::OnceLock};
 
 const REPO: &str = "distilbert/distilbert-base-uncased-finetuned-sst-2-english";
-const TEXTS: [&str; 4] = ["This is a great day!", "What a terrible idea.", "the weather was lovely", "quite something else"];
+const TEXTS: [&str; 4] =
+    ["This is a great day!", "What a terrible idea.", "the weather was lovely", "quite something else"];
 
 /// The connected side: a Debian root with PyTorch and unmodified Transformers.
 fn connected() -> &'static PathBuf {

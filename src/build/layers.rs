@@ -3,6 +3,7 @@
 use super::{BuildError, Problem, Request};
 use crate::{
     layer::{
+        dataset::dataset_tree,
         files::files_tree,
         stack::Stack,
         tar::{TarPlan, read_index},
@@ -11,8 +12,8 @@ use crate::{
     lock::Inputs,
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
-    recipe::LayerKind,
-    source::{cargo, debian::fetch::fetch_packages, http::Client, wheels},
+    recipe::{DatasetLayer, LayerKind},
+    source::{cargo, dataset, debian::fetch::fetch_packages, http::Client, wheels},
     store::{Record, StoreError},
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
@@ -68,6 +69,9 @@ fn fetch_layer(
             Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
         }
         (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            Ok(dataset::fetch(&layer.source, rows, client, request.store, request.progress)?)
+        }
         _ => Ok(()),
     }
 }
@@ -110,6 +114,11 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
             let root = &planned.built_on;
             super::binary::build(request, layer, rows, &stack_of(request, plan, root)?)
+        }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            let inputs = rows.inputs(layer, request.store)?;
+            let name = DatasetLayer::name_of(&planned.place.layer.name);
+            Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)

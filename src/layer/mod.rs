@@ -2,6 +2,7 @@
 
 pub mod cargo;
 pub mod configure;
+pub mod dataset;
 pub mod files;
 pub mod model;
 pub mod sandbox;

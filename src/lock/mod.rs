@@ -21,6 +21,7 @@ use crate::{
     recipe::{Arch, PlacedLayer, Recipe},
     source::{
         cargo::LockedCargo,
+        dataset::LockedDataset,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
         model::{LockedModel, LockedModelPart},
         wheels::LockedWheels,
@@ -97,6 +98,8 @@ pub enum Inputs {
     Model(LockedModel),
     /// What a program makes of other layers.
     Run(LockedRun),
+    /// The files of a data set.
+    Dataset(LockedDataset),
 }
 
 /// Packages of a Debian archive.
@@ -300,6 +303,7 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
+                Inputs::Dataset(dataset) => dataset.files.sort(),
                 Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
                 Inputs::Model(LockedModel::Hub(model)) => model.files.sort(),
                 Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) | Inputs::Run(_) => {}
@@ -321,6 +325,7 @@ impl Lock {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
                 Inputs::Model(model) => model.contradiction(),
+                Inputs::Dataset(dataset) => dataset.contradiction(),
                 Inputs::Files(_) | Inputs::Run(_) => None,
                 Inputs::Wheels(wheels) => wheels.contradiction(),
             };

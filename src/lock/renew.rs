@@ -7,9 +7,10 @@ use crate::{
     layer::{files::files_tree, tar::TarPlan},
     plan::ModelPlanError,
     progress::{Begin, Stage, Work},
-    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
+    recipe::{CargoLayer, DatasetLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
     source::{
         cargo::{self, CargoError},
+        dataset::{self, DatasetError},
         debian::{
             LockedPackage,
             archive::{self, ArchiveError, Fetch, Offered},
@@ -123,6 +124,8 @@ pub enum LayerError {
     #[error(transparent)]
     Cargo(#[from] CargoError),
     #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
     Files(#[from] FilesError),
     #[error(transparent)]
     Tar(#[from] crate::layer::tar::PlanError),
@@ -136,8 +139,6 @@ pub enum LayerError {
     Model(#[from] ModelError),
     #[error(transparent)]
     ModelPlan(#[from] ModelPlanError),
-    #[error("a {0} cannot be resolved")]
-    Unresolved(&'static str),
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
 }
@@ -254,8 +255,27 @@ impl Renewal<'_> {
                     }
                 },
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (_, LayerKind::Dataset(_)) => {
-                    return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
+                (Previous::Same(locked), LayerKind::Dataset(layer)) if is_current_data(locked, layer, self.store) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (_, LayerKind::Dataset(layer)) => {
+                    (self.begin)(&Work::on(Stage::Resolve, &name, "pinning the files of the data set"));
+                    let fetching = dataset::Fetching {
+                        client: self.client,
+                        contents: self.purpose != Purpose::Plan,
+                        progress: self.progress,
+                    };
+                    let rows = match dataset::resolve(layer, &fetching, self.store) {
+                        Ok(rows) => rows,
+                        Err(DatasetError::Offline) if self.purpose == Purpose::Plan => {
+                            renewed.unlocked.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error.into())),
+                    };
+                    relock.add(row(recipe, place, Inputs::Dataset(rows)), []);
                 }
                 (_, LayerKind::Files(layer)) => {
                     let rows = match self.purpose {
@@ -447,6 +467,12 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         request: request(place, recipe.appliance.arch),
         inputs,
     }
+}
+
+/// Whether the files of a data set are still those that were locked.
+fn is_current_data(locked: &LockedLayer, layer: &DatasetLayer, store: &Store) -> bool {
+    let Inputs::Dataset(rows) = &locked.inputs else { return false };
+    rows.is_current(layer, store).unwrap_or(false)
 }
 
 /// The digest of the layer that the files make now.

@@ -81,6 +81,8 @@ fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
 
 fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
     match &layer.source {
-        DatasetSource::Path { base: _, path } => key.text("path", path),
+        DatasetSource::Path(beside) => key.text("path", &beside.path),
+        DatasetSource::Url { url: _, sha256 } => key.text("sha256", &sha256.to_string()),
     };
+    key.list("tokenizer", layer.preparation.tokenizer.as_ref().map(|beside| &beside.path));
 }

@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, model, part::Part, run, wheels};
+use super::{Plan, PlanError, PlannedLayer, cargo, dataset, debian, files, model, part::Part, run, wheels};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -97,6 +97,7 @@ fn parts(
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::part(layer, rows, plan.numbered(built_on).map(|layer| layer.key))
         }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows),
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?

@@ -1,6 +1,7 @@
 //! The plan: what will be built from what, why each layer is or is not cached, how large, whether it fits.
 
 mod cargo;
+mod dataset;
 mod debian;
 mod files;
 mod ingredients;

@@ -152,7 +152,8 @@ pub struct FileItem {
     pub base: PathBuf,
     /// The path as the recipe has it: relative to that directory, without `..`.
     pub path: String,
-    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own name.
+    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own
+    /// name.
     pub to: String,
     /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when
     /// absent.

@@ -20,7 +20,7 @@ mod trial;
 mod value;
 mod wheels;
 
-pub use dataset::{DatasetLayer, DatasetSource};
+pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
 pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use problem::{Problem, RecipeErrors};

@@ -443,3 +443,55 @@ fn mistaken_layers_of_python_packages_are_named() {
         assert!(shown.contains(expected), "{keys}: {shown}");
     }
 }
+
+fn dataset(lines: &str) -> Result<DatasetLayer, RecipeErrors> {
+    let recipe = load(&carrying("datasets = [\"d\"]", &format!("[dataset.d]\n{lines}\n")))?;
+    match &recipe.layers["dataset/d"].kind {
+        LayerKind::Dataset(layer) => Ok(layer.clone()),
+        other => panic!("not a data set but {}", other.name()),
+    }
+}
+
+#[test]
+fn what_a_recipe_says_of_a_data_set_is_what_is_done() {
+    use gap_data::{BadRows, duplicates::Near, format::Slot, pii::PiiAction, split::Splitting};
+    let usual = dataset("path = \"rows\"").unwrap().preparation;
+    assert_eq!((usual.exact, usual.near, usual.similarity), (true, Near::Remove, 80));
+    assert_eq!((usual.pii, usual.split, usual.bad_rows), (PiiAction::Redact, Splitting::BySize, BadRows::Refuse));
+    let layer = dataset(
+        "url = \"https://data.example.org/a.csv\"\nsha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n\
+         columns = { output = \"answer\" }\ndedupe = \"together\"\nsimilarity = 90\npii = \"refuse\"\n\
+         patterns = { STAFF_ID = '\\d{6}' }\nsplit = \"70/15/15\"\nbad_rows = \"leave-out\"\ntokenizer = \"m/tokenizer.json\"\n\
+         license = \"CC-BY-4.0\"",
+    );
+    let layer = layer.unwrap();
+    let wanted = &layer.preparation;
+    assert!(matches!(layer.source, DatasetSource::Url { .. }));
+    assert_eq!((wanted.exact, wanted.near, wanted.similarity), (true, Near::Together, 90));
+    assert_eq!(wanted.columns[&Slot::Output], "answer");
+    assert_eq!(wanted.patterns["STAFF_ID"], "\\d{6}");
+    assert_eq!(wanted.split, Splitting::Fixed("70/15/15".parse().unwrap()));
+    assert_eq!(layer.license.as_deref(), Some("CC-BY-4.0"));
+}
+
+#[test]
+fn mistakes_in_data_sets_are_named() {
+    for (lines, expected) in [
+        ("", "has no `path`"),
+        ("path = \"../rows\"", "is not allowed"),
+        ("path = \"a\"\nurl = \"https://a.example/b\"", "has both `path` and `url`"),
+        ("url = \"https://a.example/b\"", "has a `url` and no `sha256`"),
+        ("url = \"https://a.example/b\"\nsha256 = \"12\"", "`sha256` is no digest"),
+        ("path = \"a\"\nsha256 = \"12\"", "`sha256` is for a `url`"),
+        ("path = \"a\"\nformat = \"chat\"", "`format` cannot be `chat`"),
+        ("path = \"a\"\ncolumns = { answer = \"x\" }", "no format has a part `answer`"),
+        ("path = \"a\"\nsimilarity = 20", "is no similarity of near duplicates"),
+        ("path = \"a\"\nsplit = \"80/10\"", "a split is three whole percentages"),
+        ("path = \"a\"\npatterns = { id = \"x\" }", "capital letters"),
+        ("path = \"a\"\npatterns = { ID = \"(\" }", "the pattern ID is refused"),
+        ("path = \"a\"\npi = \"off\"", "unknown key `pi`"),
+    ] {
+        let shown = format!("{:?}", dataset(lines).unwrap_err());
+        assert!(shown.contains(expected), "{lines}: {shown}");
+    }
+}

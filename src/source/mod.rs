@@ -1,6 +1,7 @@
 //! Sources: where the contents of layers come from, resolved online to pinned digests.
 
 pub mod cargo;
+pub mod dataset;
 pub mod debian;
 pub mod files;
 pub mod http;
