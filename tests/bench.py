@@ -269,7 +269,6 @@ requirements = [
 ]
 constraints = [{constraint}]
 bytecode = {bytecode}
-to = "{to}"
 """
 
 
@@ -290,26 +289,40 @@ def layer_bytes(work):
 
 
 def bench_wheels(work):
-    """Each run makes an environment at another path, so that no layer of packages can come from the store."""
+    """Before each run the store is brought back to where it has the wheels, and of the layers only the base."""
     run(GAPIMAGE, "keygen", work / "keys")
-    turn = 0
+    store = work / "store"
 
-    def write(bytecode, constraint="", to=None):
-        nonlocal turn
-        turn += to is None
-        text = WHEELS_RECIPE.format(bytecode=str(bytecode).lower(), constraint=constraint, to=to or f"/opt/run{turn}")
+    def built():
+        return {path for part in ("blobs", "records") for path in (store / part).rglob("*") if path.is_file()}
+
+    def write(bytecode, constraint=""):
+        text = WHEELS_RECIPE.format(bytecode=str(bytecode).lower(), constraint=constraint)
         (work / "recipe.toml").write_text(text)
+        run(GAPIMAGE, "lock", work / "recipe.toml", "--store", store)
 
     write(False)
-    build(work)
     pins = locked_wheels(work)
+    base = (work / "recipe.toml").read_text().replace('["base", "python"]', '["base"]').split("# What")[0]
+    (work / "base").mkdir()
+    (work / "base/recipe.toml").write_text(base.replace("keys/trust.toml", "../keys/trust.toml"))
+    run(GAPIMAGE, "build", work / "base/recipe.toml", "-o", work / "base.gap", "--store", store)
+    run(GAPIMAGE, "build", work / "recipe.toml", "-o", work / "out.gap", "--store", store)
+    kept = {path for path in built() if path.stat().st_mtime <= (work / "base.gap").stat().st_mtime}
+
+    def forget():
+        (work / "out.gap").unlink(missing_ok=True)
+        for path in built() - kept:
+            path.unlink()
+
     names = [f"{name}=={version}" for name, version in pins.items()]
-    uv = shutil.which("uv") or next((work / "store/caches/tools").glob("*/uv"))
+    uv = shutil.which("uv") or next((store / "caches/tools").glob("*/uv"))
     for bytecode in (False, True):
         compiling = ["--compile-bytecode"] if bytecode else []
+        write(bytecode)
 
         def ours():
-            write(bytecode)
+            forget()
             return build(work)[0]
 
         def theirs():
@@ -326,12 +339,12 @@ def bench_wheels(work):
     shutil.rmtree(work / "tree")
     (work / "tree.tar").unlink()
     shares = []
-    for number in range(3):
-        write(True, to=f"/opt/change{number}")
+    for _ in range(3):
+        write(True)
+        forget()
         whole = build(work)[0]
         before = layer_bytes(work)
-        write(True, f'"tqdm<{pins["tqdm"]}"', f"/opt/change{number}")
-        run(GAPIMAGE, "lock", work / "recipe.toml", "--store", work / "store")
+        write(True, f'"tqdm<{pins["tqdm"]}"')
         changed = build(work)[0]
         after = layer_bytes(work)
         new = sum(size for digest, size in after.items() if digest not in before)
