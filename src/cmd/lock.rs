@@ -30,9 +30,12 @@ pub fn run(args: &LockArgs) -> Outcome {
         renewed.lock.save(&path).map_err(failed("writing the lock"))?;
     }
     if args.json {
-        let report = serde_json::json!({ "lock": path, "kept": renewed.kept, "resolved": renewed.resolved });
+        let unresolved: Vec<&str> = renewed.unresolved.iter().map(|(layer, _)| layer.as_str()).collect();
+        let report = serde_json::json!({
+            "lock": path, "kept": renewed.kept, "resolved": renewed.resolved, "unresolved": unresolved,
+        });
         println!("{report}");
-        return Ok(());
+        return refuse_unresolved(&renewed);
     }
     for layer in &renewed.kept {
         println!("kept      {layer}");

@@ -4,7 +4,7 @@ use super::{
     Failure, Outcome, PlanArgs,
     build::output_for,
     failure::failed,
-    lock::{load, load_recipe, open_store, renew},
+    lock::{load, load_recipe, open_store, refuse_unresolved, renew},
     terminal::{Terminal, human_bytes},
 };
 use crate::{
@@ -46,7 +46,7 @@ pub fn run(args: &PlanArgs) -> Outcome {
     } else {
         print_text(&plan, &spaces, &standing, &args.recipe);
     }
-    Ok(())
+    refuse_unresolved(&renewed)
 }
 
 impl Standing {

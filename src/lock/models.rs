@@ -31,11 +31,15 @@ impl Renewal<'_> {
 
     fn model_directory(&self, place: &PlacedLayer<'_>, layer: &ModelLayer) -> Result<LockedDirectoryModel, LayerError> {
         let model = PlacedModel::in_directory(place.layer.short_name(), layer)?;
+        let licenses = licenses_of(&model.files);
+        if self.purpose == Purpose::Plan {
+            return Ok(LockedDirectoryModel { licenses, parts: Vec::new() });
+        }
         let parts = model.parts()?.into_iter().map(|part| {
             let tar = TarPlan::new(&part.tree)?;
             Ok(LockedModelPart { name: part.name, layer: hashed(&tar)?, size: tar.size() })
         });
         let parts = parts.collect::<Result<_, LayerError>>()?;
-        Ok(LockedDirectoryModel { licenses: licenses_of(&model.files), parts })
+        Ok(LockedDirectoryModel { licenses, parts })
     }
 }

@@ -249,6 +249,10 @@ impl Renewal<'_> {
                 }
                 (_, LayerKind::Model(layer)) => match self.model(place, layer) {
                     Ok(rows) => relock.add(row(recipe, place, Inputs::Model(rows)), []),
+                    Err(LayerError::Offline) if self.purpose == Purpose::Plan => {
+                        renewed.unlocked.push(name);
+                        continue;
+                    }
                     Err(error) => {
                         renewed.unresolved.push((name, error));
                         continue;

@@ -130,6 +130,8 @@ fn what_cannot_be_resolved_is_unresolved_and_nothing_is_built_from_it() {
     assert!(lock.contains("name = \"files\"") && !lock.contains("tiny"), "{lock}");
     hub.behave(None);
     succeed(&mut build(&project, &hub));
+    let again = succeed(&mut build(&project, &hub));
+    assert!(stdout(&again).starts_with("up to date"), "{}", said(&again));
     // An update that fails leaves the rows that are there.
     let lock = fs::read_to_string(project.path().join("recipe.lock")).unwrap();
     hub.behave(Some(Behaviour::Page));
@@ -210,6 +212,8 @@ fn a_directory_is_a_model_too_and_its_layers_are_locked() {
         lock.contains("apache-2.0") && lock.matches("[[layer.inputs.model.directory.part]]").count() == 3,
         "{lock}"
     );
+    let again = succeed(&mut build(&project, &hub));
+    assert!(stdout(&again).starts_with("up to date"), "{}", said(&again));
     // Locking and building agree on what the directory makes.
     succeed(&mut command(&project, &hub, "lock"));
     assert_eq!(fs::read_to_string(project.path().join("recipe.lock")).unwrap(), lock);

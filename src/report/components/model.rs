@@ -35,3 +35,25 @@ fn component(model: &LockedHubModel) -> Component {
         role: Role::Contained,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::RepoName;
+
+    #[test]
+    fn a_model_is_known_by_its_commit() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let model = LockedHubModel {
+            repo: RepoName::new("org/name").unwrap(),
+            revision: "main".to_owned(),
+            commit: commit.parse().unwrap(),
+            gated: false,
+            licenses: vec!["mit".to_owned()],
+            files: Vec::new(),
+        };
+        let components = components(&LockedModel::Hub(model));
+        assert_eq!(components[0].purl.as_ref().unwrap().to_string(), format!("pkg:huggingface/org/name@{commit}"));
+        assert_eq!(components[0].pin, Pin::Commit(commit.to_owned()));
+    }
+}
