@@ -246,7 +246,102 @@ def bench_boot(work):
            f"{statistics.median(ratios):.2f}×", "1× · 0.3×")
 
 
-BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot}
+WHEELS_RECIPE = """
+[appliance]
+name = "bench"
+version = "1.0.0"
+serial = 1
+arch = "x86_64"
+trust = "keys/trust.toml"
+
+[image.train]
+layers = ["base", "python"]
+
+[layer.base]
+debian = {{ suite = "trixie", packages = ["base-files", "libc6", "libstdc++6", "python3"] }}
+
+# What the training environment has besides torch, its CUDA wheels and what needs them.
+[layer.python.wheels]
+requirements = [
+    "transformers", "datasets>=2.15.0", "safetensors>=0.4.3", "tokenizers", "huggingface-hub", "numpy", "tqdm",
+    "evaluate>=0.4.6", "wandb", "tensorboard", "optuna", "ray[tune]>=2.7.0",
+]
+constraints = [{constraint}]
+bytecode = {bytecode}
+to = "{to}"
+"""
+
+
+def locked_wheels(work):
+    """`NAME==VERSION` of each wheel in the lock."""
+    import tomllib
+
+    layers = tomllib.loads((work / "recipe.lock").read_text())["layer"]
+    wheels = next(layer["inputs"]["wheels"]["wheel"] for layer in layers if layer["name"] == "python")
+    return {wheel["name"]: wheel["version"] for wheel in wheels}
+
+
+def layer_bytes(work):
+    """Digest and size of each layer in the image."""
+    archive = f"oci-archive:{work}/out.gap:train"
+    text = run("skopeo", "inspect", "--raw", archive, stdout=subprocess.PIPE).stdout
+    return {layer["digest"]: layer["size"] for layer in json.loads(text)["layers"]}
+
+
+def bench_wheels(work):
+    """Each run makes an environment at another path, so that no layer of packages can come from the store."""
+    run(GAPIMAGE, "keygen", work / "keys")
+    turn = 0
+
+    def write(bytecode, constraint="", to=None):
+        nonlocal turn
+        turn += to is None
+        text = WHEELS_RECIPE.format(bytecode=str(bytecode).lower(), constraint=constraint, to=to or f"/opt/run{turn}")
+        (work / "recipe.toml").write_text(text)
+
+    write(False)
+    build(work)
+    pins = locked_wheels(work)
+    names = [f"{name}=={version}" for name, version in pins.items()]
+    uv = shutil.which("uv") or next((work / "store/caches/tools").glob("*/uv"))
+    for bytecode in (False, True):
+        compiling = ["--compile-bytecode"] if bytecode else []
+
+        def ours():
+            write(bytecode)
+            return build(work)[0]
+
+        def theirs():
+            shutil.rmtree(work / "tree", ignore_errors=True)
+            (work / "tree.tar").unlink(missing_ok=True)
+            seconds = timed(uv, "pip", "install", "--quiet", "--no-deps", "--python-version", "3.13", "--python-platform",
+                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *names)[0]
+            return seconds + timed("tar", "-C", work / "tree", "-cf", work / "tree.tar", ".")[0]
+
+        ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
+        what = "with bytecode" if bytecode else "without bytecode"
+        yield (f"a training environment of {len(pins)} wheels, downloads warm, {what}, to an image", f"{ours_s:.1f} s",
+               f"`uv pip install` + `tar`: {theirs_s:.1f} s", f"{1 / ratio:.2f}× its time", "1.0× · 0.5×")
+    shutil.rmtree(work / "tree")
+    (work / "tree.tar").unlink()
+    shares = []
+    for number in range(3):
+        write(True, to=f"/opt/change{number}")
+        whole = build(work)[0]
+        before = layer_bytes(work)
+        write(True, f'"tqdm<{pins["tqdm"]}"', f"/opt/change{number}")
+        run(GAPIMAGE, "lock", work / "recipe.toml", "--store", work / "store")
+        changed = build(work)[0]
+        after = layer_bytes(work)
+        new = sum(size for digest, size in after.items() if digest not in before)
+        shares.append((changed / whole, new / sum(after.values()), changed, whole))
+    time_share, byte_share, changed, whole = (statistics.median(column) for column in zip(*shares))
+    yield (f"one wheel of {len(pins)} changes", f"{changed:.1f} s", f"building all: {whole:.1f} s",
+           f"{time_share:.0%} of time, {byte_share:.0%} of bytes", "20 % · 5 %")
+
+
+BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
+           "wheels": bench_wheels}
 
 
 def main():

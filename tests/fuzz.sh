@@ -119,6 +119,28 @@ if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
   done
 fi
 
+printf '\0<a href="../../a-1.0-py3-none-any.whl#sha256=%s">x</a>' "$sum" | seed python_package html
+printf '\0{"files":[{"filename":"a-1.0-py3-none-any.whl","url":"a.whl","hashes":{"sha256":"%s"},"size":7}]}' "$sum" |
+  seed python_package json
+printf '\1Metadata-Version: 2.1\nName: a\nVersion: 1.0\nRequires-Dist: b[c]>=1,<2; python_version<"4" and extra=="d"\n' |
+  seed python_package metadata
+printf '\2"a,b.py",sha256=abc,3\na/RECORD,,\n' | seed python_package record
+printf '\3[console_scripts]\na = b.c:D.e [f]\n' | seed python_package programs
+printf '\4a_b-1.0+c-2d-cp313-abi3-manylinux_2_17_x86_64.whl' | seed python_package name
+if [ -d "$work/wheel" ]; then
+  mkdir -p "$work/package/a" "$work/package/a-1.0.dist-info"
+  echo 'x = 1' >"$work/package/a/__init__.py"
+  echo 'Name: a' >"$work/package/a-1.0.dist-info/METADATA"
+  python3 - "$work/package" "$work/wheel" <<'PYTHON'
+import pathlib, sys, zipfile
+source, target = map(pathlib.Path, sys.argv[1:])
+for name, method in ("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(target / name, "w", method) as archive:
+        for path in ("a/__init__.py", "a-1.0.dist-info/METADATA"):
+            archive.write(source / path, path)
+PYTHON
+fi
+
 export TMPDIR=$work
 for target in "${targets[@]}"; do
   echo "fuzzing $target for $seconds s"

@@ -12,7 +12,7 @@ use crate::{
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
     recipe::LayerKind,
-    source::{cargo, debian::fetch::fetch_packages, http::Client},
+    source::{cargo, debian::fetch::fetch_packages, http::Client, wheels},
     store::{Record, StoreError},
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
@@ -63,6 +63,10 @@ fn fetch_layer(
             let packages = rows.packages.iter().filter(|package| wanted.contains(&package.sha256));
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            let chosen = rows.wheels.iter().filter(|wheel| wanted.contains(&wheel.sha256));
+            Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
+        }
         _ => Ok(()),
     }
 }
@@ -110,6 +114,10 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            let lower = || stack_of(request, plan, &planned.below);
+            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower)
+        }
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }
 }

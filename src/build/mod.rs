@@ -9,6 +9,7 @@ mod program;
 mod starter;
 mod trials;
 mod up_to_date;
+mod wheels;
 
 pub use opened::LayerBytes;
 pub use trials::Passed;

@@ -2,7 +2,7 @@
 
 use super::report::Status;
 use crate::recipe::{Acceptance, DriverVersion, Job, LicensePolicy, Step, Target};
-use pep440_rs::{Version, VersionSpecifiers};
+use pep440_rs::Version;
 use pep508_rs::{PackageName, Requirement, VerbatimUrl};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,8 +107,6 @@ pub struct Wheel {
     pub tags: Vec<Tag>,
     /// What it requires (PEP 508).
     pub requires: Vec<Requirement<VerbatimUrl>>,
-    /// The versions of Python that it says it works with.
-    pub requires_python: Option<VersionSpecifiers>,
     /// What its metadata says of its licences; all of them hold.
     pub licenses: Vec<String>,
 }

@@ -8,3 +8,4 @@ pub mod sink;
 pub mod stack;
 pub mod tar;
 pub mod tree;
+pub mod wheels;

@@ -21,6 +21,7 @@ use crate::{
     source::{
         cargo::LockedCargo,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
+        wheels::LockedWheels,
     },
 };
 use gap_format::Digest;
@@ -88,6 +89,8 @@ pub enum Inputs {
     Cargo(LockedCargo),
     /// Files from beside the recipe.
     Files(LockedFiles),
+    /// Packages of a Python index.
+    Wheels(LockedWheels),
     /// What a program makes of other layers.
     Run(LockedRun),
 }
@@ -284,6 +287,7 @@ impl Lock {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
                 Inputs::Files(_) | Inputs::Run(_) => {}
+                Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -302,6 +306,7 @@ impl Lock {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
                 Inputs::Files(_) | Inputs::Run(_) => None,
+                Inputs::Wheels(wheels) => wheels.contradiction(),
             };
             if let Some(what) = found {
                 return Some(format!("in the layer `{}`, {what}", layer.name.escape_debug()));

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
     progress::{Begin, Stage, Work},
-    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
+    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
     source::{
         cargo::{self, CargoError},
         debian::{
@@ -23,6 +23,7 @@ use crate::{
         },
         files::FilesError,
         http::{Client, Progress},
+        wheels::{self, LockedWheels, WheelsError},
     },
     store::{Store, StoreError},
 };
@@ -121,6 +122,8 @@ pub enum LayerError {
     #[error(transparent)]
     Tar(#[from] crate::layer::tar::PlanError),
     #[error(transparent)]
+    Wheels(#[from] WheelsError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
         "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
@@ -217,13 +220,17 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
-                (Previous::Same(locked), LayerKind::Run(_)) => {
+                (Previous::Same(locked), LayerKind::Wheels(_) | LayerKind::Run(_)) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
                 }
+                (previous, LayerKind::Wheels(layer)) => {
+                    let rows = self.wheels(recipe, place, layer, previous, &relock).map_err(failed)?;
+                    relock.add(row(recipe, place, Inputs::Wheels(rows)), []);
+                }
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                (_, LayerKind::Model(_) | LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
@@ -312,6 +319,37 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
+    fn wheels(
+        &self,
+        recipe: &Recipe,
+        place: &PlacedLayer<'_>,
+        layer: &WheelsLayer,
+        previous: Previous<'_>,
+        relock: &Relock<'_>,
+    ) -> Result<LockedWheels, LayerError> {
+        let name = &place.layer.name;
+        (self.begin)(&Work::on(Stage::Resolve, name, "resolving Python packages"));
+        let below = relock.below(place);
+        let packages: Vec<&LockedPackage> = below.iter().flat_map(|locked| packages(locked)).collect();
+        let installed: Vec<&LockedWheels> = below.iter().filter_map(|locked| wheels_of(locked)).collect();
+        let mirrors = place.below.iter().filter_map(|name| match &recipe.layers.get(*name)?.kind {
+            LayerKind::Debian(layer) => layer.mirror.clone(),
+            _ => None,
+        });
+        let query = wheels::Query {
+            layer,
+            below: &packages,
+            installed: &installed,
+            mirrors: &mirrors.collect::<Vec<_>>(),
+            arch: recipe.appliance.arch,
+            previous: if let Previous::Changed(locked) = previous { wheels_of(locked) } else { None },
+            client: self.client.ok_or(LayerError::Offline)?,
+            store: self.store,
+            progress: self.progress,
+        };
+        Ok(wheels::resolve(&query)?)
+    }
+
     fn fetch(&self, name: &str, layer: &DebianLayer, packages: &[LockedPackage]) -> Result<(), LayerError> {
         let client = self.client.ok_or(LayerError::Offline)?;
         let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
@@ -369,6 +407,13 @@ fn packages(locked: &LockedLayer) -> &[LockedPackage] {
     match &locked.inputs {
         Inputs::Debian(rows) => &rows.packages,
         _ => &[],
+    }
+}
+
+fn wheels_of(locked: &LockedLayer) -> Option<&LockedWheels> {
+    match &locked.inputs {
+        Inputs::Wheels(rows) => Some(rows),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, RunLayer, WheelsLayer,
+        PackageRequest, PlacedLayer, Provided, RunLayer, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -60,7 +60,13 @@ fn run(layer: &RunLayer, key: &mut KeyBuilder) {
 fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
     key.list("requirements", &layer.requirements)
         .list("constraints", &layer.constraints)
-        .list("python", layer.python.as_ref());
+        .list("python", layer.python.as_ref())
+        .list("index", layer.index.as_ref())
+        .list("extra indexes", &layer.extra_indexes);
+    match &layer.provided {
+        Provided::All => key.flag("all provided", true),
+        Provided::Named(names) => key.list("provided", names),
+    };
 }
 
 fn model(layer: &ModelLayer, key: &mut KeyBuilder) {

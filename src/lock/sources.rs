@@ -17,6 +17,7 @@ impl Inputs {
         match self {
             Self::Debian(rows) => rows.packages.iter().map(|package| package.sha256).collect(),
             Self::Cargo(rows) => rows.crates.iter().map(|krate| krate.sha256).collect(),
+            Self::Wheels(rows) => rows.wheels.iter().map(|wheel| wheel.sha256).collect(),
             Self::Files(_) | Self::Run(_) => Vec::new(),
         }
     }

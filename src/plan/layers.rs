@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, run};
+use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, run, wheels};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -95,6 +95,10 @@ fn parts(
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
+        }
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            return wheels::parts(layer, rows, plan.recipe.appliance.arch, plan.numbered(below))
+                .map_err(|source| PlanError::Wheels { layer: name(), source });
         }
         _ => return Err(PlanError::NotLocked(name())),
     };

@@ -8,6 +8,7 @@ mod layers;
 mod part;
 mod run;
 pub mod space;
+pub mod wheels;
 
 pub use ingredients::Ingredients;
 pub use layers::State;
@@ -50,6 +51,14 @@ pub enum PlanError {
         layer: String,
         /// Why not.
         source: crate::layer::tar::PlanError,
+    },
+    /// Wheels cannot be laid out.
+    #[error("layer `{layer}`: {source}")]
+    Wheels {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: crate::layer::wheels::InstallError,
     },
     /// A file system cannot be asked for its free space.
     #[error("cannot find out how much space is free: {0}")]

@@ -39,7 +39,7 @@ pub use run::RunLayer;
 pub use stack::PlacedLayer;
 pub use target::{DriverVersion, InvalidDriver, Target};
 pub use trial::Test;
-pub use wheels::WheelsLayer;
+pub use wheels::{Provided, WheelsLayer};
 
 use gap_format::Digest;
 use std::{

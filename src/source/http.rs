@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use ureq::tls::RootCerts;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -151,6 +152,14 @@ pub enum HttpError {
         /// What the system said.
         source: io::Error,
     },
+    /// The user's certificates cannot be used.
+    #[error("the certificates in `{path}`, which the settings name, cannot be used: {reason}")]
+    Certificates {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is no mirror to ask.
     #[error("no mirror is known for `{0}`")]
     NoMirror(String),
@@ -199,6 +208,26 @@ pub struct Download {
     pub sha256: Digest,
 }
 
+/// Which bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// From this position on, so many.
+    From(u64, u64),
+    /// The last ones.
+    Last(u64),
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Position of its first byte.
+    pub start: u64,
+    /// Its bytes.
+    pub data: Vec<u8>,
+    /// Length of the whole file.
+    pub total: u64,
+}
+
 /// Told how many more bytes are there, be they new or left by an earlier attempt; called from several
 /// threads.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
@@ -214,12 +243,26 @@ impl Client {
     /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
     /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), None)), settings }
+        Self::trusting(settings, None, RootCerts::PlatformVerifier)
     }
 
     /// The same, through these proxies.
     pub fn through(settings: Settings, proxies: Proxies) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), Some(proxies))), settings }
+        Self::trusting(settings, Some(proxies), RootCerts::PlatformVerifier)
+    }
+
+    /// A client with the settings of this one that trusts only the certificates in the file `cert` (PEM) and goes through
+    /// `proxy`, as far as they are given.
+    ///
+    /// # Errors
+    /// [`HttpError::Certificates`] if the file has none.
+    pub fn with_route(&self, cert: Option<&Path>, proxy: Option<&str>) -> Result<Self, HttpError> {
+        let roots = cert.map_or(Ok(RootCerts::PlatformVerifier), request::certificates)?;
+        Ok(Self::trusting(self.settings.clone(), proxy.map(Proxies::only), roots))
+    }
+
+    fn trusting(settings: Settings, proxies: Option<Proxies>, roots: RootCerts) -> Self {
+        Self { connections: Arc::new(Connections::new(settings.clone(), proxies, roots)), settings }
     }
 
     /// Fetches a small file into memory.
@@ -227,16 +270,17 @@ impl Client {
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLarge`] past `max` bytes.
     pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
+        self.get_accepting(url, None, max)
+    }
+
+    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110, section 12.5.1).
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut data = Vec::new();
-            let mut body = self.connections.open(url, 0)?;
-            self.pump(url, &mut body.reader, |chunk| {
-                if data.len() as u64 + chunk.len() as u64 > max {
-                    return Err(HttpError::TooLarge { url: shown(url), limit: max });
-                }
-                data.extend_from_slice(chunk);
-                Ok(())
-            })?;
+            let mut body = self.connections.open(url, 0, accept)?;
+            let data = self.read(url, &mut body.reader, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
                     Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
@@ -244,6 +288,49 @@ impl Client {
                 _ => Ok(data),
             }
         })
+    }
+
+    /// Fetches a piece of a file; `None` if the server only gives whole files.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn piece(&self, url: &str, span: Span) -> Result<Option<Piece>, HttpError> {
+        if let Some(path) = url.strip_prefix("file://") {
+            return request::file_piece(path, span).map(Some);
+        }
+        let (Span::From(_, max) | Span::Last(max)) = span;
+        self.persist(|| {
+            let Some((mut body, total)) = self.connections.open_span(url, span)? else { return Ok(None) };
+            let data = self.read(url, &mut body.reader, max)?;
+            let (got, expected) = (data.len() as u64, max.min(total.saturating_sub(body.start)));
+            match got == expected {
+                true => Ok(Some(Piece { start: body.start, data, total })),
+                false => Err(HttpError::Truncated { url: shown(url), got, expected }),
+            }
+        })
+    }
+
+    /// The length of a file that the server only gives whole.
+    ///
+    /// # Errors
+    /// [`HttpError`]; [`HttpError::Unreachable`] if the server does not say.
+    pub fn length(&self, url: &str) -> Result<u64, HttpError> {
+        self.persist(|| {
+            let unknown = || HttpError::Unreachable { url: shown(url), reason: "its length is not told".to_owned() };
+            self.connections.open(url, 0, None)?.length.ok_or_else(unknown)
+        })
+    }
+
+    fn read(&self, url: &str, reader: &mut dyn Read, max: u64) -> Result<Vec<u8>, HttpError> {
+        let mut data = Vec::new();
+        self.pump(url, reader, |chunk| {
+            if data.len() as u64 + chunk.len() as u64 > max {
+                return Err(HttpError::TooLarge { url: shown(url), limit: max });
+            }
+            data.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        Ok(data)
     }
 
     /// Fetches a file into `directory`, under the hexadecimal digits of its digest. What is there
@@ -319,7 +406,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.connections.open(url, part.len)?;
+        let mut body = self.connections.open(url, part.len, None)?;
         if body.start != part.len {
             part.restart()?;
         }

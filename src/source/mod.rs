@@ -5,3 +5,4 @@ pub mod debian;
 pub mod files;
 pub mod http;
 pub mod licence;
+pub mod wheels;

@@ -1,5 +1,6 @@
 //! What is in each image, by the lock.
 
+use super::wheels;
 use crate::{
     check::facts::{Crate, DebianPackage, Driver, Image, upstream},
     lock::{Inputs, Lock},
@@ -22,8 +23,8 @@ pub(super) fn images(recipe: &Recipe, lock: Option<&Lock>) -> Vec<Image> {
         for row in places.iter().filter_map(|place| lock?.layer(place)) {
             add(&mut found, &row.inputs);
         }
-        found.glibc = version_of(&found.debian, "libc6");
-        found.python = python(&found.debian);
+        found.glibc = found.glibc.or_else(|| version_of(&found.debian, "libc6"));
+        found.python = found.python.or_else(|| python(&found.debian));
         found
     });
     images.collect()
@@ -55,6 +56,7 @@ fn add(image: &mut Image, inputs: &Inputs) {
                 license: row.license.clone(),
             }));
         }
+        Inputs::Wheels(rows) => wheels::add(image, rows),
         Inputs::Files(_) | Inputs::Run(_) => {}
     }
 }

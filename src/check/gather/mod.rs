@@ -5,6 +5,7 @@ mod configs;
 mod datasets;
 mod images;
 mod secrets;
+mod wheels;
 
 pub use configs::parse as parse_config;
 

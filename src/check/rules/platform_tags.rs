@@ -27,10 +27,6 @@ fn apply(facts: &Facts, findings: &mut Findings) {
                     Unfit::Python(_) | Unfit::Platform(_) => "lock again: the wheel was chosen for something else",
                 };
                 findings.fail(subject.clone(), format!("{of}: {unfit}"), remedy);
-            } else if wheel.requires_python.as_ref().is_some_and(|wanted| !wanted.contains(python)) {
-                let wanted = wheel.requires_python.as_ref().map(ToString::to_string).unwrap_or_default();
-                let reason = format!("{of} wants Python {wanted}, and the image has {python}");
-                findings.fail(subject.clone(), reason, "take another version of it");
             }
         }
         if findings.worst(&subject).is_none() {

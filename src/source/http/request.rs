@@ -1,7 +1,7 @@
 //! Asking a server for a file: redirections, ranges, proxies, and what went wrong.
 
 use super::{
-    HttpError, Settings,
+    HttpError, Piece, Settings, Span,
     address::Address,
     forward::ForwardConnector,
     proxy::{Proxies, Route},
@@ -10,12 +10,13 @@ use super::{
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    path::Path,
     sync::OnceLock,
 };
 use ureq::{
     Agent, Body, Timeout,
     http::{Response, Uri},
-    tls::{RootCerts, TlsConfig},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
     unversioned::resolver::DefaultResolver,
 };
 
@@ -41,9 +42,18 @@ pub(super) struct Answer {
     pub(super) length: Option<u64>,
 }
 
+/// What a request says besides the address.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ask<'a> {
+    /// Which bytes are wanted.
+    range: Option<&'a str>,
+    /// Which forms are.
+    accept: Option<&'a str>,
+}
+
 impl Connections {
-    /// With proxies of one's own, or those of this host, which are looked up when first needed.
-    pub(super) fn new(settings: Settings, proxies: Option<Proxies>) -> Self {
+    /// With proxies of one's own, or those of this host, which are looked up when first needed; trusting `roots`.
+    pub(super) fn new(settings: Settings, proxies: Option<Proxies>, roots: RootCerts) -> Self {
         let config = Agent::config_builder()
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
@@ -57,21 +67,64 @@ impl Connections {
             .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
             // Digests are those of the files themselves.
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
         let proxies = proxies.map_or_else(OnceLock::new, OnceLock::from);
         let forwarding = Agent::with_parts(config.clone(), ForwardConnector::default(), DefaultResolver::default());
         Self { agent: config.new_agent(), forwarding, settings, proxies }
     }
 
-    /// Asks for the file at `url` from byte `start` on. The answer may begin at 0 all the same.
+    /// Asks for the file at `url` from byte `start` on, in one of the forms that `accept` names. The answer may begin at 0
+    /// all the same.
     ///
     /// # Errors
     /// [`HttpError`].
-    pub(super) fn open(&self, url: &str, start: u64) -> Result<Answer, HttpError> {
+    pub(super) fn open(&self, url: &str, start: u64, accept: Option<&str>) -> Result<Answer, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
             return open_file(path, start);
         }
+        let range = (start > 0).then(|| format!("bytes={start}-"));
+        let (last, response) = self.follow(url, Ask { range: range.as_deref(), accept })?;
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let length = header("content-length").and_then(|length| length.parse().ok());
+        let status = response.status().as_u16();
+        let start = match status {
+            200 => 0,
+            206 => match header("content-range").and_then(range_start) {
+                Some(from) if from == start => start,
+                _ => return Err(HttpError::Status { url: shown(&last), status }),
+            },
+            // The part is no prefix of what the mirror has: begin again.
+            416 if start > 0 => return self.open(url, 0, accept),
+            _ => return Err(HttpError::Status { url: shown(&last), status }),
+        };
+        Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
+    }
+
+    /// Asks for a span of the file at `url`: the answer, and the length of the whole; `None` if the server only gives
+    /// whole files.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub(super) fn open_span(&self, url: &str, span: Span) -> Result<Option<(Answer, u64)>, HttpError> {
+        let range = match span {
+            Span::From(start, len) => format!("bytes={start}-{}", start.saturating_add(len.max(1)) - 1),
+            Span::Last(len) => format!("bytes=-{len}"),
+        };
+        let (last, response) = self.follow(url, Ask { range: Some(&range), accept: None })?;
+        let shape = response.headers().get("content-range").and_then(|value| content_range(value.to_str().ok()?));
+        match (response.status().as_u16(), shape) {
+            (206, Some((start, total))) => {
+                let reader = Box::new(response.into_body().into_reader());
+                Ok(Some((Answer { reader, start, length: None }, total)))
+            }
+            (200, _) | (206, None) => Ok(None),
+            (status, _) => Err(HttpError::Status { url: shown(&last), status }),
+        }
+    }
+
+    /// Asks, and again wherever the answer sends; the last address asked and its answer.
+    fn follow(&self, url: &str, ask: Ask<'_>) -> Result<(String, Response<Body>), HttpError> {
         let mut current = url.to_owned();
         let mut encrypted = false;
         for _ in 0..=REDIRECTIONS_MAX {
@@ -80,16 +133,16 @@ impl Connections {
                 return Err(HttpError::Redirection { url: shown(url), reason: "to an address without encryption" });
             }
             encrypted = address.is_encrypted();
-            let response = self.ask(&address, start)?;
-            match location(&response) {
-                Some(location) => current = address.join(location),
-                None => return self.answer(url, &current, response, start),
+            let response = self.ask(&address, ask)?;
+            match location(&response).map(|location| address.join(location)) {
+                Some(location) => current = location,
+                None => return Ok((current, response)),
             }
         }
         Err(HttpError::Redirection { url: shown(url), reason: "in circles" })
     }
 
-    fn ask(&self, address: &Address<'_>, start: u64) -> Result<Response<Body>, HttpError> {
+    fn ask(&self, address: &Address<'_>, ask: Ask<'_>) -> Result<Response<Body>, HttpError> {
         let route = self.proxies.get_or_init(Proxies::of_host).route(address)?;
         let plain = address.plain();
         let malformed = || HttpError::Address { url: shown(&plain) };
@@ -98,8 +151,10 @@ impl Connections {
             Route::Forward { origin, .. } => self.forwarding.get(path_at(origin, plain_uri).ok_or_else(malformed)?),
             Route::Direct | Route::Tunnel(_) => self.agent.get(plain_uri),
         };
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
+        for (name, value) in [("Range", ask.range), ("Accept", ask.accept)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         if let Some(authorization) = address.authorization() {
             request = request.header("Authorization", authorization);
@@ -115,23 +170,6 @@ impl Connections {
             _ => request,
         };
         request.call().map_err(|error| explain(&plain, route.shown(), error, &self.settings))
-    }
-
-    fn answer(&self, url: &str, last: &str, response: Response<Body>, start: u64) -> Result<Answer, HttpError> {
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 => match header("content-range").and_then(range_start) {
-                Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(last), status }),
-            },
-            // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
-            _ => return Err(HttpError::Status { url: shown(last), status }),
-        };
-        Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
     }
 
     /// What to say of a failure in the middle of an answer.
@@ -193,6 +231,38 @@ fn open_file(path: &str, start: u64) -> Result<Answer, HttpError> {
     let start = if start <= length { start } else { 0 };
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     Ok(Answer { reader: Box::new(file), start, length: Some(length - start) })
+}
+
+/// A span of a local file.
+pub(super) fn file_piece(path: &str, span: Span) -> Result<Piece, HttpError> {
+    let failed = |source| HttpError::File { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let total = file.metadata().map_err(failed)?.len();
+    let (start, len) = match span {
+        Span::From(start, len) => (start.min(total), len),
+        Span::Last(len) => (total.saturating_sub(len), len),
+    };
+    let mut data = Vec::new();
+    file.seek(SeekFrom::Start(start)).and_then(|_| file.take(len).read_to_end(&mut data)).map_err(failed)?;
+    Ok(Piece { start, data, total })
+}
+
+/// The certificates in a PEM file.
+pub(super) fn certificates(path: &Path) -> Result<RootCerts, HttpError> {
+    let bad = |reason: String| HttpError::Certificates { path: path.display().to_string(), reason };
+    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let mut found: Vec<Certificate<'static>> = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| bad(error.to_string()))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(bad("it holds none".to_owned())) } else { Ok(RootCerts::new_with_certs(&found)) }
+}
+
+/// First position and length of the whole, of `bytes FIRST-LAST/SIZE`.
+fn content_range(header: &str) -> Option<(u64, u64)> {
+    Some((range_start(header)?, header.rsplit_once('/')?.1.parse().ok()?))
 }
 
 /// The first position of `bytes FIRST-LAST/SIZE`.

@@ -38,7 +38,6 @@ fn tagged(name: &str, version: &str, requires: &[&str], python: &str, abi: &str,
         version: version.parse().unwrap(),
         tags: vec![Tag { python: python.to_owned(), abi: abi.to_owned(), platform: platform.to_owned() }],
         requires: requires.iter().map(|text| text.parse::<Requirement<VerbatimUrl>>().unwrap()).collect(),
-        requires_python: Some(">=3.10".parse().unwrap()),
         licenses: vec![license.to_owned()],
     }
 }
