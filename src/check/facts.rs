@@ -68,6 +68,8 @@ pub struct Image {
     pub glibc: Option<Version>,
     /// Python wheels.
     pub wheels: Vec<Wheel>,
+    /// Python distributions that Debian packages bring, by name.
+    pub provided: BTreeMap<String, Version>,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
 }
@@ -248,10 +250,14 @@ impl Image {
         self.wheels.iter().find(|wheel| wheel.name.as_ref() == name)
     }
 
-    /// The version of a Python distribution: from a wheel, else from Debian's `python3-NAME`.
+    /// The version of a Python distribution: of a wheel, else of what a Debian package brings, or is called by
+    /// (`python3-NAME`).
     pub fn python_package(&self, name: &str) -> Option<Version> {
         if let Some(wheel) = self.wheel(name) {
             return Some(wheel.version.clone());
+        }
+        if let Some(version) = self.provided.get(name) {
+            return Some(version.clone());
         }
         let debian = format!("python3-{name}");
         let package = self.debian.iter().find(|package| package.name == debian)?;
