@@ -10,6 +10,7 @@ pub mod cmd;
 pub mod image;
 pub mod layer;
 pub mod lock;
+pub mod model;
 pub mod pack;
 pub mod parallel;
 pub mod plan;

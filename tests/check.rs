@@ -91,11 +91,13 @@ fn without_a_lock_what_it_would_say_is_unresolved() {
 }
 
 #[test]
-fn a_stale_lock_is_no_ground_to_judge_on() {
-    let project = Project::new(&[("motd", b"hello\n")]);
+fn rows_for_what_the_recipe_asked_before_are_no_ground_to_judge_on() {
+    let token = format!("{}{}", "hf_", letters(34));
+    let project = Project::new(&[("motd", token.as_bytes())]);
     lock(&project);
+    fail_with(4, &mut check(&project));
     let recipe = fs::read_to_string(project.path().join("recipe.toml")).unwrap();
     fs::write(project.path().join("recipe.toml"), recipe.replace("to = \"/srv\"", "to = \"/opt\"")).unwrap();
-    let said = fail_with(1, &mut check(&project));
-    assert!(said.contains("gapimage lock"), "{said}");
+    let json = stdout(&succeed(check(&project).arg("--json")));
+    assert!(lines(&json, "unresolved").iter().any(|line| line.contains("the lock has no rows for it")), "{json}");
 }

@@ -73,6 +73,19 @@ key = "-"
 port = 8443
 token_sha256 = "$sum"
 EOF
+seed copyright machine_readable <<EOF
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: a
+License: GPL-2+ or Artistic, and Expat
+ On Debian systems, the text is in /usr/share/common-licenses/GPL-2.
+EOF
+seed copyright prose <<EOF
+either version 2 of the License, or (at your option) any later version.
+
+On Debian systems, the text is in "/usr/share/common-licenses/GPL-2".
+EOF
 seed packages two <<EOF
 Package: a
 Version: 1:2.0~rc1+b1-3
@@ -106,6 +119,12 @@ wnUEARYKACcFgmZmZmYJEAAAAAAAAAAAFiEEAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 AABERAEA
 -----END PGP SIGNATURE-----
 EOF
+printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\21\0\0\0\0\0\0\0general.alignment\4\0\0\0\40\0\0\0\1\0\0\0\0\0\0\0a\1\0\0\0\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0%38s' '' | seed gguf one
+printf '\x80\x04\x95\x1c\0\0\0\0\0\0\0\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x01x\x94\x85R.' | seed pickle new
+printf 'cos\nsystem\np0\n(S"true"\nS"x"\ntRg0\n.' | seed pickle old
+header='{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+{ printf "\\x$(printf '%02x' ${#header})\0\0\0\0\0\0\0"; printf '%s12345678' "$header"; } | seed safetensors one
+printf -- '---\nlanguage:\n- en\nlicense: other\nlicense_name: &a x\nlicense_link: *a\n---\n# Card\n' | seed model_card one
 if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
   mkdir -p "$work/package/DEBIAN" "$work/package/usr/share/doc/a"
   printf 'Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n' \

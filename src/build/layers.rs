@@ -67,6 +67,7 @@ fn fetch_layer(
             let chosen = rows.wheels.iter().filter(|wheel| wanted.contains(&wheel.sha256));
             Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
         }
+        (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
         _ => Ok(()),
     }
 }
@@ -117,6 +118,9 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
             let lower = || stack_of(request, plan, &planned.below);
             super::wheels::build(request, layer, rows, planned.part.as_deref(), lower)
+        }
+        (LayerKind::Model(_), Inputs::Model(_)) => {
+            planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())
         }
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }

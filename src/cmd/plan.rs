@@ -36,7 +36,7 @@ pub fn run(args: &PlanArgs) -> Outcome {
     let terminal = Terminal::new(args.json);
     let renewed = renew(&recipe, old.as_ref(), &store, Purpose::Plan, client.as_ref(), &terminal)?;
     drop(terminal);
-    let mut plan = Plan::as_far_as_locked(&recipe, &renewed.lock).map_err(failed("planning"))?;
+    let mut plan = Plan::as_far_as_locked(&recipe, &renewed.lock, &store).map_err(failed("planning"))?;
     plan.look(&store).map_err(failed("planning"))?;
     let output = output_for(&recipe, args.output.as_deref());
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;

@@ -3,6 +3,7 @@
 pub mod cargo;
 pub mod configure;
 pub mod files;
+pub mod model;
 pub mod sandbox;
 pub mod sink;
 pub mod stack;

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
+    plan::ModelPlanError,
     progress::{Begin, Stage, Work},
     recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
     source::{
@@ -23,6 +24,7 @@ use crate::{
         },
         files::FilesError,
         http::{Client, Progress},
+        model::ModelError,
         wheels::{self, LockedWheels, WheelsError},
     },
     store::{Store, StoreError},
@@ -83,6 +85,8 @@ pub struct Renewed {
     pub kept: Vec<String>,
     /// Layers that have no rows, as only a plan may lack some.
     pub unlocked: Vec<String>,
+    /// Layers that could not be resolved, and why; the lock has no rows for them.
+    pub unresolved: Vec<(String, LayerError)>,
 }
 
 /// Why a recipe cannot be locked.
@@ -100,6 +104,7 @@ pub enum RenewError {
 
 /// Why a layer cannot be resolved.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most variants pass on the error of one room")]
 pub enum LayerError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),
@@ -125,10 +130,12 @@ pub enum LayerError {
     Wheels(#[from] WheelsError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(
-        "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
-    )]
+    #[error("it is not locked, and --offline forbids resolving it; run `gapimage lock` on the connected side")]
     Offline,
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    ModelPlan(#[from] ModelPlanError),
     #[error("a {0} cannot be resolved")]
     Unresolved(&'static str),
     #[error("reading its files: {0}")]
@@ -168,8 +175,13 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed =
-            Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unlocked: Vec::new() };
+        let mut renewed = Renewed {
+            lock: Lock::default(),
+            resolved: Vec::new(),
+            kept: Vec::new(),
+            unlocked: Vec::new(),
+            unresolved: Vec::new(),
+        };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -220,6 +232,11 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
+                (Previous::Same(locked), LayerKind::Model(layer)) if self.keeps(layer) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
                 (Previous::Same(locked), LayerKind::Wheels(_) | LayerKind::Run(_)) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
@@ -229,8 +246,15 @@ impl Renewal<'_> {
                     let rows = self.wheels(recipe, place, layer, previous, &relock).map_err(failed)?;
                     relock.add(row(recipe, place, Inputs::Wheels(rows)), []);
                 }
+                (_, LayerKind::Model(layer)) => match self.model(place, layer) {
+                    Ok(rows) => relock.add(row(recipe, place, Inputs::Model(rows)), []),
+                    Err(error) => {
+                        renewed.unresolved.push((name, error));
+                        continue;
+                    }
+                },
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (_, LayerKind::Model(_) | LayerKind::Dataset(_)) => {
+                (_, LayerKind::Dataset(_)) => {
                     return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
                 }
                 (_, LayerKind::Files(layer)) => {
@@ -319,6 +343,18 @@ impl Renewal<'_> {
         Ok((LockedDebian { releases, packages }, archives))
     }
 
+    fn fetch(&self, name: &str, layer: &DebianLayer, packages: &[LockedPackage]) -> Result<(), LayerError> {
+        let client = self.client.ok_or(LayerError::Offline)?;
+        let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
+        let (count, bytes) = missing.fold((0, 0), |(count, bytes), package| (count + 1, bytes + package.size));
+        if count > 0 {
+            let text = format!("fetching {count} of {} packages", packages.len());
+            (self.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
+        }
+        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
+        Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
+    }
+
     fn wheels(
         &self,
         recipe: &Recipe,
@@ -327,8 +363,7 @@ impl Renewal<'_> {
         previous: Previous<'_>,
         relock: &Relock<'_>,
     ) -> Result<LockedWheels, LayerError> {
-        let name = &place.layer.name;
-        (self.begin)(&Work::on(Stage::Resolve, name, "resolving Python packages"));
+        (self.begin)(&Work::on(Stage::Resolve, &place.layer.name, "resolving Python packages"));
         let below = relock.below(place);
         let packages: Vec<&LockedPackage> = below.iter().flat_map(|locked| packages(locked)).collect();
         let installed: Vec<&LockedWheels> = below.iter().filter_map(|locked| wheels_of(locked)).collect();
@@ -348,18 +383,6 @@ impl Renewal<'_> {
             progress: self.progress,
         };
         Ok(wheels::resolve(&query)?)
-    }
-
-    fn fetch(&self, name: &str, layer: &DebianLayer, packages: &[LockedPackage]) -> Result<(), LayerError> {
-        let client = self.client.ok_or(LayerError::Offline)?;
-        let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
-        let (count, bytes) = missing.fold((0, 0), |(count, bytes), package| (count + 1, bytes + package.size));
-        if count > 0 {
-            let text = format!("fetching {count} of {} packages", packages.len());
-            (self.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
-        }
-        let mirrors: Vec<String> = layer.mirror.iter().cloned().collect();
-        Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
     }
 
     /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
@@ -429,9 +452,14 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
 /// The digest of the layer that the files make now.
 fn files(layer: &crate::recipe::FilesLayer) -> Result<LockedFiles, LayerError> {
     let tar = TarPlan::new(&files_tree(layer)?)?;
+    Ok(LockedFiles { layer: hashed(&tar)?, size: tar.size() })
+}
+
+/// The digest of a layer.
+pub(super) fn hashed(tar: &TarPlan) -> io::Result<Digest> {
     let mut hashing = Hashing(Sha256::new());
     tar.write(&mut hashing)?;
-    Ok(LockedFiles { layer: hashing.0.into(), size: tar.size() })
+    Ok(hashing.0.into())
 }
 
 struct Hashing(Sha256);

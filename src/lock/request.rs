@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, Provided, RunLayer, WheelsLayer,
+        PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -71,10 +71,12 @@ fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
 
 fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
     match &layer.source {
-        ModelSource::Hub { repo, revision } => key.text("repo", repo).text("revision", revision),
-        ModelSource::Directory { base: _, path, name } => key.text("path", path).list("name", name.as_ref()),
+        ModelSource::Hub { repo, revision, endpoint: _ } => key.text("repo", repo.as_str()).text("revision", revision),
+        ModelSource::Directory { base: _, path, name } => {
+            key.text("path", path).list("name", name.as_ref().map(RepoName::as_str))
+        }
     };
-    key.list("include", &layer.include).list("exclude", &layer.exclude).flag("allow pickle", layer.allow_pickle);
+    key.list("include", &layer.include).list("exclude", &layer.exclude);
 }
 
 fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {

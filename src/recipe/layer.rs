@@ -15,6 +15,13 @@ pub struct Layer {
     pub line: usize,
 }
 
+impl Layer {
+    /// Its name within its section of the recipe: `NAME` of `model/NAME`.
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit_once('/').map_or(&self.name, |(_, name)| name)
+    }
+}
+
 /// The kinds of layers; a recipe chooses one by the key of the same name, or by a section of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerKind {

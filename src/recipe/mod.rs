@@ -32,7 +32,7 @@ pub use job::{
     Adapter, ConfigPath, Engine, Job, Method, Optimizer, Precision, Serving, Sharding, Step, Trainer, Training, Work,
 };
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
-pub use model::{ModelLayer, ModelSource};
+pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use policy::{Acceptance, Criterion, LicensePolicy, SecretPolicy};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;

@@ -98,6 +98,19 @@ pub(super) fn mirror(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Addresses of hubs: without credentials, which a recipe is no place for.
+pub(super) fn endpoint(text: &str) -> Result<(), &'static str> {
+    let web = !text.starts_with("file:") && mirror(text).is_ok();
+    (web && !text.contains(['@', '?', '#']))
+        .then_some(())
+        .ok_or("an address that begins with `https://` or `http://`, without credentials and query")
+}
+
+/// Branches, tags and commits of a hub.
+pub(super) fn revision(text: &str) -> Result<(), &'static str> {
+    super::model::is_revision(text).then_some(()).ok_or("the name of a branch or tag, or a commit")
+}
+
 /// A relative path that does not leave the directory that it starts from.
 pub(super) fn confined_path(text: &str) -> Result<(), &'static str> {
     let inside = Path::new(text).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));

@@ -374,3 +374,22 @@ fn a_model_that_is_not_there_and_a_name_used_twice_are_named() {
         assert!(shown.contains(expected), "{shown}");
     }
 }
+
+#[test]
+fn what_cannot_be_a_model_is_refused_with_its_line() {
+    for (section, says) in [
+        ("[model.m]\nhub = \"../evil\"\n", "is no name of a repository"),
+        ("[model.m]\nhub = \"org/m\"\nrevision = \"a b\"\n", "is not allowed"),
+        ("[model.m]\nhub = \"org/m\"\nendpoint = \"https://u:p@hub.example\"\n", "without credentials"),
+        ("[model.m]\nhub = \"org/m\"\nname = \"org/x\"\n", "`name` means nothing without `path`"),
+        ("[model.m]\npath = \"m\"\nrevision = \"main\"\n", "`revision` means nothing without `hub`"),
+        ("[model.m]\npath = \"m\"\nallow_pickle = 3\n", "`true`, `false` or a list of imports"),
+        ("[model.hub]\nhub = \"org/m\"\n", "cannot be called `hub`"),
+    ] {
+        let shown = format!("{:?}", load(&carrying("", section)).unwrap_err());
+        assert!(shown.contains(says), "{section}: {shown}");
+    }
+    let recipe = load(&carrying("", "[model.m]\npath = \"m\"\nallow_pickle = [\"a.B\"]\n")).unwrap();
+    let LayerKind::Model(model) = &recipe.layers["model/m"].kind else { panic!("no model") };
+    assert_eq!(model.allow_pickle, super::PicklePolicy::Allow(vec!["a.B".to_owned()]));
+}

@@ -3,6 +3,7 @@
 
 mod cargo;
 mod debian;
+mod model;
 mod wheels;
 
 use super::purl::PackageUrl;
@@ -99,6 +100,7 @@ pub fn of_layer(recipe: &Recipe, lock: &Lock, locked: &LockedLayer) -> Vec<Compo
         (Inputs::Debian(rows), _) => debian::components(lock, rows),
         (Inputs::Cargo(rows), Some(LayerKind::Cargo(layer))) => cargo::components(lock, layer, rows),
         (Inputs::Wheels(rows), _) => wheels::components(rows),
+        (Inputs::Model(model), _) => model::components(model),
         // The layer itself is what was made or taken: it is listed by its digest.
         (Inputs::Files(_) | Inputs::Run(_) | Inputs::Cargo(_), _) => Vec::new(),
     }

@@ -5,4 +5,5 @@ pub mod debian;
 pub mod files;
 pub mod http;
 pub mod licence;
+pub mod model;
 pub mod wheels;

@@ -13,17 +13,15 @@ use serde_json::Value;
 /// Where data sets lie in an image, and the card in each.
 const DATA: &str = "data";
 const CARD: &str = "card.json";
-/// What the names of their layers begin with.
-const PREFIX: &str = "dataset/";
 /// Largest card that is read, in bytes.
 const MAX_CARD: u64 = 16 << 20;
 
 /// The data sets of a recipe, with the cards of those that are built.
-pub(super) fn datasets(recipe: &Recipe, plan: Option<&Plan<'_>>, store: &Store) -> Result<Vec<Dataset>, GatherError> {
+pub(super) fn datasets(recipe: &Recipe, plan: &Plan<'_>, store: &Store) -> Result<Vec<Dataset>, GatherError> {
     let layers = recipe.layers.values().filter(|layer| matches!(layer.kind, LayerKind::Dataset(_)));
     let datasets = layers.map(|layer| {
-        let planned = plan.and_then(|plan| plan.layers.iter().find(|planned| planned.place.layer.name == layer.name));
-        let name = layer.name.strip_prefix(PREFIX).unwrap_or(&layer.name).to_owned();
+        let planned = plan.layers.iter().find(|planned| planned.place.layer.name == layer.name);
+        let name = layer.short_name().to_owned();
         let card = match planned {
             Some(planned) => card_of(&name, planned, store)?,
             None => None,

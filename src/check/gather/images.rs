@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 const MAIN: &str = "pool/main/";
 
 /// The images of a recipe, with what the lock has rows for.
-pub(super) fn images(recipe: &Recipe, lock: Option<&Lock>) -> Vec<Image> {
+pub(super) fn images(recipe: &Recipe, lock: &Lock) -> Vec<Image> {
     let systems = recipe.images.iter().filter(|image| image.kind == ImageKind::System);
     let images = systems.map(|image| {
         let mut found =
             Image { name: image.name.clone(), env: image.config.env.clone().into_iter().collect(), ..Image::default() };
         found.programs = programs(recipe, image);
         let places = recipe.places_in(&image.layers);
-        for row in places.iter().filter_map(|place| lock?.layer(place)) {
+        for row in places.iter().filter_map(|place| lock.layer(place)) {
             add(&mut found, &row.inputs);
         }
         found.glibc = found.glibc.or_else(|| version_of(&found.debian, "libc6"));
@@ -57,7 +57,7 @@ fn add(image: &mut Image, inputs: &Inputs) {
             }));
         }
         Inputs::Wheels(rows) => wheels::add(image, rows),
-        Inputs::Files(_) | Inputs::Run(_) => {}
+        Inputs::Files(_) | Inputs::Run(_) | Inputs::Model(_) => {}
     }
 }
 

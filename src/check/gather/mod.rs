@@ -4,14 +4,15 @@ mod built;
 mod configs;
 mod datasets;
 mod images;
+mod models;
 mod secrets;
 mod wheels;
 
 pub use configs::parse as parse_config;
 
-use super::facts::{Driver, Facts, Layer};
+use super::facts::{Driver, Facts};
 use crate::{
-    lock::{Lock, LockError},
+    lock::{Lock, LockedLayer, request},
     plan::{Plan, PlanError},
     recipe::Recipe,
     store::{Store, StoreError},
@@ -21,9 +22,6 @@ use std::{collections::BTreeSet, io};
 /// Why the facts of a recipe cannot be gathered.
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
-    /// The lock does not answer what the recipe asks.
-    #[error(transparent)]
-    Lock(#[from] LockError),
     /// See [`PlanError`].
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -40,49 +38,46 @@ pub enum GatherError {
     },
 }
 
-/// Gathers what is known of `recipe` by its lock, and looks through layers that were not looked through before.
+/// Gathers what is known of `recipe` by its lock, and looks through layers that were not looked through before. What the
+/// lock has no rows for, or rows for something else that the recipe asked before, is not known.
 ///
 /// # Errors
 /// [`GatherError`].
 pub fn gather(recipe: &Recipe, lock: Option<&Lock>, store: &Store) -> Result<Facts, GatherError> {
-    let images = images::images(recipe, lock);
-    let from_packages = images.iter().find_map(images::driver);
-    let from_target = recipe.target.as_ref().and_then(|target| target.driver.clone());
-    let driver =
-        from_packages.or_else(|| from_target.map(|version| Driver { version, origin: "by `[target]`".to_owned() }));
-    let plan = match lock {
-        None => None,
-        Some(lock) => {
-            lock.check(recipe)?;
-            Some(Plan::new(recipe, lock)?)
-        }
-    };
-    let layers = match &plan {
-        None => unseen(recipe),
-        Some(plan) => secrets::layers(plan, store)?,
-    };
-    let unlocked = if plan.is_none() { recipe.layers.keys().cloned().collect() } else { Vec::new() };
+    let lock = current(recipe, lock);
+    let plan = Plan::as_far_as_locked(recipe, &lock, store)?;
+    let unlocked: BTreeSet<String> = plan.unlocked.iter().map(|place| place.layer.name.clone()).collect();
+    let images = images::images(recipe, &lock);
+    let driver = images.iter().find_map(images::driver).or_else(|| {
+        let version = recipe.target.as_ref()?.driver.clone()?;
+        Some(Driver { version, origin: "by `[target]`".to_owned() })
+    });
     Ok(Facts {
         name: recipe.appliance.name.clone(),
         version: recipe.appliance.version.clone(),
         target: recipe.target.clone(),
         driver,
-        unlocked,
         images,
         tested: recipe.tests.iter().map(|test| test.image.clone()).collect(),
-        models: Vec::new(),
-        datasets: datasets::datasets(recipe, plan.as_ref(), store)?,
+        models: models::models(recipe, &lock, store)?,
+        datasets: datasets::datasets(recipe, &plan, store)?,
         jobs: recipe.jobs.clone(),
         steps: recipe.steps.clone(),
         configs: configs::configs(recipe),
         licenses: recipe.licenses.clone(),
         acceptance: recipe.acceptance.clone(),
-        layers,
+        layers: secrets::layers(&plan, store, &unlocked)?,
+        unlocked: unlocked.into_iter().collect(),
     })
 }
 
-/// The layers of all images, none of which anybody looked through.
-fn unseen(recipe: &Recipe) -> Vec<Layer> {
-    let names: BTreeSet<&String> = recipe.images.iter().flat_map(|image| &image.layers).collect();
-    names.into_iter().map(|name| Layer { name: name.clone(), secrets: None }).collect()
+/// The rows of the lock that answer what the recipe asks now.
+fn current(recipe: &Recipe, lock: Option<&Lock>) -> Lock {
+    let mut lock = lock.cloned().unwrap_or_default();
+    let places = recipe.placed_layers();
+    let answers = |row: &LockedLayer| {
+        places.iter().any(|place| row.is_at(place) && row.request == request(place, recipe.appliance.arch))
+    };
+    lock.layers.retain(answers);
+    lock
 }

@@ -10,15 +10,17 @@ use crate::{
     recipe::LayerKind,
     store::{KeyBuilder, Store},
 };
-use std::{fs, io, io::Write, path::Path};
+use std::{collections::BTreeSet, fs, io, io::Write, path::Path};
 use tempfile::NamedTempFile;
 
 /// Largest list of findings that is read back, in bytes.
 const MAX_LEN: u64 = 4 << 20;
 
-/// What a scan of each layer in an image found, without what the recipe allows.
-pub(super) fn layers(plan: &Plan<'_>, store: &Store) -> Result<Vec<Layer>, GatherError> {
-    let mut layers = Vec::new();
+/// What a scan of each layer in an image found, without what the recipe allows; nothing of those that are `unlocked`.
+pub(super) fn layers(plan: &Plan<'_>, store: &Store, unlocked: &BTreeSet<String>) -> Result<Vec<Layer>, GatherError> {
+    let named: BTreeSet<&String> = plan.recipe.images.iter().flat_map(|image| &image.layers).collect();
+    let unseen = named.into_iter().filter(|name| unlocked.contains(*name));
+    let mut layers: Vec<Layer> = unseen.map(|name| Layer { name: name.clone(), secrets: None }).collect();
     for planned in plan.numbered(&plan.in_images()) {
         let secrets = findings(planned, store)?.map(|mut findings| {
             findings.retain(|finding| !is_allowed(&plan.recipe.secrets.allow, &finding.path));

@@ -124,10 +124,6 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
             draft.recipe.images.extend(image(key.value, value, &mut draft.boots, &mut draft.mentions, problems));
         }
     }
-    if draft.recipe.images.is_empty() && problems.is_empty() {
-        let help = "add `[image.NAME]` with `layers = […]`";
-        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
-    }
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
         if checked(&format!("the layer name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
@@ -144,6 +140,10 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
     for (key, value) in tables(&mut top, "dataset", problems) {
         let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
         carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
+    }
+    if draft.recipe.images.is_empty() && problems.is_empty() {
+        let help = "add `[image.NAME]` with `layers = […]`, or a model or a data set";
+        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
     }
     work(&mut top, &mut draft, problems);
     policies(&mut top, &mut draft, problems);

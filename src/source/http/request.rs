@@ -1,7 +1,7 @@
 //! Asking a server for a file: redirections, ranges, proxies, and what went wrong.
 
 use super::{
-    HttpError, Piece, Settings, Span,
+    Access, HttpError, Settings,
     address::Address,
     forward::ForwardConnector,
     proxy::{Proxies, Route},
@@ -10,16 +10,17 @@ use super::{
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    path::Path,
     sync::OnceLock,
 };
 use ureq::{
     Agent, Body, Timeout,
-    http::{Response, Uri},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    http::{HeaderMap, Response, Uri},
+    tls::{RootCerts, TlsConfig},
     unversioned::resolver::DefaultResolver,
 };
 
+/// How much of what a server says about a mistake is kept, in characters.
+const MESSAGE_MAX: usize = 300;
 /// Most redirections that are followed.
 const REDIRECTIONS_MAX: usize = 10;
 
@@ -33,6 +34,15 @@ pub(super) struct Connections {
     proxies: OnceLock<Proxies>,
 }
 
+/// What goes along with every request for a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Terms<'a> {
+    /// The forms that are understood (`Accept`).
+    pub(super) accept: Option<&'a str>,
+    /// Credentials, and the one server that gets them.
+    pub(super) access: Option<&'a Access>,
+}
+
 /// The bytes of an answer.
 pub(super) struct Answer {
     pub(super) reader: Box<dyn Read>,
@@ -42,18 +52,19 @@ pub(super) struct Answer {
     pub(super) length: Option<u64>,
 }
 
-/// What a request says besides the address.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ask<'a> {
-    /// Which bytes are wanted.
-    range: Option<&'a str>,
-    /// Which forms are.
-    accept: Option<&'a str>,
+/// How servers are reached and believed.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// Proxies of one's own; those of this host, looked up when first needed, when absent.
+    pub(super) proxies: Option<Proxies>,
+    /// Certificates that are trusted; those of the system when absent.
+    pub(super) roots: Option<RootCerts>,
 }
 
 impl Connections {
-    /// With proxies of one's own, or those of this host, which are looked up when first needed; trusting `roots`.
-    pub(super) fn new(settings: Settings, proxies: Option<Proxies>, roots: RootCerts) -> Self {
+    /// No connection is opened before it is needed.
+    pub(super) fn new(settings: Settings, ways: Ways) -> Self {
+        let roots = ways.roots.unwrap_or(RootCerts::PlatformVerifier);
         let config = Agent::config_builder()
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
@@ -69,62 +80,29 @@ impl Connections {
             .accept_encoding("identity")
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        let proxies = proxies.map_or_else(OnceLock::new, OnceLock::from);
+        let proxies = ways.proxies.map_or_else(OnceLock::new, OnceLock::from);
         let forwarding = Agent::with_parts(config.clone(), ForwardConnector::default(), DefaultResolver::default());
         Self { agent: config.new_agent(), forwarding, settings, proxies }
     }
 
-    /// Asks for the file at `url` from byte `start` on, in one of the forms that `accept` names. The answer may begin at 0
-    /// all the same.
+    /// Asks for the file at `url` from byte `start` on. The answer may begin at 0 all the same.
     ///
     /// # Errors
     /// [`HttpError`].
-    pub(super) fn open(&self, url: &str, start: u64, accept: Option<&str>) -> Result<Answer, HttpError> {
+    pub(super) fn open(&self, url: &str, start: u64, terms: Terms<'_>) -> Result<Answer, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
             return open_file(path, start);
         }
         let range = (start > 0).then(|| format!("bytes={start}-"));
-        let (last, response) = self.follow(url, Ask { range: range.as_deref(), accept })?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 => match header("content-range").and_then(range_start) {
-                Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(&last), status }),
-            },
-            // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0, accept),
-            _ => return Err(HttpError::Status { url: shown(&last), status }),
-        };
-        Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
+        let response = self.ask(url, range.as_deref(), terms)?;
+        self.answer(url, response, start, terms)
     }
 
-    /// Asks for a span of the file at `url`: the answer, and the length of the whole; `None` if the server only gives
-    /// whole files.
+    /// Asks for what is at `url`, or at where that leads; `range` is a header (RFC 9110).
     ///
     /// # Errors
-    /// [`HttpError`].
-    pub(super) fn open_span(&self, url: &str, span: Span) -> Result<Option<(Answer, u64)>, HttpError> {
-        let range = match span {
-            Span::From(start, len) => format!("bytes={start}-{}", start.saturating_add(len.max(1)) - 1),
-            Span::Last(len) => format!("bytes=-{len}"),
-        };
-        let (last, response) = self.follow(url, Ask { range: Some(&range), accept: None })?;
-        let shape = response.headers().get("content-range").and_then(|value| content_range(value.to_str().ok()?));
-        match (response.status().as_u16(), shape) {
-            (206, Some((start, total))) => {
-                let reader = Box::new(response.into_body().into_reader());
-                Ok(Some((Answer { reader, start, length: None }, total)))
-            }
-            (200, _) | (206, None) => Ok(None),
-            (status, _) => Err(HttpError::Status { url: shown(&last), status }),
-        }
-    }
-
-    /// Asks, and again wherever the answer sends; the last address asked and its answer.
-    fn follow(&self, url: &str, ask: Ask<'_>) -> Result<(String, Response<Body>), HttpError> {
+    /// [`HttpError`] if no server answers.
+    pub(super) fn ask(&self, url: &str, range: Option<&str>, terms: Terms<'_>) -> Result<Response<Body>, HttpError> {
         let mut current = url.to_owned();
         let mut encrypted = false;
         for _ in 0..=REDIRECTIONS_MAX {
@@ -133,31 +111,36 @@ impl Connections {
                 return Err(HttpError::Redirection { url: shown(url), reason: "to an address without encryption" });
             }
             encrypted = address.is_encrypted();
-            let response = self.ask(&address, ask)?;
-            match location(&response).map(|location| address.join(location)) {
-                Some(location) => current = location,
-                None => return Ok((current, response)),
+            let response = self.ask_one(&address, range, terms)?;
+            match location(&response) {
+                Some(location) => current = address.join(location),
+                None => return Ok(response),
             }
         }
         Err(HttpError::Redirection { url: shown(url), reason: "in circles" })
     }
 
-    fn ask(&self, address: &Address<'_>, ask: Ask<'_>) -> Result<Response<Body>, HttpError> {
+    fn ask_one(
+        &self,
+        address: &Address<'_>,
+        range: Option<&str>,
+        terms: Terms<'_>,
+    ) -> Result<Response<Body>, HttpError> {
         let route = self.proxies.get_or_init(Proxies::of_host).route(address)?;
         let plain = address.plain();
         let malformed = || HttpError::Address { url: shown(&plain) };
         let plain_uri: Uri = plain.parse().map_err(|_| malformed())?;
+        let authorization = match terms.access.and_then(|access| access.header_for(&plain_uri)) {
+            Some(header) => Some(header.to_owned()),
+            None => address.authorization(),
+        };
+        let headers = [("Range", range), ("Accept", terms.accept), ("Authorization", authorization.as_deref())];
         let mut request = match &route {
             Route::Forward { origin, .. } => self.forwarding.get(path_at(origin, plain_uri).ok_or_else(malformed)?),
             Route::Direct | Route::Tunnel(_) => self.agent.get(plain_uri),
         };
-        for (name, value) in [("Range", ask.range), ("Accept", ask.accept)] {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
-        if let Some(authorization) = address.authorization() {
-            request = request.header("Authorization", authorization);
+        for (name, value) in headers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            request = request.header(name, value);
         }
         if let Route::Forward { authorization, .. } = &route {
             request = request.header("Host", address.authority());
@@ -172,10 +155,50 @@ impl Connections {
         request.call().map_err(|error| explain(&plain, route.shown(), error, &self.settings))
     }
 
+    fn answer(&self, url: &str, response: Response<Body>, start: u64, terms: Terms<'_>) -> Result<Answer, HttpError> {
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let length = header("content-length").and_then(|length| length.parse().ok());
+        let status = response.status().as_u16();
+        let start = match status {
+            200 => 0,
+            206 => match header("content-range").and_then(range_start) {
+                Some(from) if from == start => start,
+                _ => return Err(refused(url, status, response.headers())),
+            },
+            // The part is no prefix of what the mirror has: begin again.
+            416 if start > 0 => return self.open(url, 0, terms),
+            _ => return Err(refused(url, status, response.headers())),
+        };
+        if header("content-type").is_some_and(is_page) && terms.accept.is_none() && !names_a_page(url) {
+            return Err(HttpError::WebPage { url: shown(url) });
+        }
+        Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
+    }
+
     /// What to say of a failure in the middle of an answer.
     pub(super) fn broken(&self, url: &str, error: io::Error) -> HttpError {
         explain(url, None, ureq::Error::from(error), &self.settings)
     }
+}
+
+/// The error of a server that answers with one.
+pub(super) fn refused(url: &str, status: u16, headers: &HeaderMap) -> HttpError {
+    let said = |name| {
+        let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        text.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect::<String>()
+    };
+    HttpError::Status { url: shown(url), status, code: said("x-error-code"), message: said("x-error-message") }
+}
+
+fn is_page(content_type: &str) -> bool {
+    let kind = content_type.to_ascii_lowercase();
+    kind.starts_with("text/html") || kind.starts_with("application/xhtml")
+}
+
+/// Pages are what one gets where one asks for them: as a file, a directory, or in a form that says so.
+fn names_a_page(url: &str) -> bool {
+    let path = shown(url).to_ascii_lowercase();
+    path.ends_with(".html") || path.ends_with(".htm") || path.ends_with('/')
 }
 
 /// The path of an address at another server: the proxy that is asked for it.
@@ -233,39 +256,7 @@ fn open_file(path: &str, start: u64) -> Result<Answer, HttpError> {
     Ok(Answer { reader: Box::new(file), start, length: Some(length - start) })
 }
 
-/// A span of a local file.
-pub(super) fn file_piece(path: &str, span: Span) -> Result<Piece, HttpError> {
-    let failed = |source| HttpError::File { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let total = file.metadata().map_err(failed)?.len();
-    let (start, len) = match span {
-        Span::From(start, len) => (start.min(total), len),
-        Span::Last(len) => (total.saturating_sub(len), len),
-    };
-    let mut data = Vec::new();
-    file.seek(SeekFrom::Start(start)).and_then(|_| file.take(len).read_to_end(&mut data)).map_err(failed)?;
-    Ok(Piece { start, data, total })
-}
-
-/// The certificates in a PEM file.
-pub(super) fn certificates(path: &Path) -> Result<RootCerts, HttpError> {
-    let bad = |reason: String| HttpError::Certificates { path: path.display().to_string(), reason };
-    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-    let mut found: Vec<Certificate<'static>> = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| bad(error.to_string()))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(bad("it holds none".to_owned())) } else { Ok(RootCerts::new_with_certs(&found)) }
-}
-
-/// First position and length of the whole, of `bytes FIRST-LAST/SIZE`.
-fn content_range(header: &str) -> Option<(u64, u64)> {
-    Some((range_start(header)?, header.rsplit_once('/')?.1.parse().ok()?))
-}
-
 /// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
+pub(super) fn range_start(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
