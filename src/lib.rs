@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod build;
 pub mod builtin;
+pub mod check;
 pub mod cmd;
 pub mod image;
 pub mod layer;

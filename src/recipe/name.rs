@@ -17,6 +17,13 @@ pub(super) fn oci_name(text: &str) -> Result<(), &'static str> {
         .ok_or("lower-case letters and digits, with single `.`, `_` or `-` between them, at most 64 in all")
 }
 
+/// Steps: names like those of images, with `/` between them.
+pub(super) fn step(text: &str) -> Result<(), &'static str> {
+    (text.len() <= 128 && text.split('/').all(|part| oci_name(part).is_ok()))
+        .then_some(())
+        .ok_or("lower-case letters and digits with single `.`, `_` or `-` between them, and `/` between names")
+}
+
 /// Versions: an OCI tag (`[A-Za-z0-9][A-Za-z0-9._-]{0,63}`).
 pub(super) fn version(text: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
