@@ -5,10 +5,12 @@
 pub mod boot;
 pub mod build;
 pub mod builtin;
+pub mod check;
 pub mod cmd;
 pub mod image;
 pub mod layer;
 pub mod lock;
+pub mod model;
 pub mod pack;
 pub mod parallel;
 pub mod plan;

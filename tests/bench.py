@@ -7,6 +7,7 @@ Every figure is the median of paired runs (ours, theirs, ours, theirs, …), bec
 """
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -249,7 +250,184 @@ def bench_boot(work):
                f"the kernel's own start: {statistics.median(kernels) / 1000:.2f} s", f"{ratio:.2f}×", target)
 
 
-BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot}
+WHEELS_RECIPE = """
+[appliance]
+name = "bench"
+version = "1.0.0"
+serial = 1
+arch = "x86_64"
+trust = "keys/trust.toml"
+
+[image.train]
+layers = ["base", "python"]
+
+[layer.base]
+debian = {{ suite = "trixie", packages = ["base-files", "libc6", "libstdc++6", "python3"] }}
+
+# What the training environment has besides torch, its CUDA wheels and what needs them.
+[layer.python.wheels]
+requirements = [
+    "transformers", "datasets>=2.15.0", "safetensors>=0.4.3", "tokenizers", "huggingface-hub", "numpy", "tqdm",
+    "evaluate>=0.4.6", "wandb", "tensorboard", "optuna", "ray[tune]>=2.7.0",
+]
+constraints = [{constraint}]
+bytecode = {bytecode}
+"""
+
+
+def locked_wheels(work):
+    """`NAME==VERSION` of each wheel in the lock."""
+    import tomllib
+
+    layers = tomllib.loads((work / "recipe.lock").read_text())["layer"]
+    wheels = next(layer["inputs"]["wheels"]["wheel"] for layer in layers if layer["name"] == "python")
+    return {wheel["name"]: wheel["version"] for wheel in wheels}
+
+
+def layer_bytes(work):
+    """Digest and size of each layer in the image."""
+    archive = f"oci-archive:{work}/out.gap:train"
+    text = run("skopeo", "inspect", "--raw", archive, stdout=subprocess.PIPE).stdout
+    return {layer["digest"]: layer["size"] for layer in json.loads(text)["layers"]}
+
+
+def bench_wheels(work):
+    """Before each run the store is brought back to where it has the wheels, and of the layers only the base."""
+    run(GAPIMAGE, "keygen", work / "keys")
+    store = work / "store"
+
+    def built():
+        return {path for part in ("blobs", "records") for path in (store / part).rglob("*") if path.is_file()}
+
+    def write(bytecode, constraint=""):
+        text = WHEELS_RECIPE.format(bytecode=str(bytecode).lower(), constraint=constraint)
+        (work / "recipe.toml").write_text(text)
+        run(GAPIMAGE, "lock", work / "recipe.toml", "--store", store)
+
+    write(False)
+    pins = locked_wheels(work)
+    base = (work / "recipe.toml").read_text().replace('["base", "python"]', '["base"]').split("# What")[0]
+    (work / "base").mkdir()
+    (work / "base/recipe.toml").write_text(base.replace("keys/trust.toml", "../keys/trust.toml"))
+    run(GAPIMAGE, "build", work / "base/recipe.toml", "-o", work / "base.gap", "--store", store)
+    run(GAPIMAGE, "build", work / "recipe.toml", "-o", work / "out.gap", "--store", store)
+    kept = {path for path in built() if path.stat().st_mtime <= (work / "base.gap").stat().st_mtime}
+
+    def forget():
+        (work / "out.gap").unlink(missing_ok=True)
+        for path in built() - kept:
+            path.unlink()
+
+    names = [f"{name}=={version}" for name, version in pins.items()]
+    uv = shutil.which("uv") or next((store / "caches/tools").glob("*/uv"))
+    for bytecode in (False, True):
+        compiling = ["--compile-bytecode"] if bytecode else []
+        write(bytecode)
+
+        def ours():
+            forget()
+            return build(work)[0]
+
+        def theirs():
+            shutil.rmtree(work / "tree", ignore_errors=True)
+            (work / "tree.tar").unlink(missing_ok=True)
+            seconds = timed(uv, "pip", "install", "--quiet", "--no-deps", "--python-version", "3.13", "--python-platform",
+                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *names)[0]
+            return seconds + timed("tar", "-C", work / "tree", "-cf", work / "tree.tar", ".")[0]
+
+        ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
+        what = "with bytecode" if bytecode else "without bytecode"
+        yield (f"a training environment of {len(pins)} wheels, downloads warm, {what}, to an image", f"{ours_s:.1f} s",
+               f"`uv pip install` + `tar`: {theirs_s:.1f} s", f"{1 / ratio:.2f}× its time", "1.0× · 0.5×")
+    shutil.rmtree(work / "tree")
+    (work / "tree.tar").unlink()
+    shares = []
+    for _ in range(3):
+        write(True)
+        forget()
+        whole = build(work)[0]
+        before = layer_bytes(work)
+        write(True, f'"tqdm<{pins["tqdm"]}"')
+        changed = build(work)[0]
+        after = layer_bytes(work)
+        new = sum(size for digest, size in after.items() if digest not in before)
+        shares.append((changed / whole, new / sum(after.values()), changed, whole))
+    time_share, byte_share, changed, whole = (statistics.median(column) for column in zip(*shares))
+    yield (f"one wheel of {len(pins)} changes", f"{changed:.1f} s", f"building all: {whole:.1f} s",
+           f"{time_share:.0%} of time, {byte_share:.0%} of bytes", "20 % · 5 %")
+
+
+# datasketch, in its own fastest way, with the same runs of three words.
+DATASKETCH = """
+import sys
+from datasketch import MinHash, MinHashLSH
+path, permutations, threshold = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+
+def shingles(line):
+    words = line.lower().split()
+    return [" ".join(words[at:at + 3]).encode() for at in range(max(1, len(words) - 2))]
+
+lsh = MinHashLSH(threshold=threshold, num_perm=permutations)
+found = 0
+with open(path, encoding="utf-8") as lines:
+    for number, signature in enumerate(MinHash.generator(map(shingles, lines), num_perm=permutations)):
+        if lsh.query(signature):
+            found += 1
+        else:
+            lsh.insert(number, signature)
+print(found)
+"""
+EXAMPLES = 1_000_000
+
+
+def short_examples(path, count):
+    """Lines of 8 to 40 words; one in five is an earlier line with a word changed."""
+    chance = random.Random(1)
+    vocabulary = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(30_000)]
+    recent = []
+    with open(path, "w", encoding="utf-8") as out:
+        for number in range(count):
+            if recent and number % 5 == 0:
+                words = list(chance.choice(recent))
+                words[chance.randrange(len(words))] = chance.choice(vocabulary)
+            else:
+                words = chance.choices(vocabulary, k=chance.randint(8, 40))
+                recent.append(words)
+                del recent[:-1000]
+            out.write(" ".join(words) + "\n")
+
+
+def python_with(package):
+    """A Python of its own with a package, in the cache."""
+    venv = CACHE / package.replace("==", "-")
+    python = venv / "bin/python"
+    name = package.split("==")[0]
+    if not python.exists() or subprocess.run([python, "-c", f"import {name}"], stderr=subprocess.DEVNULL).returncode:
+        run(sys.executable, "-m", "venv", venv)
+        run(python, "-m", "pip", "install", "--quiet", package)
+    return python
+
+
+def bench_duplicates(work):
+    run("cargo", "build", "--release", "--locked", "-p", "gap-data", "--example", "near_duplicates", cwd=ROOT)
+    python = python_with("datasketch==2.0.0")
+    short_examples(work / "examples.txt", EXAMPLES)
+    (work / "theirs.py").write_text(DATASKETCH)
+
+    def ours():
+        return timed(ROOT / "target/release/examples/near_duplicates", work / "examples.txt", "0.8", "128")
+
+    theirs_s, theirs_memory = timed(python, work / "theirs.py", work / "examples.txt", "128", "0.8")
+    ours()
+    runs = [ours() for _ in range(RUNS)]
+    ours_s, ours_memory = statistics.median(seconds for seconds, _ in runs), max(memory for _, memory in runs)
+    yield (f"near-duplicates among {EXAMPLES // 1_000_000} M short examples", f"{ours_s:.1f} s, {ours_memory / 2**20:.0f} MiB",
+           f"`datasketch` (128 permutations, 0.8): {theirs_s:.0f} s, {theirs_memory / 2**20:.0f} MiB",
+           f"{theirs_s / ours_s:.0f}× faster", "10× · 30×")
+
+
+BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
+           "wheels": bench_wheels, "duplicates": bench_duplicates}
 
 
 def main():

@@ -73,6 +73,19 @@ key = "-"
 port = 8443
 token_sha256 = "$sum"
 EOF
+seed copyright machine_readable <<EOF
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+Copyright: a
+License: GPL-2+ or Artistic, and Expat
+ On Debian systems, the text is in /usr/share/common-licenses/GPL-2.
+EOF
+seed copyright prose <<EOF
+either version 2 of the License, or (at your option) any later version.
+
+On Debian systems, the text is in "/usr/share/common-licenses/GPL-2".
+EOF
 seed packages two <<EOF
 Package: a
 Version: 1:2.0~rc1+b1-3
@@ -106,6 +119,48 @@ wnUEARYKACcFgmZmZmYJEAAAAAAAAAAAFiEEAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 AABERAEA
 -----END PGP SIGNATURE-----
 EOF
+printf 'GGUF\3\0\0\0\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\21\0\0\0\0\0\0\0general.alignment\4\0\0\0\40\0\0\0\1\0\0\0\0\0\0\0a\1\0\0\0\10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0%38s' '' | seed gguf one
+printf '\x80\x04\x95\x1c\0\0\0\0\0\0\0\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x01x\x94\x85R.' | seed pickle new
+printf 'cos\nsystem\np0\n(S"true"\nS"x"\ntRg0\n.' | seed pickle old
+header='{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+{ printf "\\x$(printf '%02x' ${#header})\0\0\0\0\0\0\0"; printf '%s12345678' "$header"; } | seed safetensors one
+printf -- '---\nlanguage:\n- en\nlicense: other\nlicense_name: &a x\nlicense_link: *a\n---\n# Card\n' | seed model_card one
+# The first character chooses the container.
+seed data_rows instructions <<EOF
+0{"instruction":"a","input":"","output":"b"}
+{"instruction":"c\\u00e9","output":5,"system":"s"}
+EOF
+seed data_rows conversations <<EOF
+0{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}
+{"messages":[{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":"b"}],"tools":[{"x":1}]}
+EOF
+seed data_rows preferences <<EOF
+0{"prompt":"p","chosen":"c","rejected":"r"}
+{"chosen":[{"role":"user","content":"p"},{"role":"assistant","content":"c"}],"rejected":[{"role":"user","content":"p"},{"role":"assistant","content":"r"}]}
+EOF
+seed data_rows csv <<EOF
+1instruction,output
+"a ""b""
+c",d
+EOF
+seed data_rows text <<EOF
+7one line
+
+another paragraph
+EOF
+seed data_pii all <<EOF
+jane@example.org, +49 30 1234567, (212) 555-0123 x4, DE89 3704 0044 0532 0130 00, 4111 1111 1111 1111, 2001:db8::1, 192.0.2.7
+password="hT7kk29Lmz", https://user:secret@example.org, sk-proj-9fKq2LmXz7RtVbW4cYh8NpSd3GjA6eUo
+EOF
+# A row of two turns and one of none, as pyarrow writes them.
+base64 -d <<EOF | seed data_parquet turns
+UEFSMRUEFSoVLkwVBBUAEgAAFVAEAAAAdXNlcgkAAABhc3Npc3RhbnQVABUiFSYsFQYVEBUGFQYcAAAAEUACAAAAAwIEAAAAAyQAAAEDAhUEFRQVGEwVBBUA
+EgAACiQBAAAAYQEAAABiFQAVIhUmLBUGFRAVBhUGHAAAABFAAgAAAAMCBAAAAAMkAAABAwIVBBlsNQAYBnNjaGVtYRUCADUCGAhtZXNzYWdlcxUCFQZMPAAA
+ADUEGARsaXN0FQIANQIYB2VsZW1lbnQVBAAVDCUCGARyb2xlJQBMHAAAABUMJQIYB2NvbnRlbnQlAEwcAAAAFgQZHBksJgAcFQwZNQAGEBlICG1lc3NhZ2Vz
+BGxpc3QHZWxlbWVudARyb2xlFQIWBhaOARaWASZSJggpLBUEFQAVAgAVABUQFQIAPBYaGSYEAhlWAgAAAAQAAAAmABwVDBk1AAYQGUgIbWVzc2FnZXMEbGlz
+dAdlbGVtZW50B2NvbnRlbnQVAhYGFngWgAEm0gEmngEpLBUEFQAVAgAVABUQFQIAPBYEGSYEAhlWAgAAAAQAAAAWhgIWBCYIFpYCACggcGFycXVldC1jcHAt
+YXJyb3cgdmVyc2lvbiAyNi4wLjEZLBwAABwAAABQAQAAUEFSMQ==
+EOF
 if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
   mkdir -p "$work/package/DEBIAN" "$work/package/usr/share/doc/a"
   printf 'Package: a\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: a\n' \
@@ -117,6 +172,28 @@ if command -v dpkg-deb >/dev/null && [ -d "$work/deb" ]; then
   for compression in none gzip xz zstd; do
     dpkg-deb --root-owner-group "-Z$compression" --build "$work/package" "$work/deb/$compression.deb" >/dev/null
   done
+fi
+
+printf '\0<a href="../../a-1.0-py3-none-any.whl#sha256=%s">x</a>' "$sum" | seed python_package html
+printf '\0{"files":[{"filename":"a-1.0-py3-none-any.whl","url":"a.whl","hashes":{"sha256":"%s"},"size":7}]}' "$sum" |
+  seed python_package json
+printf '\1Metadata-Version: 2.1\nName: a\nVersion: 1.0\nRequires-Dist: b[c]>=1,<2; python_version<"4" and extra=="d"\n' |
+  seed python_package metadata
+printf '\2"a,b.py",sha256=abc,3\na/RECORD,,\n' | seed python_package record
+printf '\3[console_scripts]\na = b.c:D.e [f]\n' | seed python_package programs
+printf '\4a_b-1.0+c-2d-cp313-abi3-manylinux_2_17_x86_64.whl' | seed python_package name
+if [ -d "$work/wheel" ]; then
+  mkdir -p "$work/package/a" "$work/package/a-1.0.dist-info"
+  echo 'x = 1' >"$work/package/a/__init__.py"
+  echo 'Name: a' >"$work/package/a-1.0.dist-info/METADATA"
+  python3 - "$work/package" "$work/wheel" <<'PYTHON'
+import pathlib, sys, zipfile
+source, target = map(pathlib.Path, sys.argv[1:])
+for name, method in ("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(target / name, "w", method) as archive:
+        for path in ("a/__init__.py", "a-1.0.dist-info/METADATA"):
+            archive.write(source / path, path)
+PYTHON
 fi
 
 export TMPDIR=$work

@@ -27,6 +27,11 @@ for pair in "${files[@]}"; do
   [ -e "${pair%%:*}" ] || missing+=("${pair##*:}")
 done
 
+if [ "${1:-demo}" = test ]; then
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+fi
+
 [ ${#missing[@]} -eq 0 ] && exit 0
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 if [ "$(id -u)" != 0 ]; then

@@ -3,6 +3,7 @@
 use super::{BuildError, Problem, Request};
 use crate::{
     layer::{
+        dataset::dataset_tree,
         files::files_tree,
         stack::Stack,
         tar::{TarPlan, read_index},
@@ -11,8 +12,8 @@ use crate::{
     lock::Inputs,
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
-    recipe::LayerKind,
-    source::{cargo, debian::fetch::fetch_packages, http::Client},
+    recipe::{DatasetLayer, LayerKind},
+    source::{cargo, dataset, debian::fetch::fetch_packages, http::Client, wheels},
     store::{Record, StoreError},
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
@@ -63,6 +64,14 @@ fn fetch_layer(
             let packages = rows.packages.iter().filter(|package| wanted.contains(&package.sha256));
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            let chosen = rows.wheels.iter().filter(|wheel| wanted.contains(&wheel.sha256));
+            Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
+        }
+        (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            Ok(dataset::fetch(&layer.source, rows, client, request.store, request.progress)?)
+        }
         _ => Ok(()),
     }
 }
@@ -106,10 +115,22 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
             let root = &planned.built_on;
             super::binary::build(request, layer, rows, &stack_of(request, plan, root)?)
         }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
+            let inputs = rows.inputs(layer, request.store)?;
+            let name = DatasetLayer::name_of(&planned.place.layer.name);
+            Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
+        }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            let lower = || stack_of(request, plan, &planned.below);
+            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower)
+        }
+        (LayerKind::Model(_), Inputs::Model(_)) => {
+            planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())
+        }
         _ => Err("its rows in the lock are of another kind; run `gapimage lock`".into()),
     }
 }

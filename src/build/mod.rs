@@ -2,6 +2,7 @@
 
 mod binary;
 mod layers;
+mod models;
 mod opened;
 mod os_files;
 mod packages;
@@ -9,6 +10,7 @@ mod program;
 mod starter;
 mod trials;
 mod up_to_date;
+mod wheels;
 
 pub use opened::LayerBytes;
 pub use trials::Passed;
@@ -17,22 +19,25 @@ use crate::{
     boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
     image::{
         merge::{MergeError, Merged, merge},
-        oci::{ImageInfo, RunSettings},
+        oci::{ImageInfo, RunSettings, media_type},
     },
     layer::{
         tar::LayerIndex,
         tree::{PathError, TreePath},
     },
-    lock::{Inputs, Lock},
+    lock::{Inputs, Lock, LockedLayer},
     pack::{self, PackError, Packed},
     plan::{Plan, PlanError, space},
     progress::{Begin, Stage, Work},
-    recipe::{Image, LayerKind, Recipe},
+    recipe::{Image, ImageKind, LayerKind, Recipe},
     report::{
         attachments::attachments,
         origins::{Origins, Tar},
     },
-    source::http::{Client, Progress},
+    source::{
+        http::{Client, Progress},
+        model::{LockedModel, LockedModelPart},
+    },
     store::{Location, Record, Store, StoreError},
     trial::OFFLINE,
 };
@@ -147,7 +152,7 @@ pub enum BuildError {
 /// [`BuildError`]; what was at the output before is untouched then, and the next build goes on from what was fetched and
 /// built.
 pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
-    let mut plan = Plan::new(request.recipe, request.lock)?;
+    let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
     let release_key = up_to_date::key(&plan, request.trust);
     register(request, &plan, release_key)?;
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
@@ -156,6 +161,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
+    models::check(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
     let tests = trials::run_all(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
@@ -176,11 +182,12 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
 /// # Errors
 /// [`BuildError`]; the next build goes on from what was fetched and built.
 pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
-    let mut plan = Plan::new(request.recipe, request.lock)?;
+    let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
+    models::check(request, &plan)?;
     layers::build_missing(request, &plan)?;
     trials::run_all(request, &plan)
 }
@@ -295,6 +302,8 @@ fn info(request: &Request<'_>, image: &Image) -> ImageInfo {
         version: request.recipe.appliance.version.clone(),
         created: request.lock.source_date(),
         architecture: request.recipe.appliance.arch.name().to_owned(),
+        licenses: models::license(request.lock, image),
+        artifact_type: (image.kind == ImageKind::Model).then_some(media_type::MODEL),
         run: RunSettings {
             user: config.user.clone().unwrap_or_default(),
             env: variables(request.recipe, image),
@@ -362,6 +371,7 @@ fn settle(
 ) -> Result<Option<Lock>, BuildError> {
     let failed = |source| BuildError::Output { path: request.output.to_owned(), source };
     let mut lock = request.lock.clone();
+    let mut models: Vec<(&LockedLayer, Vec<LockedModelPart>)> = Vec::new();
     for (&number, made) in plan.in_images().iter().zip(&packed.layers) {
         let (Some(planned), Some(opened)) = (plan.layers.get(number), opened.get(number)) else { continue };
         if planned.tree.is_none() {
@@ -372,9 +382,22 @@ fn settle(
         let record = Record { digest: made.digest, size, verity_root: made.root, location };
         request.store.put_record(&planned.key, &record)?;
         planned.ingredients.remember(request.store, &planned.identity)?;
-        if matches!(planned.locked.inputs, Inputs::Files(_)) {
-            lock.set_files(planned.locked, made.digest, size);
+        match &planned.locked.inputs {
+            Inputs::Files(_) => lock.set_files(planned.locked, made.digest, size),
+            Inputs::Model(LockedModel::Directory(_)) => {
+                let name = planned.part.clone().unwrap_or_default();
+                let part = LockedModelPart { name, layer: made.digest, size };
+                let same = |(row, _): &&mut (&LockedLayer, Vec<_>)| std::ptr::eq(*row, planned.locked);
+                match models.iter_mut().find(same) {
+                    Some((_, parts)) => parts.push(part),
+                    None => models.push((planned.locked, vec![part])),
+                }
+            }
+            _ => {}
         }
+    }
+    for (row, parts) in models {
+        lock.set_model_parts(row, parts);
     }
     Ok((lock != *request.lock).then_some(lock))
 }

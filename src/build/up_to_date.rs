@@ -4,6 +4,7 @@ use super::BuildError;
 use crate::{
     lock::Inputs,
     plan::Plan,
+    source::model::LockedModel,
     store::{KeyBuilder, Store, StoreError},
 };
 use gap_format::{Digest, release::Release, statement::Statement};
@@ -29,8 +30,10 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
     for layer in &plan.layers {
         key.list("layer", [layer.name(), layer.key.to_hex()]);
         // Documents tell more of the lock than layers are made of. Rows of files are found out by the build itself.
-        if !matches!(layer.locked.inputs, Inputs::Files(_)) {
-            key.text("rows", &format!("{:?}", layer.locked.inputs));
+        match &layer.locked.inputs {
+            Inputs::Files(_) => {}
+            Inputs::Model(LockedModel::Directory(model)) => drop(key.list("licences", &model.licenses)),
+            rows => drop(key.text("rows", &format!("{rows:?}"))),
         }
     }
     key.text("archives", &format!("{:?}", plan.lock.archives));

@@ -3,7 +3,7 @@
 use super::{
     BuildArgs, Outcome,
     failure::{Failure, failed},
-    lock::{load, load_recipe, open_store, renew},
+    lock::{load, load_recipe, open_store, refuse_unresolved, renew},
     terminal::{Terminal, human_bytes},
     verify::read_trust,
 };
@@ -75,6 +75,7 @@ pub fn current_lock(
     if old.as_ref() != Some(&renewed.lock) {
         renewed.lock.save(path).map_err(failed("writing the lock"))?;
     }
+    refuse_unresolved(&renewed)?;
     Ok(renewed.lock)
 }
 

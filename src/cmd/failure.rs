@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 /// Why a command did not do what was asked.
 ///
-/// The exit codes are a contract: 0 good, 1 could not run, 2 usage, 3 not trusted.
+/// The exit codes are a contract: 0 good, 1 could not run, 2 usage, 3 not trusted, 4 found wanting.
 #[derive(Debug)]
 pub enum Failure {
     /// Exit code 1: something was missing, broken, full or unreachable.
@@ -14,6 +14,8 @@ pub enum Failure {
     Usage(miette::Report),
     /// Exit code 3: what was looked at is not to be trusted.
     NotTrusted(miette::Report),
+    /// Exit code 4: what was looked at does not do what it should.
+    Wanting(miette::Report),
 }
 
 /// What a subcommand returns.
@@ -35,12 +37,18 @@ impl Failure {
         Self::NotTrusted(miette::miette!(help = advice.to_owned(), "{message}"))
     }
 
+    /// Exit code 4 with this message and this advice.
+    pub fn wanting(message: impl std::fmt::Display, advice: &str) -> Self {
+        Self::Wanting(miette::miette!(help = advice.to_owned(), "{message}"))
+    }
+
     /// Prints the reason on standard error, with `json` as an event, and gives the exit code.
     pub fn report(self, json: bool) -> ExitCode {
         let (report, code) = match self {
             Self::CouldNotRun(report) => (report, 1),
             Self::Usage(report) => (report, 2),
             Self::NotTrusted(report) => (report, 3),
+            Self::Wanting(report) => (report, 4),
         };
         if json {
             let causes = report.chain().map(ToString::to_string);

@@ -24,11 +24,18 @@ pub fn run(args: &LockArgs) -> Outcome {
     let client = Client::new(Settings::default());
     let renewed = renew(&recipe, old.as_ref(), &store, Purpose::Lock, Some(&client), &terminal)?;
     drop(terminal);
-    renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    // An update that fails in part would lose rows that were good.
+    let keeps_old = args.update && !renewed.unresolved.is_empty() && path.exists();
+    if !keeps_old {
+        renewed.lock.save(&path).map_err(failed("writing the lock"))?;
+    }
     if args.json {
-        let report = serde_json::json!({ "lock": path, "kept": renewed.kept, "resolved": renewed.resolved });
+        let unresolved: Vec<&str> = renewed.unresolved.iter().map(|(layer, _)| layer.as_str()).collect();
+        let report = serde_json::json!({
+            "lock": path, "kept": renewed.kept, "resolved": renewed.resolved, "unresolved": unresolved,
+        });
         println!("{report}");
-        return Ok(());
+        return refuse_unresolved(&renewed);
     }
     for layer in &renewed.kept {
         println!("kept      {layer}");
@@ -36,8 +43,30 @@ pub fn run(args: &LockArgs) -> Outcome {
     for layer in &renewed.resolved {
         println!("resolved  {layer}");
     }
-    println!("written   {}", path.display());
-    Ok(())
+    for (layer, _) in &renewed.unresolved {
+        println!("unresolved {layer}");
+    }
+    match keeps_old {
+        true => println!("unchanged {}", path.display()),
+        false => println!("written   {}", path.display()),
+    }
+    refuse_unresolved(&renewed)
+}
+
+/// Fails if something could not be resolved: nothing is built from a guess.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`] with every layer and its reason.
+pub fn refuse_unresolved(renewed: &Renewed) -> Outcome {
+    if renewed.unresolved.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<String> =
+        renewed.unresolved.iter().map(|(layer, why)| format!("layer `{layer}`: {why}")).collect();
+    Err(Failure::could_not_run(
+        format!("unresolved: {}", reasons.join("; ")),
+        "nothing is locked that was not resolved, and `gapimage build` refuses until everything is",
+    ))
 }
 
 /// Reads a recipe.

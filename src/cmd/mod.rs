@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 mod boot;
 mod build;
+mod check;
 mod completions;
 mod diff;
 mod failure;
@@ -29,7 +30,7 @@ pub use failure::{Failure, Outcome};
 #[command(
     name = "gapimage",
     version,
-    after_help = "Exit codes: 0 good · 1 could not run · 2 usage · 3 not trusted\n\n\
+    after_help = "Exit codes: 0 good · 1 could not run · 2 usage · 3 not trusted · 4 found wanting\n\n\
                   From nothing to a booted appliance:\n  \
                   gapimage init demo && cd demo\n  \
                   gapimage keygen keys\n  \
@@ -61,6 +62,11 @@ enum Command {
                             gapimage plan recipe.toml --offline\n\nWhat the lock lacks is resolved for the plan only; \
                             the lock is not written.")]
     Plan(PlanArgs),
+    /// Work out the checklist of what must hold before the gap is crossed: memory, versions, licences, secrets
+    #[command(after_help = "Examples:\n  gapimage check recipe.toml\n  \
+                            gapimage check recipe.toml --json | jq '.lines[] | select(.status == \"fail\")'\n\n\
+                            Exits with 4 if something fails. What cannot be known is `unresolved`, and fails nothing.")]
+    Check(CheckArgs),
     /// Build the artifact: does what is missing of lock and fetch first
     #[command(after_help = "Examples:\n  gapimage build recipe.toml\n  \
                             gapimage build recipe.toml -o out.gap --trust keys/trust.toml --offline\n\n\
@@ -126,6 +132,7 @@ impl Command {
         match self {
             Self::Lock(args) => args.json,
             Self::Plan(args) => args.json,
+            Self::Check(args) => args.json,
             Self::Build(args) => args.json,
             Self::Test(args) => args.json,
             Self::Verify(args) => args.json,
@@ -176,6 +183,18 @@ struct PlanArgs {
     /// What the booted appliance will trust, instead of the recipe's
     #[arg(long, value_name = "TRUST.TOML")]
     trust: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreDir,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The recipe
+    #[arg(value_hint = ValueHint::FilePath)]
+    recipe: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     store: StoreDir,
 }
@@ -388,6 +407,7 @@ fn run(command: Command) -> Outcome {
         Command::Init { dir } => init::run(&dir),
         Command::Lock(args) => lock::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),

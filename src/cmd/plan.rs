@@ -4,7 +4,7 @@ use super::{
     Failure, Outcome, PlanArgs,
     build::output_for,
     failure::failed,
-    lock::{load, load_recipe, open_store, renew},
+    lock::{load, load_recipe, open_store, refuse_unresolved, renew},
     terminal::{Terminal, human_bytes},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub fn run(args: &PlanArgs) -> Outcome {
     let terminal = Terminal::new(args.json);
     let renewed = renew(&recipe, old.as_ref(), &store, Purpose::Plan, client.as_ref(), &terminal)?;
     drop(terminal);
-    let mut plan = Plan::as_far_as_locked(&recipe, &renewed.lock).map_err(failed("planning"))?;
+    let mut plan = Plan::as_far_as_locked(&recipe, &renewed.lock, &store).map_err(failed("planning"))?;
     plan.look(&store).map_err(failed("planning"))?;
     let output = output_for(&recipe, args.output.as_deref());
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;
@@ -46,7 +46,7 @@ pub fn run(args: &PlanArgs) -> Outcome {
     } else {
         print_text(&plan, &spaces, &standing, &args.recipe);
     }
-    Ok(())
+    refuse_unresolved(&renewed)
 }
 
 impl Standing {

@@ -83,7 +83,7 @@ fn ago(age: Duration) -> SystemTime {
 fn gc(dir: &Path, keep: &[PathBuf], policy: &Policy) -> Result<String, Failure> {
     let mut roots = roots_of(&built(dir, policy.registered_since)?);
     for path in keep {
-        roots.add(named(path)?);
+        roots.add(named(path, dir)?);
     }
     let collected = collect(dir, &roots, policy).map_err(failed("collecting garbage"))?;
     Ok(collected_text(&collected, policy.dry_run))
@@ -106,7 +106,7 @@ fn roots_of(built: &[Registered]) -> Roots {
 }
 
 /// What a recipe or lock that the user named needs.
-fn named(path: &Path) -> Result<Roots, Failure> {
+fn named(path: &Path, dir: &Path) -> Result<Roots, Failure> {
     let is_lock = path.extension().is_some_and(|extension| extension == "lock");
     let lock_path = if is_lock { path.to_owned() } else { Lock::path_for(path) };
     let lock = load(&lock_path)?.ok_or_else(|| {
@@ -117,7 +117,10 @@ fn named(path: &Path) -> Result<Roots, Failure> {
     let recipe_path = path.with_extension("toml");
     if !is_lock || recipe_path.exists() {
         let recipe = load_recipe(if is_lock { &recipe_path } else { path })?;
-        let plan = Plan::new(&recipe, &lock).map_err(failed(format!("planning `{}`", recipe.path.display())))?;
+        // Closed again before anything is collected: nothing is, while somebody has the store open.
+        let store = Store::open(dir).map_err(failed("opening the store"))?;
+        let plan =
+            Plan::new(&recipe, &lock, &store).map_err(failed(format!("planning `{}`", recipe.path.display())))?;
         roots.add(plan.roots());
     }
     Ok(roots)

@@ -4,6 +4,7 @@
 //! there only because something was resolved, and a key that is not known is refused.
 
 mod error;
+mod models;
 mod renew;
 mod request;
 mod resolve;
@@ -12,7 +13,7 @@ mod sources;
 mod tests;
 
 pub use error::{Change, LockError};
-pub use renew::{Purpose, RenewError, Renewal, Renewed};
+pub use renew::{LayerError, Purpose, RenewError, Renewal, Renewed};
 pub use request::request;
 pub use resolve::{Previous, Relock};
 
@@ -20,7 +21,10 @@ use crate::{
     recipe::{Arch, PlacedLayer, Recipe},
     source::{
         cargo::LockedCargo,
+        dataset::LockedDataset,
         debian::{DEFAULT_ARCHIVE, LockedPackage},
+        model::{LockedModel, LockedModelPart},
+        wheels::LockedWheels,
     },
 };
 use gap_format::Digest;
@@ -88,8 +92,14 @@ pub enum Inputs {
     Cargo(LockedCargo),
     /// Files from beside the recipe.
     Files(LockedFiles),
+    /// Packages of a Python index.
+    Wheels(LockedWheels),
+    /// A model.
+    Model(LockedModel),
     /// What a program makes of other layers.
     Run(LockedRun),
+    /// The files of a data set.
+    Dataset(LockedDataset),
 }
 
 /// Packages of a Debian archive.
@@ -264,6 +274,16 @@ impl Lock {
         }
     }
 
+    /// Notes what the files of a model in a directory make now, layer by layer.
+    pub fn set_model_parts(&mut self, row: &LockedLayer, parts: Vec<LockedModelPart>) {
+        let same = |other: &&mut LockedLayer| other.name == row.name && other.below == row.below;
+        if let Some(Inputs::Model(LockedModel::Directory(model))) =
+            self.layers.iter_mut().find(same).map(|row| &mut row.inputs)
+        {
+            model.parts = parts;
+        }
+    }
+
     fn newest_release(&self) -> Option<i64> {
         self.archives.iter().map(|archive| archive.date).max()
     }
@@ -283,7 +303,10 @@ impl Lock {
                 Inputs::Cargo(cargo) => {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
-                Inputs::Files(_) | Inputs::Run(_) => {}
+                Inputs::Dataset(dataset) => dataset.files.sort(),
+                Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
+                Inputs::Model(LockedModel::Hub(model)) => model.files.sort(),
+                Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) | Inputs::Run(_) => {}
             }
         }
         self.archives.retain(|archive| used.contains(&archive.sha256));
@@ -301,7 +324,10 @@ impl Lock {
             let found = match &layer.inputs {
                 Inputs::Debian(debian) => self.debian_contradiction(debian),
                 Inputs::Cargo(cargo) => cargo.contradiction(),
+                Inputs::Model(model) => model.contradiction(),
+                Inputs::Dataset(dataset) => dataset.contradiction(),
                 Inputs::Files(_) | Inputs::Run(_) => None,
+                Inputs::Wheels(wheels) => wheels.contradiction(),
             };
             if let Some(what) = found {
                 return Some(format!("in the layer `{}`, {what}", layer.name.escape_debug()));

@@ -5,10 +5,12 @@ use super::{
 };
 use crate::{
     layer::{files::files_tree, tar::TarPlan},
+    plan::ModelPlanError,
     progress::{Begin, Stage, Work},
-    recipe::{CargoLayer, DebianLayer, LayerKind, PlacedLayer, Recipe},
+    recipe::{CargoLayer, DatasetLayer, DebianLayer, LayerKind, PlacedLayer, Recipe, WheelsLayer},
     source::{
         cargo::{self, CargoError},
+        dataset::{self, DatasetError},
         debian::{
             LockedPackage,
             archive::{self, ArchiveError, Fetch, Offered},
@@ -23,6 +25,8 @@ use crate::{
         },
         files::FilesError,
         http::{Client, Progress},
+        model::ModelError,
+        wheels::{self, LockedWheels, WheelsError},
     },
     store::{Store, StoreError},
 };
@@ -82,6 +86,8 @@ pub struct Renewed {
     pub kept: Vec<String>,
     /// Layers that have no rows, as only a plan may lack some.
     pub unlocked: Vec<String>,
+    /// Layers that could not be resolved, and why; the lock has no rows for them.
+    pub unresolved: Vec<(String, LayerError)>,
 }
 
 /// Why a recipe cannot be locked.
@@ -99,6 +105,7 @@ pub enum RenewError {
 
 /// Why a layer cannot be resolved.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "most variants pass on the error of one room")]
 pub enum LayerError {
     #[error(transparent)]
     Mirror(#[from] MirrorError),
@@ -117,17 +124,21 @@ pub enum LayerError {
     #[error(transparent)]
     Cargo(#[from] CargoError),
     #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
     Files(#[from] FilesError),
     #[error(transparent)]
     Tar(#[from] crate::layer::tar::PlanError),
     #[error(transparent)]
+    Wheels(#[from] WheelsError),
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error(
-        "its packages are not locked, and --offline forbids resolving them; run `gapimage lock` on the connected side"
-    )]
+    #[error("it is not locked, and --offline forbids resolving it; run `gapimage lock` on the connected side")]
     Offline,
-    #[error("a {0} cannot be resolved")]
-    Unresolved(&'static str),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    ModelPlan(#[from] ModelPlanError),
     #[error("reading its files: {0}")]
     Read(#[from] io::Error),
 }
@@ -165,8 +176,13 @@ impl Renewal<'_> {
     pub fn run(&self, recipe: &Recipe) -> Result<Renewed, RenewError> {
         let places = recipe.placed_layers();
         let mut relock = Relock::new(self.old, recipe.appliance.arch);
-        let mut renewed =
-            Renewed { lock: Lock::default(), resolved: Vec::new(), kept: Vec::new(), unlocked: Vec::new() };
+        let mut renewed = Renewed {
+            lock: Lock::default(),
+            resolved: Vec::new(),
+            kept: Vec::new(),
+            unlocked: Vec::new(),
+            unresolved: Vec::new(),
+        };
         let mut origins: Vec<(Origin, Offered)> = Vec::new();
         for place in &places {
             let name = place.layer.name.clone();
@@ -217,14 +233,53 @@ impl Renewal<'_> {
                     renewed.kept.push(name);
                     continue;
                 }
-                (Previous::Same(locked), LayerKind::Run(_)) => {
+                (Previous::Same(locked), LayerKind::Model(layer)) if self.keeps(layer) => {
                     relock.keep(locked);
                     renewed.kept.push(name);
                     continue;
                 }
+                (Previous::Same(locked), LayerKind::Wheels(_) | LayerKind::Run(_)) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (previous, LayerKind::Wheels(layer)) => {
+                    let rows = self.wheels(recipe, place, layer, previous, &relock).map_err(failed)?;
+                    relock.add(row(recipe, place, Inputs::Wheels(rows)), []);
+                }
+                (_, LayerKind::Model(layer)) => match self.model(place, layer) {
+                    Ok(rows) => relock.add(row(recipe, place, Inputs::Model(rows)), []),
+                    Err(LayerError::Offline) if self.purpose == Purpose::Plan => {
+                        renewed.unlocked.push(name);
+                        continue;
+                    }
+                    Err(error) => {
+                        renewed.unresolved.push((name, error));
+                        continue;
+                    }
+                },
                 (_, LayerKind::Run(_)) => relock.add(row(recipe, place, Inputs::Run(LockedRun {})), []),
-                (_, LayerKind::Wheels(_) | LayerKind::Model(_) | LayerKind::Dataset(_)) => {
-                    return Err(failed(LayerError::Unresolved(place.layer.kind.name())));
+                (Previous::Same(locked), LayerKind::Dataset(layer)) if is_current_data(locked, layer, self.store) => {
+                    relock.keep(locked);
+                    renewed.kept.push(name);
+                    continue;
+                }
+                (_, LayerKind::Dataset(layer)) => {
+                    (self.begin)(&Work::on(Stage::Resolve, &name, "pinning the files of the data set"));
+                    let fetching = dataset::Fetching {
+                        client: self.client,
+                        contents: self.purpose != Purpose::Plan,
+                        progress: self.progress,
+                    };
+                    let rows = match dataset::resolve(layer, &fetching, self.store) {
+                        Ok(rows) => rows,
+                        Err(DatasetError::Offline) if self.purpose == Purpose::Plan => {
+                            renewed.unlocked.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error.into())),
+                    };
+                    relock.add(row(recipe, place, Inputs::Dataset(rows)), []);
                 }
                 (_, LayerKind::Files(layer)) => {
                     let rows = match self.purpose {
@@ -324,6 +379,36 @@ impl Renewal<'_> {
         Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
     }
 
+    fn wheels(
+        &self,
+        recipe: &Recipe,
+        place: &PlacedLayer<'_>,
+        layer: &WheelsLayer,
+        previous: Previous<'_>,
+        relock: &Relock<'_>,
+    ) -> Result<LockedWheels, LayerError> {
+        (self.begin)(&Work::on(Stage::Resolve, &place.layer.name, "resolving Python packages"));
+        let below = relock.below(place);
+        let packages: Vec<&LockedPackage> = below.iter().flat_map(|locked| packages(locked)).collect();
+        let installed: Vec<&LockedWheels> = below.iter().filter_map(|locked| wheels_of(locked)).collect();
+        let mirrors = place.below.iter().filter_map(|name| match &recipe.layers.get(*name)?.kind {
+            LayerKind::Debian(layer) => layer.mirror.clone(),
+            _ => None,
+        });
+        let query = wheels::Query {
+            layer,
+            below: &packages,
+            installed: &installed,
+            mirrors: &mirrors.collect::<Vec<_>>(),
+            arch: recipe.appliance.arch,
+            previous: if let Previous::Changed(locked) = previous { wheels_of(locked) } else { None },
+            client: self.client.ok_or(LayerError::Offline)?,
+            store: self.store,
+            progress: self.progress,
+        };
+        Ok(wheels::resolve(&query)?)
+    }
+
     /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
     /// documentation is another's has the licences of that one, which may be among those `installed` below.
     fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
@@ -372,6 +457,13 @@ fn packages(locked: &LockedLayer) -> &[LockedPackage] {
     }
 }
 
+fn wheels_of(locked: &LockedLayer) -> Option<&LockedWheels> {
+    match &locked.inputs {
+        Inputs::Wheels(rows) => Some(rows),
+        _ => None,
+    }
+}
+
 fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer {
     LockedLayer {
         name: place.layer.name.clone(),
@@ -381,12 +473,23 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
     }
 }
 
+/// Whether the files of a data set are still those that were locked.
+fn is_current_data(locked: &LockedLayer, layer: &DatasetLayer, store: &Store) -> bool {
+    let Inputs::Dataset(rows) = &locked.inputs else { return false };
+    rows.is_current(layer, store).unwrap_or(false)
+}
+
 /// The digest of the layer that the files make now.
 fn files(layer: &crate::recipe::FilesLayer) -> Result<LockedFiles, LayerError> {
     let tar = TarPlan::new(&files_tree(layer)?)?;
+    Ok(LockedFiles { layer: hashed(&tar)?, size: tar.size() })
+}
+
+/// The digest of a layer.
+pub(super) fn hashed(tar: &TarPlan) -> io::Result<Digest> {
     let mut hashing = Hashing(Sha256::new());
     tar.write(&mut hashing)?;
-    Ok(LockedFiles { layer: hashing.0.into(), size: tar.size() })
+    Ok(hashing.0.into())
 }
 
 struct Hashing(Sha256);

@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, RunLayer, WheelsLayer,
+        PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -60,19 +60,29 @@ fn run(layer: &RunLayer, key: &mut KeyBuilder) {
 fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
     key.list("requirements", &layer.requirements)
         .list("constraints", &layer.constraints)
-        .list("python", layer.python.as_ref());
+        .list("python", layer.python.as_ref())
+        .list("index", layer.index.as_ref())
+        .list("extra indexes", &layer.extra_indexes);
+    match &layer.provided {
+        Provided::All => key.flag("all provided", true),
+        Provided::Named(names) => key.list("provided", names),
+    };
 }
 
 fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
     match &layer.source {
-        ModelSource::Hub { repo, revision } => key.text("repo", repo).text("revision", revision),
-        ModelSource::Directory { base: _, path, name } => key.text("path", path).list("name", name.as_ref()),
+        ModelSource::Hub { repo, revision, endpoint: _ } => key.text("repo", repo.as_str()).text("revision", revision),
+        ModelSource::Directory { base: _, path, name } => {
+            key.text("path", path).list("name", name.as_ref().map(RepoName::as_str))
+        }
     };
-    key.list("include", &layer.include).list("exclude", &layer.exclude).flag("allow pickle", layer.allow_pickle);
+    key.list("include", &layer.include).list("exclude", &layer.exclude);
 }
 
 fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
     match &layer.source {
-        DatasetSource::Path { base: _, path } => key.text("path", path),
+        DatasetSource::Path(beside) => key.text("path", &beside.path),
+        DatasetSource::Url { url: _, sha256 } => key.text("sha256", &sha256.to_string()),
     };
+    key.list("tokenizer", layer.preparation.tokenizer.as_ref().map(|beside| &beside.path));
 }

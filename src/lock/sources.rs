@@ -1,6 +1,7 @@
 //! What a lock leads to in the store.
 
 use super::{Inputs, Lock};
+use crate::source::model::LockedModel;
 use gap_format::Digest;
 use std::collections::BTreeSet;
 
@@ -17,7 +18,10 @@ impl Inputs {
         match self {
             Self::Debian(rows) => rows.packages.iter().map(|package| package.sha256).collect(),
             Self::Cargo(rows) => rows.crates.iter().map(|krate| krate.sha256).collect(),
-            Self::Files(_) | Self::Run(_) => Vec::new(),
+            Self::Dataset(rows) => rows.files.iter().map(|file| file.sha256).collect(),
+            Self::Wheels(rows) => rows.wheels.iter().map(|wheel| wheel.sha256).collect(),
+            Self::Model(LockedModel::Hub(model)) => model.files.iter().map(|file| file.sha256).collect(),
+            Self::Model(LockedModel::Directory(_)) | Self::Files(_) | Self::Run(_) => Vec::new(),
         }
     }
 }

@@ -121,7 +121,7 @@ fn a_lock_is_read_as_it_was_written_and_has_one_form() {
         match &mut layer.inputs {
             Inputs::Cargo(cargo) => cargo.crates.reverse(),
             Inputs::Debian(debian) => debian.packages.reverse(),
-            Inputs::Files(_) | Inputs::Run(_) => {}
+            Inputs::Files(_) | Inputs::Wheels(_) | Inputs::Model(_) | Inputs::Run(_) | Inputs::Dataset(_) => {}
         }
     }
     let unused = Archive { suite: "sid".to_owned(), sha256: Digest::of(b"unused"), ..archive() };

@@ -31,7 +31,8 @@ fn ingredients(tree: &Tree) -> Ingredients {
     ingredients
 }
 
-fn describe(node: &Node) -> String {
+/// What tells a node from another: small contents by their digest, large ones by what tells a file from its successor.
+pub(super) fn describe(node: &Node) -> String {
     match node {
         Node::File { meta, content: Content::Path { path, len } } if *len < LARGE => {
             let digest = fs::read(path).map(|data| Digest::of(&data).to_string());

@@ -1,6 +1,6 @@
 //! The parts of a layer in its place: ingredients, state and size.
 
-use super::{Plan, PlanError, PlannedLayer, cargo, debian, files, part::Part, run};
+use super::{Plan, PlanError, PlannedLayer, cargo, dataset, debian, files, model, part::Part, run, wheels};
 use crate::{
     layer::tar::TarPlan,
     lock::{Inputs, LockedLayer},
@@ -35,7 +35,11 @@ pub enum State {
 }
 
 /// Plans the parts of one layer, bottom to top; the layers that it needs are in `plan` already.
-pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<PlannedLayer<'r>>, PlanError> {
+pub(super) fn plan<'r>(
+    plan: &Plan<'r>,
+    place: &PlacedLayer<'r>,
+    store: &Store,
+) -> Result<Vec<PlannedLayer<'r>>, PlanError> {
     let locked = plan.lock.layer(place).ok_or_else(|| PlanError::NotLocked(place.layer.name.clone()))?;
     let below: Vec<usize> = (0..place.below.len())
         .filter_map(|index| Some(plan.numbers_of(place.below.get(index)?, place.below.get(..index)?)))
@@ -49,7 +53,7 @@ pub(super) fn plan<'r>(plan: &Plan<'r>, place: &PlacedLayer<'r>) -> Result<Vec<P
     if built_on_unlocked(plan, place) {
         return Err(PlanError::NotLocked(place.layer.name.clone()));
     }
-    let parts = parts(plan, place, locked, &below, &built_on)?;
+    let parts = parts(plan, place, locked, &below, &built_on, store)?;
     let planned = parts.into_iter().map(|part| PlannedLayer {
         place: place.clone(),
         locked,
@@ -85,6 +89,7 @@ fn parts(
     locked: &LockedLayer,
     below: &[usize],
     built_on: &[usize],
+    store: &Store,
 ) -> Result<Vec<Part>, PlanError> {
     let name = || place.layer.name.clone();
     let part = match (&place.layer.kind, &locked.inputs) {
@@ -92,9 +97,18 @@ fn parts(
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::part(layer, rows, plan.numbered(built_on).map(|layer| layer.key))
         }
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows),
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
+        }
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            return wheels::parts(layer, rows, plan.recipe.appliance.arch, plan.numbered(below))
+                .map_err(|source| PlanError::Wheels { layer: name(), source });
+        }
+        (LayerKind::Model(layer), Inputs::Model(rows)) => {
+            return model::plan(place.layer.short_name(), layer, rows, store)
+                .map_err(|source| PlanError::Model { layer: name(), source: Box::new(source) });
         }
         _ => return Err(PlanError::NotLocked(name())),
     };

@@ -1,16 +1,20 @@
 //! The plan: what will be built from what, why each layer is or is not cached, how large, whether it fits.
 
 mod cargo;
+mod dataset;
 mod debian;
 mod files;
 mod ingredients;
 mod layers;
+mod model;
 mod part;
 mod run;
 pub mod space;
+pub mod wheels;
 
 pub use ingredients::Ingredients;
 pub use layers::State;
+pub use model::{ModelPlanError, PlacedModel};
 pub use part::{Part, Wanted};
 
 use crate::{
@@ -43,6 +47,14 @@ pub enum PlanError {
         /// Why not.
         source: crate::source::files::FilesError,
     },
+    /// A model cannot be taken.
+    #[error("layer `{layer}`: {source}")]
+    Model {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: Box<ModelPlanError>,
+    },
     /// They cannot become a layer.
     #[error("layer `{layer}`: {source}")]
     Tar {
@@ -50,6 +62,14 @@ pub enum PlanError {
         layer: String,
         /// Why not.
         source: crate::layer::tar::PlanError,
+    },
+    /// Wheels cannot be laid out.
+    #[error("layer `{layer}`: {source}")]
+    Wheels {
+        /// The layer.
+        layer: String,
+        /// Why not.
+        source: crate::layer::wheels::InstallError,
     },
     /// A file system cannot be asked for its free space.
     #[error("cannot find out how much space is free: {0}")]
@@ -111,12 +131,13 @@ impl PlannedLayer<'_> {
 }
 
 impl<'r> Plan<'r> {
-    /// Plans the build of `recipe` as locked, without looking at what is there already.
+    /// Plans the build of `recipe` as locked, without looking at what is there already; `store` is where sources lie or
+    /// will lie.
     ///
     /// # Errors
     /// [`PlanError`]; [`PlanError::NotLocked`] for the first layer that the lock lacks.
-    pub fn new(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
-        let plan = Self::as_far_as_locked(recipe, lock)?;
+    pub fn new(recipe: &'r Recipe, lock: &'r Lock, store: &Store) -> Result<Self, PlanError> {
+        let plan = Self::as_far_as_locked(recipe, lock, store)?;
         match plan.unlocked.first() {
             Some(place) => Err(PlanError::NotLocked(place.layer.name.clone())),
             None => Ok(plan),
@@ -127,10 +148,10 @@ impl<'r> Plan<'r> {
     ///
     /// # Errors
     /// [`PlanError`].
-    pub fn as_far_as_locked(recipe: &'r Recipe, lock: &'r Lock) -> Result<Self, PlanError> {
+    pub fn as_far_as_locked(recipe: &'r Recipe, lock: &'r Lock, store: &Store) -> Result<Self, PlanError> {
         let mut plan = Self { recipe, lock, layers: Vec::new(), unlocked: Vec::new(), images: Vec::new() };
         for place in recipe.placed_layers() {
-            match layers::plan(&plan, &place) {
+            match layers::plan(&plan, &place, store) {
                 Ok(parts) => plan.layers.extend(parts),
                 Err(PlanError::NotLocked(_)) => plan.unlocked.push(place),
                 Err(error) => return Err(error),

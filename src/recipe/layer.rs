@@ -15,6 +15,13 @@ pub struct Layer {
     pub line: usize,
 }
 
+impl Layer {
+    /// Its name within its section of the recipe: `NAME` of `model/NAME`.
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit_once('/').map_or(&self.name, |(_, name)| name)
+    }
+}
+
 /// The kinds of layers; a recipe chooses one by the key of the same name, or by a section of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerKind {
@@ -145,7 +152,8 @@ pub struct FileItem {
     pub base: PathBuf,
     /// The path as the recipe has it: relative to that directory, without `..`.
     pub path: String,
-    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own name.
+    /// Where it goes: absolute, without `..`. With a `/` at the end, a file goes into that directory under its own
+    /// name.
     pub to: String,
     /// Permission bits of the file (or of all files of the directory); those on disk, reduced to 0644 or 0755, when
     /// absent.

@@ -7,27 +7,39 @@ mod check;
 mod dataset;
 mod decode;
 mod definition;
+mod gpu;
+mod job;
 mod layer;
 mod model;
 mod name;
+mod policy;
 mod problem;
 mod run;
 mod section;
 mod stack;
+mod target;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod value;
 mod wheels;
+#[cfg(test)]
+mod work_tests;
 
-pub use dataset::{DatasetLayer, DatasetSource};
+pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
+pub use gpu::{Capability, Gpu};
+pub use job::{
+    Adapter, ConfigPath, Engine, Job, Method, Optimizer, Precision, Serving, Sharding, Step, Trainer, Training, Work,
+};
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
-pub use model::{ModelLayer, ModelSource};
+pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
+pub use policy::{Acceptance, Criterion, LicensePolicy, SecretPolicy};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
 pub use stack::PlacedLayer;
+pub use target::{DriverVersion, InvalidDriver, Target};
 pub use trial::Test;
-pub use wheels::WheelsLayer;
+pub use wheels::{Provided, WheelsLayer};
 
 use gap_format::Digest;
 use std::{
@@ -53,6 +65,18 @@ pub struct Recipe {
     pub digest: Digest,
     /// The definitions that its layers use, each by its path as `use` has it and the SHA-256 of its file.
     pub definitions: BTreeSet<(String, Digest)>,
+    /// The machine that it is meant for, if the recipe says.
+    pub target: Option<Target>,
+    /// What the appliance can be told to run, in the order of the recipe.
+    pub jobs: Vec<Job>,
+    /// The steps of a chain of work, in the order of the recipe.
+    pub steps: Vec<Step>,
+    /// Which licences may cross, if the recipe says.
+    pub licenses: Option<LicensePolicy>,
+    /// What looks like a secret and is none.
+    pub secrets: SecretPolicy,
+    /// By what the outcome is judged, if the recipe says.
+    pub acceptance: Option<Acceptance>,
     /// What must work before anything crosses the gap, in the order of the recipe.
     pub tests: Vec<Test>,
 }

@@ -17,6 +17,13 @@ pub(super) fn oci_name(text: &str) -> Result<(), &'static str> {
         .ok_or("lower-case letters and digits, with single `.`, `_` or `-` between them, at most 64 in all")
 }
 
+/// Steps: names like those of images, with `/` between them.
+pub(super) fn step(text: &str) -> Result<(), &'static str> {
+    (text.len() <= 128 && text.split('/').all(|part| oci_name(part).is_ok()))
+        .then_some(())
+        .ok_or("lower-case letters and digits with single `.`, `_` or `-` between them, and `/` between names")
+}
+
 /// Versions: an OCI tag (`[A-Za-z0-9][A-Za-z0-9._-]{0,63}`).
 pub(super) fn version(text: &str) -> Result<(), &'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -89,6 +96,19 @@ pub(super) fn mirror(text: &str) -> Result<(), &'static str> {
         Some(rest) if !rest.is_empty() && text.len() <= 2048 && text.bytes().all(printable) => Ok(()),
         _ => Err("an address that begins with `http://`, `https://` or `file:///`"),
     }
+}
+
+/// Addresses of hubs: without credentials, which a recipe is no place for.
+pub(super) fn endpoint(text: &str) -> Result<(), &'static str> {
+    let web = !text.starts_with("file:") && mirror(text).is_ok();
+    (web && !text.contains(['@', '?', '#']))
+        .then_some(())
+        .ok_or("an address that begins with `https://` or `http://`, without credentials and query")
+}
+
+/// Branches, tags and commits of a hub.
+pub(super) fn revision(text: &str) -> Result<(), &'static str> {
+    super::model::is_revision(text).then_some(()).ok_or("the name of a branch or tag, or a commit")
 }
 
 /// A relative path that does not leave the directory that it starts from.

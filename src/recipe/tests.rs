@@ -374,3 +374,124 @@ fn a_model_that_is_not_there_and_a_name_used_twice_are_named() {
         assert!(shown.contains(expected), "{shown}");
     }
 }
+
+#[test]
+fn what_cannot_be_a_model_is_refused_with_its_line() {
+    for (section, says) in [
+        ("[model.m]\nhub = \"../evil\"\n", "is no name of a repository"),
+        ("[model.m]\nhub = \"org/m\"\nrevision = \"a b\"\n", "is not allowed"),
+        ("[model.m]\nhub = \"org/m\"\nendpoint = \"https://u:p@hub.example\"\n", "without credentials"),
+        ("[model.m]\nhub = \"org/m\"\nname = \"org/x\"\n", "`name` means nothing without `path`"),
+        ("[model.m]\npath = \"m\"\nrevision = \"main\"\n", "`revision` means nothing without `hub`"),
+        ("[model.m]\npath = \"m\"\nallow_pickle = 3\n", "`true`, `false` or a list of imports"),
+        ("[model.hub]\nhub = \"org/m\"\n", "cannot be called `hub`"),
+    ] {
+        let shown = format!("{:?}", load(&carrying("", section)).unwrap_err());
+        assert!(shown.contains(says), "{section}: {shown}");
+    }
+    let recipe = load(&carrying("", "[model.m]\npath = \"m\"\nallow_pickle = [\"a.B\"]\n")).unwrap();
+    let LayerKind::Model(model) = &recipe.layers["model/m"].kind else { panic!("no model") };
+    assert_eq!(model.allow_pickle, super::PicklePolicy::Allow(vec!["a.B".to_owned()]));
+}
+
+/// A layer of Python packages with these keys.
+fn wheels(keys: &str, requirements: &str) -> Result<WheelsLayer, RecipeErrors> {
+    let layer = format!("[layer.python]\nwheels = {{ {keys} }}\n");
+    let text = GOOD.replace("layers = [\"kernel\", \"extra\"]\n", "layers = [\"base\", \"python\"]\n") + &layer;
+    let recipe = load_with(&text, &[("requirements.txt", requirements)])?;
+    match &recipe.layers["python"].kind {
+        LayerKind::Wheels(layer) => Ok(layer.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn requirements_come_from_the_recipe_its_file_and_the_chosen_groups() {
+    let keys = "requirements = [\"a[x]>=1\"], requirements_file = \"requirements.txt\", constraints = [\"f<2\"], \
+                groups = { one = [\"d\"], two = [\"e; python_version < '4'\"] }, with = [\"two\"]";
+    let file = "# a comment\nb==2.0  # why\n\nc \\\n  >= 3\n";
+    let layer = wheels(keys, file).unwrap();
+    assert_eq!(layer.requirements, ["a[x]>=1", "b==2.0", "c    >= 3", "e; python_version < '4'"]);
+    assert_eq!(layer.constraints, ["f<2"]);
+    assert_eq!(layer.provided, Provided::Named(Vec::new()));
+    assert!(layer.install && layer.bytecode && !layer.wheelhouse);
+}
+
+#[test]
+fn mistaken_layers_of_python_packages_are_named() {
+    for (keys, file, expected) in [
+        ("requirements = [\"a >>> 1\"]", "", "is no requirement"),
+        ("requirements = [\"a @ https://user:SECRET@host/a.whl\"]", "", "an address of its own"),
+        ("requirements = []", "", "has no `requirements`"),
+        (
+            "requirements_file = \"requirements.txt\"",
+            "--index-url https://user:SECRET@host\na",
+            "the option `--index-url`",
+        ),
+        ("requirements_file = \"requirements.txt\"", "a==1 --hash=sha256:00", "the option `--hash`"),
+        ("requirements_file = \"../x\"", "", "is not allowed"),
+        ("requirements = [\"a\"], index = \"https://user:SECRET@host/simple\"", "", "holds credentials"),
+        ("requirements = [\"a\"], extra_indexes = [\"ftp://host\"]", "", "is not allowed"),
+        ("requirements = [\"a\"], with = [\"tracking\"]", "", "there are none"),
+        ("requirements = [\"a\"], groups = { hpo = [\"b\"] }, with = [\"hpi\"]", "", "there is no group `hpi`"),
+        ("requirements = [\"a\"], python = \"2.7\"", "", "no series of Python 3"),
+        ("requirements = [\"a\"], provided = \"torch\"", "", "a list of projects"),
+        ("requirements = [\"a\"], install = false", "", "neither installs nor keeps"),
+        ("requirements = [\"a\"], sdists = [\"a\"]", "", "unknown key `sdists`"),
+    ] {
+        let shown = format!("{:?}", wheels(keys, file).unwrap_err());
+        assert!(shown.contains(expected), "{keys}: {shown}");
+    }
+}
+
+fn dataset(lines: &str) -> Result<DatasetLayer, RecipeErrors> {
+    let recipe = load(&carrying("datasets = [\"d\"]", &format!("[dataset.d]\n{lines}\n")))?;
+    match &recipe.layers["dataset/d"].kind {
+        LayerKind::Dataset(layer) => Ok(layer.clone()),
+        other => panic!("not a data set but {}", other.name()),
+    }
+}
+
+#[test]
+fn what_a_recipe_says_of_a_data_set_is_what_is_done() {
+    use gap_data::{BadRows, duplicates::Near, format::Slot, pii::PiiAction, split::Splitting};
+    let usual = dataset("path = \"rows\"").unwrap().preparation;
+    assert_eq!((usual.exact, usual.near, usual.similarity), (true, Near::Remove, 80));
+    assert_eq!((usual.pii, usual.split, usual.bad_rows), (PiiAction::Redact, Splitting::BySize, BadRows::Refuse));
+    let layer = dataset(
+        "url = \"https://data.example.org/a.csv\"\nsha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n\
+         columns = { output = \"answer\" }\ndedupe = \"together\"\nsimilarity = 90\npii = \"refuse\"\n\
+         patterns = { STAFF_ID = '\\d{6}' }\nsplit = \"70/15/15\"\nbad_rows = \"leave-out\"\ntokenizer = \"m/tokenizer.json\"\n\
+         license = \"CC-BY-4.0\"",
+    );
+    let layer = layer.unwrap();
+    let wanted = &layer.preparation;
+    assert!(matches!(layer.source, DatasetSource::Url { .. }));
+    assert_eq!((wanted.exact, wanted.near, wanted.similarity), (true, Near::Together, 90));
+    assert_eq!(wanted.columns[&Slot::Output], "answer");
+    assert_eq!(wanted.patterns["STAFF_ID"], "\\d{6}");
+    assert_eq!(wanted.split, Splitting::Fixed("70/15/15".parse().unwrap()));
+    assert_eq!(layer.license.as_deref(), Some("CC-BY-4.0"));
+}
+
+#[test]
+fn mistakes_in_data_sets_are_named() {
+    for (lines, expected) in [
+        ("", "has no `path`"),
+        ("path = \"../rows\"", "is not allowed"),
+        ("path = \"a\"\nurl = \"https://a.example/b\"", "has both `path` and `url`"),
+        ("url = \"https://a.example/b\"", "has a `url` and no `sha256`"),
+        ("url = \"https://a.example/b\"\nsha256 = \"12\"", "`sha256` is no digest"),
+        ("path = \"a\"\nsha256 = \"12\"", "`sha256` is for a `url`"),
+        ("path = \"a\"\nformat = \"chat\"", "`format` cannot be `chat`"),
+        ("path = \"a\"\ncolumns = { answer = \"x\" }", "no format has a part `answer`"),
+        ("path = \"a\"\nsimilarity = 20", "is no similarity of near duplicates"),
+        ("path = \"a\"\nsplit = \"80/10\"", "a split is three whole percentages"),
+        ("path = \"a\"\npatterns = { id = \"x\" }", "capital letters"),
+        ("path = \"a\"\npatterns = { ID = \"(\" }", "the pattern ID is refused"),
+        ("path = \"a\"\npi = \"off\"", "unknown key `pi`"),
+    ] {
+        let shown = format!("{:?}", dataset(lines).unwrap_err());
+        assert!(shown.contains(expected), "{lines}: {shown}");
+    }
+}

@@ -2,12 +2,15 @@
 //! licence report. One file a kind; each turns rows of the lock into [`Component`]s.
 
 mod cargo;
+mod dataset;
 mod debian;
+mod model;
+mod wheels;
 
 use super::purl::PackageUrl;
 use crate::{
     lock::{Inputs, Lock, LockedLayer},
-    recipe::{LayerKind, Recipe},
+    recipe::{DatasetLayer, LayerKind, Recipe},
     source::licence::Licence,
 };
 use gap_format::Digest;
@@ -97,8 +100,13 @@ pub fn of_layer(recipe: &Recipe, lock: &Lock, locked: &LockedLayer) -> Vec<Compo
     match (&locked.inputs, recipe.layer(&locked.name).map(|layer| &layer.kind)) {
         (Inputs::Debian(rows), _) => debian::components(lock, rows),
         (Inputs::Cargo(rows), Some(LayerKind::Cargo(layer))) => cargo::components(lock, layer, rows),
+        (Inputs::Wheels(rows), _) => wheels::components(rows),
+        (Inputs::Model(model), _) => model::components(model),
+        (Inputs::Dataset(rows), Some(LayerKind::Dataset(layer))) => {
+            dataset::components(DatasetLayer::name_of(&locked.name), layer, rows)
+        }
         // The layer itself is what was made or taken: it is listed by its digest.
-        (Inputs::Files(_) | Inputs::Run(_) | Inputs::Cargo(_), _) => Vec::new(),
+        (Inputs::Files(_) | Inputs::Run(_) | Inputs::Cargo(_) | Inputs::Dataset(_), _) => Vec::new(),
     }
 }
 

@@ -1,17 +1,22 @@
 //! Downloads: bounded, resumed, checked before they get their name.
 
+mod access;
 mod address;
 mod forward;
 mod part;
+mod piece;
 mod proxy;
 mod request;
+mod trusted;
 
+pub use access::Access;
+pub use piece::{Piece, Span};
 pub use proxy::Proxies;
 
 use crate::parallel::try_map;
 use gap_format::Digest;
 use part::Part;
-use request::Connections;
+use request::{Connections, Terms, Ways};
 use std::{
     io::{self, Read},
     num::NonZeroUsize,
@@ -19,6 +24,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use trusted::roots;
 
 /// Bytes moved at a time.
 const CHUNK: usize = 128 << 10;
@@ -96,12 +102,25 @@ pub enum HttpError {
         proxy: String,
     },
     /// The server answered with an error.
-    #[error("{url}: the server answers {status}{}", status_advice(*status))]
+    #[error("{url}: the server answers {status}{}{}", quoted(message), status_advice(*status))]
     Status {
         /// What was asked for.
         url: String,
         /// HTTP status code.
         status: u16,
+        /// The server's own name of the mistake (`X-Error-Code`), or nothing.
+        code: String,
+        /// What the server said about it (`X-Error-Message`), or nothing.
+        message: String,
+    },
+    /// A page for people came instead of a file.
+    #[error(
+        "{url}: a web page came instead of the file; a proxy or a login page may stand between: check the address and \
+         the network"
+    )]
+    WebPage {
+        /// What was asked for.
+        url: String,
     },
     /// The server went silent.
     #[error("{url}: the server sent (next to) nothing for {limit:?}; try again, or choose another mirror")]
@@ -151,9 +170,21 @@ pub enum HttpError {
         /// What the system said.
         source: io::Error,
     },
+    /// The user's certificates or proxy cannot be used.
+    #[error("{what} cannot be used: {reason}")]
+    Route {
+        /// Which.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// There is no mirror to ask.
     #[error("no mirror is known for `{0}`")]
     NoMirror(String),
+}
+
+fn quoted(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({message})") }
 }
 
 fn status_advice(status: u16) -> &'static str {
@@ -208,18 +239,38 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 pub struct Client {
     connections: Arc<Connections>,
     settings: Settings,
+    access: Option<Arc<Access>>,
 }
 
 impl Client {
     /// A client with connections of its own, trusting the certificates that the system trusts, through the proxies that
     /// the environment or this host's apt names.
     pub fn new(settings: Settings) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), None)), settings }
+        Self { connections: Arc::new(Connections::new(settings.clone(), Ways::default())), settings, access: None }
     }
 
     /// The same, through these proxies.
     pub fn through(settings: Settings, proxies: Proxies) -> Self {
-        Self { connections: Arc::new(Connections::new(settings.clone(), Some(proxies))), settings }
+        let ways = Ways { proxies: Some(proxies), ..Ways::default() };
+        Self { connections: Arc::new(Connections::new(settings.clone(), ways)), settings, access: None }
+    }
+
+    /// A client like this one that trusts only the certificates in the file `cert` (PEM), and goes through `proxy`.
+    ///
+    /// # Errors
+    /// [`HttpError::Route`] if the certificates cannot be used.
+    pub fn with_route(&self, cert: Option<&Path>, proxy: Option<&str>) -> Result<Self, HttpError> {
+        let ways = Ways { roots: cert.map(roots).transpose()?, proxies: proxy.map(Proxies::only) };
+        Ok(Self {
+            connections: Arc::new(Connections::new(self.settings.clone(), ways)),
+            settings: self.settings.clone(),
+            access: self.access.clone(),
+        })
+    }
+
+    /// The same client with credentials, which go to the one server that they are for.
+    pub fn with_access(&self, access: Access) -> Self {
+        Self { access: Some(Arc::new(access)), ..self.clone() }
     }
 
     /// Fetches a small file into memory.
@@ -227,16 +278,17 @@ impl Client {
     /// # Errors
     /// [`HttpError`]; [`HttpError::TooLarge`] past `max` bytes.
     pub fn get(&self, url: &str, max: u64) -> Result<Vec<u8>, HttpError> {
+        self.get_accepting(url, None, max)
+    }
+
+    /// Fetches a small file into memory, in one of the forms that `accept` names (RFC 9110).
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub fn get_accepting(&self, url: &str, accept: Option<&str>, max: u64) -> Result<Vec<u8>, HttpError> {
         self.persist(|| {
-            let mut data = Vec::new();
-            let mut body = self.connections.open(url, 0)?;
-            self.pump(url, &mut body.reader, |chunk| {
-                if data.len() as u64 + chunk.len() as u64 > max {
-                    return Err(HttpError::TooLarge { url: shown(url), limit: max });
-                }
-                data.extend_from_slice(chunk);
-                Ok(())
-            })?;
+            let mut body = self.connections.open(url, 0, self.terms(accept))?;
+            let data = self.read_whole(url, &mut body, max)?;
             match body.length {
                 Some(expected) if expected != data.len() as u64 => {
                     Err(HttpError::Truncated { url: shown(url), got: data.len() as u64, expected })
@@ -283,8 +335,21 @@ impl Client {
         directory: &Path,
         progress: Progress<'_>,
     ) -> Result<Vec<PathBuf>, HttpError> {
-        let one = |item: &Download| self.download(item, directory, progress);
-        try_map(items, self.settings.parallel, |item| item.size, one)
+        self.in_parallel(items, |item| item.size, |item| self.download(item, directory, progress))
+    }
+
+    /// Does something with every item, several at once, those of the greatest `weight` first; results in the order of
+    /// `items`.
+    ///
+    /// # Errors
+    /// That of the first item, in their order, that failed; the others are stopped.
+    pub fn in_parallel<I: Sync, T: Send, E: Send>(
+        &self,
+        items: &[I],
+        weight: impl Fn(&I) -> u64,
+        each: impl Fn(&I) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        try_map(items, self.settings.parallel, weight, each)
     }
 
     /// Brings the part to its full size from one mirror and compares the digest.
@@ -319,7 +384,7 @@ impl Client {
         if part.len == item.size {
             return Ok(());
         }
-        let mut body = self.connections.open(url, part.len)?;
+        let mut body = self.connections.open(url, part.len, self.terms(None))?;
         if body.start != part.len {
             part.restart()?;
         }
@@ -336,6 +401,10 @@ impl Client {
             true => Ok(()),
             false => Err(HttpError::Truncated { url: shown(url), got: part.len, expected: item.size }),
         }
+    }
+
+    fn terms<'a>(&'a self, accept: Option<&'a str>) -> Terms<'a> {
+        Terms { accept, access: self.access.as_deref() }
     }
 
     fn persist<T>(&self, mut attempt: impl FnMut() -> Result<T, HttpError>) -> Result<T, HttpError> {

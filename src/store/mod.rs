@@ -233,12 +233,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`] if it cannot be made.
     pub fn cache_dir(&self, name: &'static str, key: &Digest) -> Result<PathBuf, StoreError> {
-        let path = self.dir.join("caches").join(name).join(key.to_hex());
+        let path = self.cache_path(name, key);
         fs::create_dir_all(&path).map_err(StoreError::io("making", &path))?;
         if let Ok(dir) = File::open(&path) {
             temp::touch(&dir);
         }
         Ok(path)
+    }
+
+    fn cache_path(&self, name: &'static str, key: &Digest) -> PathBuf {
+        self.dir.join("caches").join(name).join(key.to_hex())
     }
 
     pub(crate) fn content_path(&self, area: Area, digest: &Digest) -> PathBuf {

@@ -1,13 +1,16 @@
 //! Notes: small things that are only remembered to save work, each under a name and a key.
 
-use super::{Store, error::StoreError};
+use super::{Store, error::StoreError, temp::touch};
 use gap_format::Digest;
 use std::{
-    fs,
+    fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
 };
 use tempfile::NamedTempFile;
+
+/// What a note is called in its directory.
+const FILE: &str = "note";
 
 impl Store {
     /// Remembers `bytes` under a key, over whatever was remembered under it. It appears whole or not at all.
@@ -15,17 +18,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`].
     pub fn remember(&self, name: &'static str, key: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
-        write_small(self, &self.note_path(name, key)?, bytes)
+        write_small(self, &self.cache_dir(name, key)?.join(FILE), bytes)
     }
 
     /// What was remembered under a key; one longer than `limit` bytes, or one that cannot be read, counts as none.
     pub fn recall(&self, name: &'static str, key: &Digest, limit: u64) -> Option<Vec<u8>> {
-        let path = self.note_path(name, key).ok()?;
-        (fs::metadata(&path).ok()?.len() <= limit).then(|| fs::read(&path).ok()).flatten()
-    }
-
-    fn note_path(&self, name: &'static str, key: &Digest) -> Result<PathBuf, StoreError> {
-        Ok(self.cache_dir(name, key)?.join("note"))
+        let dir = self.cache_path(name, key);
+        let path = dir.join(FILE);
+        if fs::metadata(&path).ok()?.len() > limit {
+            return None;
+        }
+        touch(&File::open(&dir).ok()?);
+        fs::read(&path).ok()
     }
 }
 

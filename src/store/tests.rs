@@ -324,6 +324,7 @@ fn notes_are_remembered_whole_and_within_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let (store, key) = (open(&dir), Digest::of(b"key"));
     assert_eq!(store.recall("notes", &key, 10), None);
+    assert!(!dir.path().join("caches/notes").exists(), "looking leaves nothing");
     store.remember("notes", &key, b"first").unwrap();
     store.remember("notes", &key, b"other").unwrap();
     assert_eq!(store.recall("notes", &key, 5).as_deref(), Some(&b"other"[..]));

@@ -22,6 +22,8 @@ pub struct ImageInfo {
     pub source: Option<String>,
     /// SPDX licence expression.
     pub licenses: Option<String>,
+    /// What it is, where it is more than an image: see [`media_type::MODEL`].
+    pub artifact_type: Option<&'static str>,
     /// How a container of it runs.
     pub run: RunSettings,
 }
@@ -108,13 +110,21 @@ pub fn config(info: &ImageInfo, layers: &[LayerBlob]) -> Result<Vec<u8>, OciErro
 /// # Errors
 /// [`OciError::Date`] if the source date cannot be written.
 pub fn image_manifest(info: &ImageInfo, config: &Descriptor, layers: &[LayerBlob]) -> Result<Vec<u8>, OciError> {
+    let of_model = format!("model/{}/", info.name);
     let layers = layers.iter().map(|layer| {
-        Descriptor::new(media_type::LAYER, layer.digest, layer.size).annotated(annotation::TITLE, &layer.name)
+        let blob =
+            Descriptor::new(media_type::LAYER, layer.digest, layer.size).annotated(annotation::TITLE, &layer.name);
+        // The small files lie in one layer, which is at no path.
+        let path = layer.name.strip_prefix(&of_model).filter(|path| *path != crate::layer::model::SMALL);
+        match path.filter(|_| info.artifact_type == Some(media_type::MODEL)) {
+            Some(path) => blob.annotated(annotation::MODEL_PATH, path),
+            None => blob,
+        }
     });
     Ok(encode(&Manifest {
         schema_version: 2,
         media_type: media_type::MANIFEST,
-        artifact_type: None,
+        artifact_type: info.artifact_type,
         config: config.clone(),
         layers: layers.collect(),
         subject: None,

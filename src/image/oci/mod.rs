@@ -41,6 +41,9 @@ pub mod media_type {
     pub const BOOT: &str = "application/vnd.gapimage.boot.v1";
     /// A FAT image, the EFI system partition.
     pub const ESP: &str = "application/vnd.gapimage.esp.v1";
+    /// Artifact type: a model (CNCF ModelPack). It stays an image that containers run from: its configuration and layers
+    /// are those of an image.
+    pub const MODEL: &str = "application/vnd.cncf.model.manifest.v1+json";
     /// A unified kernel image.
     pub const UKI: &str = "application/vnd.gapimage.uki.v1";
 }
@@ -61,6 +64,8 @@ pub mod annotation {
     pub const TITLE: &str = "org.opencontainers.image.title";
     /// The name by which an index entry is asked for.
     pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+    /// Path in the model of what a layer holds (CNCF ModelPack).
+    pub const MODEL_PATH: &str = "org.cncf.model.filepath";
     /// Root digest of the verity tree that the descriptor describes.
     pub const VERITY_ROOT: &str = "org.gapimage.verity.root";
     /// Digest of the blob that the tree covers.

@@ -1,14 +1,19 @@
 //! From TOML values to the types of a recipe.
 
 mod dataset;
+mod job;
 mod layer;
 mod model;
+mod policy;
 mod run;
+mod step;
+mod target;
 mod trial;
 mod wheels;
 
 use super::{
-    Appliance, Arch, Boot, Image, ImageConfig, ImageKind, Layer, LayerKind, Recipe, RecipeErrors, check, definition,
+    Appliance, Arch, Boot, Image, ImageConfig, ImageKind, Layer, LayerKind, Recipe, RecipeErrors, SecretPolicy, check,
+    definition,
     name::{self, Rule},
     problem::{At, Problems, SourceFile, suggestion},
     section::{Placed, Section},
@@ -100,6 +105,12 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
             layers: BTreeMap::new(),
             digest: Digest::of(file.text().as_bytes()),
             definitions: BTreeSet::new(),
+            target: None,
+            jobs: Vec::new(),
+            steps: Vec::new(),
+            licenses: None,
+            secrets: SecretPolicy::default(),
+            acceptance: None,
             tests: Vec::new(),
         },
         layers: BTreeMap::new(),
@@ -112,10 +123,6 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
         if checked(&format!("the image name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
             draft.recipe.images.extend(image(key.value, value, &mut draft.boots, &mut draft.mentions, problems));
         }
-    }
-    if draft.recipe.images.is_empty() && problems.is_empty() {
-        let help = "add `[image.NAME]` with `layers = […]`";
-        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
     }
     for (key, value) in tables(&mut top, "layer", problems) {
         draft.layers.insert(key.value.to_owned(), key.at.clone());
@@ -134,6 +141,12 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
         let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
         carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
     }
+    if draft.recipe.images.is_empty() && problems.is_empty() {
+        let help = "add `[image.NAME]` with `layers = […]`, or a model or a data set";
+        problems.add_with_help(&At { span: 0..0, ..root.at.clone() }, "the recipe makes no image", help);
+    }
+    work(&mut top, &mut draft, problems);
+    policies(&mut top, &mut draft, problems);
     if let Some(value) = top.any("test") {
         draft.recipe.tests = trial::tests(value, &draft.recipe.images, &mut draft.mentions, problems);
     }
@@ -143,6 +156,33 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
     }
     top.finish();
     Some(draft)
+}
+
+/// The machine, and what is run on it.
+fn work<'t>(top: &mut Section<'t>, draft: &mut Draft, problems: &'t Problems) {
+    let (recipe, mentions) = (&mut draft.recipe, &mut draft.mentions);
+    recipe.target = top.any("target").and_then(|value| target::target(value, problems));
+    for (key, value) in tables(top, "job", problems) {
+        if checked(&format!("the job name `{}`", key.value), key.value, key.at, name::oci_name, problems).is_some() {
+            recipe.jobs.extend(job::job(key.value, value, &recipe.images, mentions, problems));
+        }
+    }
+    let mut steps = step::Steps::default();
+    for (key, value) in tables(top, "step", problems) {
+        if checked(&format!("the step name `{}`", key.value), key.value, key.at, name::step, problems).is_some() {
+            steps.add(key.value, value, &recipe.images, problems);
+        }
+    }
+    steps.check(problems);
+    recipe.steps = steps.done;
+}
+
+/// What is allowed and demanded.
+fn policies(top: &mut Section<'_>, draft: &mut Draft, problems: &Problems) {
+    let (recipe, mentions) = (&mut draft.recipe, &mut draft.mentions);
+    recipe.licenses = top.any("licenses").and_then(|value| policy::licenses(value, problems));
+    recipe.secrets = top.any("secrets").and_then(|value| policy::secrets(value, problems)).unwrap_or_default();
+    recipe.acceptance = top.any("acceptance").and_then(|value| policy::acceptance(value, mentions, problems));
 }
 
 /// Adds a model or a data set: a layer, and an image of that layer alone.

@@ -163,9 +163,10 @@ mod tests {
         (data, encoder.finish().unwrap())
     }
 
-    fn in_parallel(compression: Compression, packed: &[u8]) -> io::Result<(Vec<u8>, usize)> {
+    fn in_parallel(compression: Compression, mut packed: &[u8]) -> io::Result<(Vec<u8>, usize)> {
         let mut data = Vec::new();
-        compression.parallel_reader(packed, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
+        let source = &mut packed;
+        compression.parallel_reader(source, NonZeroU32::new(3).unwrap())?.read_to_end(&mut data)?;
         Ok((data, packed.len()))
     }
 

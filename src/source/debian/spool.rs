@@ -39,7 +39,7 @@ impl Spool {
     pub fn store(&self, source: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> io::Result<Content> {
         // Chunks land one after the other, because this file's whole range is reserved at once.
         let offset = self.end.fetch_add(len, Ordering::Relaxed);
-        buffer.resize(CHUNK, 0);
+        buffer.resize(usize::try_from(len).unwrap_or(CHUNK).min(CHUNK), 0);
         let mut done = 0;
         while done < len {
             let want = usize::try_from(len - done).unwrap_or(CHUNK).min(CHUNK);

@@ -24,7 +24,8 @@ impl Part {
         let path = target.with_extension("part");
         let failed = |source| HttpError::File { path: path.display().to_string(), source };
         loop {
-            if target.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() == item.size) {
+            let is_whole = || target.metadata().is_ok_and(|found| found.is_file() && found.len() == item.size);
+            if is_whole() {
                 return Ok(None);
             }
             let mut options = File::options();
@@ -34,6 +35,11 @@ impl Part {
             // Whoever held the lock may have renamed the file by now; then look again.
             if !is_same_file(&file, &path) {
                 continue;
+            }
+            // Or between the first look and the opening, which then made a new file.
+            if is_whole() {
+                std::fs::remove_file(&path).map_err(failed)?;
+                return Ok(None);
             }
             let mut part = Self { file, path: path.clone(), len: 0, hasher: Sha256::new() };
             part.rehash(item.size).map_err(failed)?;

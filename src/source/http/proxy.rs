@@ -87,6 +87,11 @@ impl Proxies {
         self.https = of_https.unwrap_or_else(|| self.http.clone());
     }
 
+    /// This proxy for every address.
+    pub fn only(url: &str) -> Self {
+        Self { http: Some(url.to_owned()), https: Some(url.to_owned()), ..Self::default() }
+    }
+
     /// How to reach an address.
     ///
     /// # Errors

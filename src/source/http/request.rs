@@ -1,7 +1,7 @@
 //! Asking a server for a file: redirections, ranges, proxies, and what went wrong.
 
 use super::{
-    HttpError, Settings,
+    Access, HttpError, Settings,
     address::Address,
     forward::ForwardConnector,
     proxy::{Proxies, Route},
@@ -14,11 +14,13 @@ use std::{
 };
 use ureq::{
     Agent, Body, Timeout,
-    http::{Response, Uri},
+    http::{HeaderMap, Response, Uri},
     tls::{RootCerts, TlsConfig},
     unversioned::resolver::DefaultResolver,
 };
 
+/// How much of what a server says about a mistake is kept, in characters.
+const MESSAGE_MAX: usize = 300;
 /// Most redirections that are followed.
 const REDIRECTIONS_MAX: usize = 10;
 
@@ -32,6 +34,15 @@ pub(super) struct Connections {
     proxies: OnceLock<Proxies>,
 }
 
+/// What goes along with every request for a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Terms<'a> {
+    /// The forms that are understood (`Accept`).
+    pub(super) accept: Option<&'a str>,
+    /// Credentials, and the one server that gets them.
+    pub(super) access: Option<&'a Access>,
+}
+
 /// The bytes of an answer.
 pub(super) struct Answer {
     pub(super) reader: Box<dyn Read>,
@@ -41,9 +52,19 @@ pub(super) struct Answer {
     pub(super) length: Option<u64>,
 }
 
+/// How servers are reached and believed.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    /// Proxies of one's own; those of this host, looked up when first needed, when absent.
+    pub(super) proxies: Option<Proxies>,
+    /// Certificates that are trusted; those of the system when absent.
+    pub(super) roots: Option<RootCerts>,
+}
+
 impl Connections {
-    /// With proxies of one's own, or those of this host, which are looked up when first needed.
-    pub(super) fn new(settings: Settings, proxies: Option<Proxies>) -> Self {
+    /// No connection is opened before it is needed.
+    pub(super) fn new(settings: Settings, ways: Ways) -> Self {
+        let roots = ways.roots.unwrap_or(RootCerts::PlatformVerifier);
         let config = Agent::config_builder()
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
@@ -57,9 +78,9 @@ impl Connections {
             .user_agent(concat!("gapimage/", env!("CARGO_PKG_VERSION")))
             // Digests are those of the files themselves.
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        let proxies = proxies.map_or_else(OnceLock::new, OnceLock::from);
+        let proxies = ways.proxies.map_or_else(OnceLock::new, OnceLock::from);
         let forwarding = Agent::with_parts(config.clone(), ForwardConnector::default(), DefaultResolver::default());
         Self { agent: config.new_agent(), forwarding, settings, proxies }
     }
@@ -68,10 +89,20 @@ impl Connections {
     ///
     /// # Errors
     /// [`HttpError`].
-    pub(super) fn open(&self, url: &str, start: u64) -> Result<Answer, HttpError> {
+    pub(super) fn open(&self, url: &str, start: u64, terms: Terms<'_>) -> Result<Answer, HttpError> {
         if let Some(path) = url.strip_prefix("file://") {
             return open_file(path, start);
         }
+        let range = (start > 0).then(|| format!("bytes={start}-"));
+        let response = self.ask(url, range.as_deref(), terms)?;
+        self.answer(url, response, start, terms)
+    }
+
+    /// Asks for what is at `url`, or at where that leads; `range` is a header (RFC 9110).
+    ///
+    /// # Errors
+    /// [`HttpError`] if no server answers.
+    pub(super) fn ask(&self, url: &str, range: Option<&str>, terms: Terms<'_>) -> Result<Response<Body>, HttpError> {
         let mut current = url.to_owned();
         let mut encrypted = false;
         for _ in 0..=REDIRECTIONS_MAX {
@@ -80,29 +111,36 @@ impl Connections {
                 return Err(HttpError::Redirection { url: shown(url), reason: "to an address without encryption" });
             }
             encrypted = address.is_encrypted();
-            let response = self.ask(&address, start)?;
+            let response = self.ask_one(&address, range, terms)?;
             match location(&response) {
                 Some(location) => current = address.join(location),
-                None => return self.answer(url, &current, response, start),
+                None => return Ok(response),
             }
         }
         Err(HttpError::Redirection { url: shown(url), reason: "in circles" })
     }
 
-    fn ask(&self, address: &Address<'_>, start: u64) -> Result<Response<Body>, HttpError> {
+    fn ask_one(
+        &self,
+        address: &Address<'_>,
+        range: Option<&str>,
+        terms: Terms<'_>,
+    ) -> Result<Response<Body>, HttpError> {
         let route = self.proxies.get_or_init(Proxies::of_host).route(address)?;
         let plain = address.plain();
         let malformed = || HttpError::Address { url: shown(&plain) };
         let plain_uri: Uri = plain.parse().map_err(|_| malformed())?;
+        let authorization = match terms.access.and_then(|access| access.header_for(&plain_uri)) {
+            Some(header) => Some(header.to_owned()),
+            None => address.authorization(),
+        };
+        let headers = [("Range", range), ("Accept", terms.accept), ("Authorization", authorization.as_deref())];
         let mut request = match &route {
             Route::Forward { origin, .. } => self.forwarding.get(path_at(origin, plain_uri).ok_or_else(malformed)?),
             Route::Direct | Route::Tunnel(_) => self.agent.get(plain_uri),
         };
-        if start > 0 {
-            request = request.header("Range", format!("bytes={start}-"));
-        }
-        if let Some(authorization) = address.authorization() {
-            request = request.header("Authorization", authorization);
+        for (name, value) in headers.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            request = request.header(name, value);
         }
         if let Route::Forward { authorization, .. } = &route {
             request = request.header("Host", address.authority());
@@ -117,7 +155,7 @@ impl Connections {
         request.call().map_err(|error| explain(&plain, route.shown(), error, &self.settings))
     }
 
-    fn answer(&self, url: &str, last: &str, response: Response<Body>, start: u64) -> Result<Answer, HttpError> {
+    fn answer(&self, url: &str, response: Response<Body>, start: u64, terms: Terms<'_>) -> Result<Answer, HttpError> {
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let length = header("content-length").and_then(|length| length.parse().ok());
         let status = response.status().as_u16();
@@ -125,12 +163,15 @@ impl Connections {
             200 => 0,
             206 => match header("content-range").and_then(range_start) {
                 Some(from) if from == start => start,
-                _ => return Err(HttpError::Status { url: shown(last), status }),
+                _ => return Err(refused(url, status, response.headers())),
             },
             // The part is no prefix of what the mirror has: begin again.
-            416 if start > 0 => return self.open(url, 0),
-            _ => return Err(HttpError::Status { url: shown(last), status }),
+            416 if start > 0 => return self.open(url, 0, terms),
+            _ => return Err(refused(url, status, response.headers())),
         };
+        if header("content-type").is_some_and(is_page) && terms.accept.is_none() && !names_a_page(url) {
+            return Err(HttpError::WebPage { url: shown(url) });
+        }
         Ok(Answer { reader: Box::new(response.into_body().into_reader()), start, length })
     }
 
@@ -138,6 +179,26 @@ impl Connections {
     pub(super) fn broken(&self, url: &str, error: io::Error) -> HttpError {
         explain(url, None, ureq::Error::from(error), &self.settings)
     }
+}
+
+/// The error of a server that answers with one.
+pub(super) fn refused(url: &str, status: u16, headers: &HeaderMap) -> HttpError {
+    let said = |name| {
+        let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        text.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect::<String>()
+    };
+    HttpError::Status { url: shown(url), status, code: said("x-error-code"), message: said("x-error-message") }
+}
+
+fn is_page(content_type: &str) -> bool {
+    let kind = content_type.to_ascii_lowercase();
+    kind.starts_with("text/html") || kind.starts_with("application/xhtml")
+}
+
+/// Pages are what one gets where one asks for them: as a file, a directory, or in a form that says so.
+fn names_a_page(url: &str) -> bool {
+    let path = shown(url).to_ascii_lowercase();
+    path.ends_with(".html") || path.ends_with(".htm") || path.ends_with('/')
 }
 
 /// The path of an address at another server: the proxy that is asked for it.
@@ -196,6 +257,6 @@ fn open_file(path: &str, start: u64) -> Result<Answer, HttpError> {
 }
 
 /// The first position of `bytes FIRST-LAST/SIZE`.
-fn range_start(header: &str) -> Option<u64> {
+pub(super) fn range_start(header: &str) -> Option<u64> {
     header.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }

@@ -1,0 +1,182 @@
+//! The formulas against what PyTorch was seen to hold, and against the table of sizes that people go by.
+
+use super::*;
+use crate::recipe::{Adapter, Engine, Method, Optimizer, Precision, Serving, Sharding, Trainer, Training};
+use serde_json::{Value, json};
+
+fn lora() -> Method {
+    Method::Lora(Adapter { rank: 16, targets: Vec::new() })
+}
+
+fn qlora() -> Method {
+    Method::Qlora(Adapter { rank: 16, targets: Vec::new() })
+}
+
+fn plan(method: Method, precision: Precision, checkpointing: bool, batch: u64, length: u64) -> TrainingPlan {
+    let training = Training {
+        model: "m".to_owned(),
+        datasets: Vec::new(),
+        trainer: Trainer::Transformers,
+        method,
+        precision,
+        batch,
+        length,
+        accumulate: 1,
+        checkpointing,
+        optimizer: Optimizer::AdamW,
+        sharding: Sharding::Ddp,
+    };
+    TrainingPlan { training, gpus: 1 }
+}
+
+struct Measured {
+    config: Value,
+    plan: TrainingPlan,
+    parameters: u64,
+    /// Most bytes of live tensors in the second step.
+    peak: u64,
+}
+
+impl Measured {
+    fn new(config: &Value, plan: TrainingPlan, parameters: u64, peak: u64) -> Self {
+        Self { config: config.clone(), plan, parameters, peak }
+    }
+}
+
+/// Training steps of three models on the processor: PyTorch 2.8.0, Transformers 4.57.1, PEFT 0.18.0, fused AdamW,
+/// autocast to bfloat16 where mixed; every storage counted while it lives.
+fn measured() -> Vec<Measured> {
+    let llama = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 512, "intermediate_size": 1376,
+        "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 8000,
+        "tie_word_embeddings": false,
+    });
+    let qwen2 = json!({
+        "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "hidden_size": 448, "intermediate_size": 2432,
+        "num_hidden_layers": 8, "num_attention_heads": 7, "num_key_value_heads": 1, "vocab_size": 32000,
+        "tie_word_embeddings": true,
+    });
+    let bert = json!({
+        "model_type": "bert", "architectures": ["BertForSequenceClassification"], "hidden_size": 384,
+        "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12, "vocab_size": 10000,
+    });
+    vec![
+        Measured::new(&llama, plan(Method::Full, Precision::Bf16, false, 2, 512), 33_497_600, 806_078_900),
+        Measured::new(&llama, plan(Method::Full, Precision::Bf16, true, 2, 512), 33_497_600, 567_613_892),
+        Measured::new(&llama, plan(Method::Full, Precision::PureBf16, false, 2, 512), 33_497_600, 503_184_820),
+        Measured::new(&llama, plan(Method::Full, Precision::PureBf16, true, 2, 512), 33_497_600, 312_544_692),
+        Measured::new(&llama, plan(Method::Full, Precision::Fp32, false, 2, 512), 33_497_600, 872_073_652),
+        Measured::new(&llama, plan(Method::Full, Precision::Fp32, true, 2, 512), 33_497_600, 569_565_620),
+        Measured::new(&llama, plan(lora(), Precision::Bf16, false, 2, 512), 33_497_600, 401_049_176),
+        Measured::new(&llama, plan(lora(), Precision::Bf16, true, 2, 512), 33_497_600, 191_448_648),
+        Measured::new(&qwen2, plan(Method::Full, Precision::Bf16, false, 2, 512), 44_167_104, 1_302_949_648),
+        Measured::new(&qwen2, plan(Method::Full, Precision::Bf16, true, 2, 512), 44_167_104, 971_964_176),
+        Measured::new(&qwen2, plan(Method::Full, Precision::PureBf16, false, 2, 512), 44_167_104, 905_597_072),
+        Measured::new(&qwen2, plan(Method::Full, Precision::PureBf16, true, 2, 512), 44_167_104, 669_900_944),
+        Measured::new(&qwen2, plan(Method::Full, Precision::Fp32, false, 2, 512), 44_167_104, 1_386_475_280),
+        Measured::new(&qwen2, plan(Method::Full, Precision::Fp32, true, 2, 512), 44_167_104, 944_209_680),
+        Measured::new(&qwen2, plan(lora(), Precision::Bf16, false, 2, 512), 44_167_104, 762_255_816),
+        Measured::new(&qwen2, plan(lora(), Precision::Bf16, true, 2, 512), 44_167_104, 508_993_992),
+        Measured::new(&bert, plan(Method::Full, Precision::Bf16, false, 8, 128), 14_833_538, 313_736_700),
+        Measured::new(&bert, plan(Method::Full, Precision::Fp32, false, 8, 128), 14_833_538, 360_677_324),
+    ]
+}
+
+#[test]
+fn estimates_are_within_15_percent_of_what_pytorch_held() {
+    for case in measured() {
+        let shape = Shape::from_config(&case.config).unwrap().with_weights(Some(case.parameters), None);
+        let estimate = training(&shape, &case.plan).tensors();
+        let ratio = estimate as f64 / case.peak as f64;
+        let what = format!("{} {:?}: {estimate} of {}, {ratio:.3}", case.config["model_type"], case.plan, case.peak);
+        assert!((0.85..=1.15).contains(&ratio), "{what}");
+    }
+}
+
+/// Llama 2 and Code Llama, as their `config.json` have it.
+fn llama(hidden: u64, inner: u64, layers: u64, heads: u64, kv_heads: u64) -> Shape {
+    let config = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden,
+        "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "vocab_size": 32000, "tie_word_embeddings": false,
+    });
+    Shape::from_config(&config).unwrap()
+}
+
+/// Full, LoRA and QLoRA of 7B, 13B, 34B and 70B in gigabytes: what is published as a rule of thumb.
+const RULE_OF_THUMB: [[u64; 3]; 4] = [[112, 28, 12], [208, 52, 20], [544, 136, 48], [1100, 280, 96]];
+
+#[test]
+fn estimates_are_of_the_order_of_the_rule_of_thumb() {
+    let shapes = [
+        llama(4096, 11008, 32, 32, 32),
+        llama(5120, 13824, 40, 40, 40),
+        llama(8192, 22016, 48, 64, 8),
+        llama(8192, 28672, 80, 64, 8),
+    ];
+    for (shape, row) in shapes.iter().zip(RULE_OF_THUMB) {
+        for (method, published) in [Method::Full, lora(), qlora()].into_iter().zip(row) {
+            let plan = plan(method.clone(), Precision::Bf16, true, 1, 2048);
+            let ratio = training(shape, &plan).total() as f64 / (published * 1_000_000_000) as f64;
+            // The rule holds 4 bytes for each frozen weight of LoRA, where 2 are loaded, and twice what QLoRA needs.
+            let bounds = match method {
+                Method::Full => 0.9..1.15,
+                Method::Lora(_) => 0.5..1.0,
+                Method::Qlora(_) => 0.4..1.0,
+            };
+            assert!(bounds.contains(&ratio), "{} layers, {method:?}: {ratio:.2}", shape.layers);
+        }
+    }
+}
+
+#[test]
+fn parameters_follow_from_the_shape() {
+    // Llama 2 7B and 70B have 6,738,415,616 and 68,976,648,192.
+    assert_eq!(llama(4096, 11008, 32, 32, 32).all_parameters(), 6_738_415_616);
+    assert_eq!(llama(8192, 28672, 80, 64, 8).all_parameters(), 68_976_648_192);
+}
+
+#[test]
+fn sharing_and_checkpointing_take_less_and_larger_batches_more() {
+    let shape = llama(4096, 11008, 32, 32, 32);
+    let base = plan(Method::Full, Precision::Bf16, false, 4, 2048);
+    let total = |plan: &TrainingPlan| training(&shape, plan).total();
+    let with = |change: &dyn Fn(&mut TrainingPlan)| {
+        let mut changed = base.clone();
+        change(&mut changed);
+        total(&changed)
+    };
+    assert!(with(&|plan| plan.training.checkpointing = true) < total(&base));
+    assert!(with(&|plan| plan.training.batch = 8) > total(&base));
+    assert!(with(&|plan| plan.training.optimizer = Optimizer::AdamW8bit) < total(&base));
+    let shared = |sharding| with(&|plan| (plan.gpus, plan.training.sharding) = (8, sharding));
+    let order = [Sharding::Ddp, Sharding::Zero1, Sharding::Zero2, Sharding::Zero3].map(shared);
+    assert!(order.is_sorted_by(|a, b| a >= b) && order[0] > order[1] && order[2] > order[3], "{order:?}");
+    assert_eq!(shared(Sharding::Zero3), shared(Sharding::Fsdp));
+}
+
+#[test]
+fn serving_holds_weights_and_the_cache_of_every_sequence() {
+    let shape = llama(4096, 11008, 32, 32, 32).with_weights(None, Some(13_476_839_424));
+    let serving_plan = |concurrency, gpus| ServingPlan {
+        serving: Serving { model: "m".to_owned(), engine: Engine::Vllm, length: 4096, concurrency },
+        gpus,
+    };
+    let one = serving(&shape, &serving_plan(1, 1));
+    // Two 16-bit numbers for each of 32 layers and 4096 widths, for each of 4096 tokens.
+    assert_eq!(one.cache, 2 * 2 * 32 * 4096 * 4096);
+    assert_eq!(serving(&shape, &serving_plan(16, 1)).cache, 16 * one.cache);
+    assert_eq!(serving(&shape, &serving_plan(1, 4)).weights, 13_476_839_424 / 4);
+}
+
+#[test]
+fn a_shape_is_read_under_every_name_and_what_is_missing_is_named() {
+    let gpt2 = json!({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257});
+    let shape = Shape::from_config(&gpt2).unwrap();
+    assert_eq!((shape.inner, shape.gated, shape.tied, shape.language_model), (3072, false, true, true));
+    let nested = json!({"vision_config": {}, "text_config": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}});
+    assert_eq!(Shape::from_config(&nested).unwrap().hidden, 64);
+    assert_eq!(Shape::from_config(&json!({"hidden_size": 64})), Err(ShapeError("num_hidden_layers")));
+    let absurd = json!({"hidden_size": u64::MAX, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 1});
+    assert_eq!(Shape::from_config(&absurd), Err(ShapeError("hidden_size")));
+}

@@ -1,0 +1,236 @@
+//! Memory of training.
+//!
+//! The peak of a step is one of four moments: the end of the forward pass, when the loss is computed; the beginning of
+//! the backward pass, when all activations are there and the gradient of the loss is as large as the distribution over
+//! all tokens; its end, when all gradients are there; the step of the optimizer.
+
+use super::{Estimate, Shape, context};
+use crate::recipe::{Method, Optimizer, Precision, Sharding, Training};
+
+/// Parameters whose absolute maximum is stored once in NF4 (bitsandbytes' block size).
+const NF4_BLOCK: u64 = 64;
+
+/// Highest rank that is counted with: the width of the widest models.
+const MAX_RANK: u64 = 1 << 17;
+
+/// What is trained, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingPlan {
+    /// As the recipe has it.
+    pub training: Training,
+    /// On how many GPUs, all nodes together.
+    pub gpus: u64,
+}
+
+/// Memory that a step of training takes on each GPU at its peak.
+pub fn training(shape: &Shape, plan: &TrainingPlan) -> Estimate {
+    let held = Held::new(shape, plan);
+    let work = Work::new(shape, plan);
+    let several = plan.gpus > 1;
+    // Gradients of earlier passes wait in place; DistributedDataParallel keeps its buckets all the time.
+    let buckets = if several && plan.training.sharding == Sharding::Ddp { held.gradients } else { 0 };
+    let waiting = buckets + if plan.training.accumulate > 1 { held.gradients } else { 0 };
+    let moments = [
+        Estimate {
+            weights: held.weights + held.copies,
+            gradients: waiting,
+            activations: work.kept.saturating_add(work.loss_forward),
+            ..Estimate::default()
+        },
+        Estimate {
+            weights: held.weights + if work.checkpointing { 0 } else { held.copies },
+            gradients: waiting,
+            activations: work.kept.saturating_add(work.loss_backward),
+            ..Estimate::default()
+        },
+        Estimate {
+            weights: held.weights,
+            gradients: held.gradients + buckets,
+            activations: work.layer.saturating_mul(2),
+            ..Estimate::default()
+        },
+        Estimate {
+            weights: held.weights,
+            gradients: held.gradients + buckets,
+            optimizer: held.step,
+            ..Estimate::default()
+        },
+    ];
+    let peak = moments.into_iter().max_by_key(Estimate::total).unwrap_or_default();
+    Estimate {
+        optimizer: peak.optimizer + held.moments,
+        activations: peak.activations.saturating_add(held.gathered),
+        context: context(plan.gpus),
+        ..peak
+    }
+}
+
+/// What lies in memory from step to step.
+struct Held {
+    weights: u64,
+    /// 16-bit copies of 32-bit weights, made in the forward pass and kept for the backward pass.
+    copies: u64,
+    gradients: u64,
+    moments: u64,
+    /// What the optimizer needs beside that while it steps.
+    step: u64,
+    /// Weights of other GPUs that a layer is computed with.
+    gathered: u64,
+}
+
+impl Held {
+    fn new(shape: &Shape, plan: &TrainingPlan) -> Self {
+        let training = &plan.training;
+        let trained = trained(shape, &training.method);
+        let frozen = frozen(shape, training);
+        let width = if training.precision == Precision::PureBf16 && training.method == Method::Full { 2 } else { 4 };
+        let mixed = matches!(training.precision, Precision::Fp16 | Precision::Bf16);
+        let multiplied = match training.method {
+            // Input vectors are looked up, not multiplied with.
+            Method::Full if shape.tied => trained,
+            Method::Full => trained.saturating_sub(shape.embedding()),
+            _ => trained,
+        };
+        let copies = if mixed { 2 * multiplied } else { 0 };
+        let whole = trained * width + frozen;
+        let sharding = training.sharding;
+        let share = |bytes: u64, sharded: bool| if sharded { bytes.div_ceil(plan.gpus.max(1)) } else { bytes };
+        let weights_shared = matches!(sharding, Sharding::Zero3 | Sharding::Fsdp);
+        let gradients_shared = weights_shared || sharding == Sharding::Zero2;
+        let moments_shared = gradients_shared || sharding == Sharding::Zero1;
+        let layer = whole.saturating_sub(shape.embedding() * width) / shape.layers.max(1);
+        Self {
+            weights: share(whole, weights_shared),
+            copies: share(copies, weights_shared),
+            gradients: share(trained * width, gradients_shared),
+            moments: share(moments(training.optimizer, trained, width), moments_shared),
+            step: share(step(training.optimizer, trained, width), moments_shared),
+            // One layer is computed while the next is fetched.
+            gathered: if weights_shared && plan.gpus > 1 { 2 * layer } else { 0 },
+        }
+    }
+}
+
+/// Parameters that are trained.
+fn trained(shape: &Shape, method: &Method) -> u64 {
+    let adapter = match method {
+        Method::Full => return shape.all_parameters(),
+        Method::Lora(adapter) | Method::Qlora(adapter) => adapter,
+    };
+    let chosen = |name: &str| adapter.targets.is_empty() || adapter.targets.iter().any(|target| target == name);
+    let layer = shape.projections().into_iter().filter(|(name, ..)| chosen(name));
+    let widths: u64 = layer.map(|(_, input, output)| input + output).sum();
+    adapter.rank.min(MAX_RANK) * widths * shape.layers
+}
+
+/// Bytes of weights that are not trained.
+fn frozen(shape: &Shape, training: &Training) -> u64 {
+    let all = shape.all_parameters();
+    match training.method {
+        Method::Full => 0,
+        Method::Lora(_) => all * if training.precision == Precision::Fp32 { 4 } else { 2 },
+        // Linear layers have 4 bits and a 32-bit maximum for each block; what is left is held in 32 bits
+        // (`peft.prepare_model_for_kbit_training`).
+        Method::Qlora(_) => {
+            let quantized = shape.linear().min(all);
+            quantized / 2 + quantized * 4 / NF4_BLOCK + 4 * (all - quantized)
+        }
+    }
+}
+
+const fn moments(optimizer: Optimizer, trained: u64, width: u64) -> u64 {
+    match optimizer {
+        Optimizer::AdamW => 2 * width * trained,
+        // Two bytes, and two 32-bit maxima for each block of 256.
+        Optimizer::AdamW8bit => 2 * trained + trained / 32,
+        // One row and one column for each matrix.
+        Optimizer::Adafactor => width * trained / 256,
+        Optimizer::Sgd => 0,
+    }
+}
+
+const fn step(optimizer: Optimizer, trained: u64, width: u64) -> u64 {
+    match optimizer {
+        // An update as large as all parameters is made before it is added.
+        Optimizer::Adafactor => width * trained,
+        // The fused kernel works in place.
+        Optimizer::AdamW | Optimizer::AdamW8bit | Optimizer::Sgd => 0,
+    }
+}
+
+/// What a pass over a batch takes.
+struct Work {
+    checkpointing: bool,
+    /// Kept from the forward for the backward pass.
+    kept: u64,
+    /// All of one layer.
+    layer: u64,
+    loss_forward: u64,
+    loss_backward: u64,
+}
+
+impl Work {
+    fn new(shape: &Shape, plan: &TrainingPlan) -> Self {
+        let training = &plan.training;
+        let tokens = training.batch.saturating_mul(training.length);
+        let layer = tokens.saturating_mul(per_token(shape, training));
+        let stream = tokens.saturating_mul(shape.hidden * stream_width(training));
+        let kept = if training.checkpointing { stream } else { layer };
+        let distribution = if shape.language_model { tokens.saturating_mul(shape.vocabulary) } else { 0 };
+        // Forward: 16 bits, the same in 32, its logarithm. Backward: the logarithm and two gradients in 32 bits.
+        let low = if training.precision == Precision::Fp32 { 8 } else { 10 };
+        Self {
+            checkpointing: training.checkpointing,
+            kept: kept.saturating_mul(shape.layers),
+            layer,
+            loss_forward: distribution.saturating_mul(low),
+            loss_backward: distribution.saturating_mul(12),
+        }
+    }
+}
+
+/// Bytes of a number of the residual stream.
+const fn stream_width(training: &Training) -> u64 {
+    match (&training.method, training.precision) {
+        (_, Precision::Fp32) | (Method::Full | Method::Qlora(_), Precision::Fp16 | Precision::Bf16) => 4,
+        (Method::Qlora(_), Precision::PureBf16) => 4,
+        (Method::Full | Method::Lora(_), _) => 2,
+    }
+}
+
+/// Bytes that one layer keeps of one token for the backward pass: what each operation of Transformers' models saves.
+fn per_token(shape: &Shape, training: &Training) -> u64 {
+    let (h, q, k) = (shape.hidden, shape.queries(), shape.keys());
+    let f = shape.inner * shape.experts.1;
+    let (norms, attention, feed_forward) = match (&training.method, training.precision) {
+        // Residual stream, normalised and 32-bit; cast once for each product that reads it.
+        (Method::Full, Precision::Fp16 | Precision::Bf16) => {
+            let reads = if shape.gated { 3 + 2 } else { 3 + 1 };
+            (2 * 4 * h + 2 * 4 * h + reads * 2 * h, 2, 2)
+        }
+        (Method::Full, Precision::PureBf16) => (2 * (4 + 2 + 2) * h, 2, 2),
+        (_, Precision::Fp32) => (2 * 12 * h, 4, 4),
+        (Method::Lora(_), _) => (2 * 4 * h, 2, 2),
+        // Products of 4-bit layers are handed on in 32 bits.
+        (Method::Qlora(_), _) => (2 * 4 * h, 2, 4),
+    };
+    let frozen = training.method != Method::Full;
+    // The RMSNorm of Transformers keeps one value more than a LayerNorm does.
+    let norms = if shape.gated || frozen { norms } else { norms - 2 * 4 * h };
+    // The input of a product is kept for the gradient of its weights.
+    let ways = if shape.gated { 3 } else { 1 };
+    let products = (ways + u64::from(!frozen)) * f;
+    let dropout = if shape.gated { 0 } else { 2 * h };
+    let heads = 4 * shape.heads;
+    let adapters = if frozen { adapter_inputs(shape, training) } else { 0 };
+    norms + attention * (2 * q + 2 * k) + feed_forward * products + dropout + heads + adapters
+}
+
+/// What adapters keep of one token: their input in 16 bits (32 where all is), once for each.
+fn adapter_inputs(shape: &Shape, training: &Training) -> u64 {
+    let (Method::Lora(adapter) | Method::Qlora(adapter)) = &training.method else { return 0 };
+    let width = if training.precision == Precision::Fp32 { 4 } else { 2 };
+    let chosen = |name: &str| adapter.targets.is_empty() || adapter.targets.iter().any(|target| target == name);
+    let inputs = shape.projections().into_iter().filter(|(name, ..)| chosen(name)).map(|(_, input, _)| input);
+    width * (inputs.sum::<u64>() + adapter.rank.min(MAX_RANK) * shape.projections().len() as u64)
+}

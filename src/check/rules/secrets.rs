@@ -1,0 +1,43 @@
+//! No layer holds keys, tokens or credentials.
+
+use super::{Facts, Findings, Group, Rule, Subject};
+
+pub(super) const RULE: Rule =
+    Rule { group: Group::Software, name: "secrets", otherwise: "the recipe has no layers", apply };
+
+/// Most places that are named for one layer.
+const SHOWN: usize = 20;
+
+fn apply(facts: &Facts, findings: &mut Findings) {
+    let (mut scanned, mut harmless) = (0, 0);
+    for layer in &facts.layers {
+        let subject = Subject::layer(&layer.name);
+        let Some(secrets) = &layer.secrets else {
+            findings.unresolved(
+                subject,
+                "it is not built yet, and was not looked through",
+                "build first: `gapimage build`",
+            );
+            continue;
+        };
+        scanned += 1;
+        harmless += secrets.iter().filter(|finding| finding.came_with_package).count();
+        let real: Vec<_> = secrets.iter().filter(|finding| !finding.came_with_package).collect();
+        for finding in real.iter().take(SHOWN) {
+            let reason = format!("{}:{} looks like a {}", finding.path, finding.line, finding.kind);
+            let remedy = "take it out and revoke it; if it opens nothing, name the path under `[secrets] allow`";
+            findings.fail(subject.clone(), reason, remedy);
+        }
+        if real.len() > SHOWN {
+            let reason = format!("{} places more look like secrets", real.len() - SHOWN);
+            findings.fail(subject, reason, "take them out and revoke them");
+        }
+    }
+    if scanned > 0 {
+        let known = match harmless {
+            0 => String::new(),
+            some => format!("; keys that came with packages and do not count: {some}"),
+        };
+        findings.pass(Subject::RECIPE, format!("layers that were looked through: {scanned}{known}"));
+    }
+}

@@ -1,0 +1,153 @@
+//! Defects of packages and configurations.
+
+use super::*;
+
+#[test]
+fn a_missing_accelerate() {
+    let found = only_fail(|facts| {
+        remove_wheel(facts, "accelerate");
+        replace_wheel(facts, "peft", |wheel| wheel.requires.clear());
+    });
+    assert_eq!(found, "training-stack image train: `accelerate` is not there, and training needs accelerate>=1.1.0");
+}
+
+#[test]
+fn a_package_that_is_too_old_for_the_trainer() {
+    for (name, version, least) in [("peft", "0.17.1", "peft>=0.18.0"), ("accelerate", "1.0.1", "accelerate>=1.1.0")] {
+        let found = only_fail(|facts| replace_wheel(facts, name, |wheel| wheel.version = version.parse().unwrap()));
+        assert_eq!(found, format!("training-stack image train: `{name}` is {version}, and {least} is needed"));
+    }
+    // Transformers 4 wants the hub's client of before 1.0.
+    let mut facts = good();
+    replace_wheel(&mut facts, "transformers", |wheel| wheel.version = "4.57.1".parse().unwrap());
+    replace_wheel(&mut facts, "huggingface-hub", |wheel| wheel.version = "0.36.0".parse().unwrap());
+    assert!(!check(&facts).has_failed(), "{}", check(&facts));
+}
+
+#[test]
+fn an_adapter_without_peft_and_four_bits_without_bitsandbytes() {
+    assert_starts(&only_fail(|facts| remove_wheel(facts, "peft")), "training-stack image train: `peft` is not there");
+    let found = only_fail(|facts| {
+        train(facts).method = Method::Qlora(Adapter { rank: 16, targets: Vec::new() });
+        remove_wheel(facts, "bitsandbytes");
+    });
+    assert_starts(&found, "training-stack image train: `bitsandbytes` is not there");
+}
+
+#[test]
+fn a_requirement_that_nothing_meets() {
+    let found = only_fail(|facts| {
+        replace_wheel(facts, "datasets", |wheel| wheel.requires.push("pyarrow>=21".parse().unwrap()));
+    });
+    assert_eq!(found, "dependencies image train: `pyarrow` is not there (required by datasets)");
+    let found = only_fail(|facts| {
+        replace_wheel(facts, "datasets", |wheel| wheel.requires.push("tqdm>=5".parse().unwrap()));
+    });
+    assert_eq!(found, "dependencies image train: `tqdm` is 4.67.1, and tqdm>=5 is wanted (required by datasets)");
+    // An extra counts once somebody asks for it.
+    let found = only_fail(|facts| {
+        replace_wheel(facts, "peft", |wheel| wheel.requires.push("torch[optree]".parse().unwrap()));
+    });
+    assert_eq!(found, "dependencies image train: `optree` is not there (required by torch)");
+}
+
+#[test]
+fn a_wheel_for_a_newer_c_library_or_another_python() {
+    let found = only_fail(|facts| {
+        replace_wheel(facts, "numpy", |wheel| wheel.tags[0].platform = "manylinux_2_42_x86_64".to_owned());
+    });
+    assert_eq!(found, "platform-tags image train: `numpy` 2.3.5: it needs glibc 2.42, and the image has 2.41");
+    let found = only_fail(|facts| replace_wheel(facts, "numpy", |wheel| wheel.tags[0].abi = "cp312".to_owned()));
+    assert_starts(&found, "platform-tags image train: `numpy` 2.3.5: it is built for Python `cp313-cp312`");
+}
+
+#[test]
+fn a_missing_or_old_cudnn() {
+    let found = only_fail(|facts| {
+        replace_wheel(facts, "nvidia-cudnn-cu12", |wheel| wheel.version = "8.5.0.96".parse().unwrap());
+        replace_wheel(facts, "torch", |wheel| wheel.requires.retain(|one| !one.name.as_ref().contains("cudnn")));
+    });
+    assert_eq!(found, "cuda-libraries image train: cuDNN is 8.5.0.96, and 8.6 or newer is needed");
+}
+
+#[test]
+fn an_engine_that_is_not_there_or_a_sequence_that_is_too_long() {
+    assert_starts(
+        &only_fail(|facts| remove_wheel(facts, "vllm")),
+        "serving job serve: it serves with `vllm`, which is not",
+    );
+    let found = only_fail(|facts| facts.models[0].config.as_mut().unwrap()["max_position_embeddings"] = json!(4096));
+    assert_starts(&found, "serving job serve: `length = 8192` is longer than the 4096 tokens");
+}
+
+#[test]
+fn sharding_without_its_configuration() {
+    let shared = |sharding| {
+        move |facts: &mut Facts| {
+            train(facts).sharding = sharding;
+            facts.images[0].wheels.push(wheel("deepspeed", "0.18.0", &[]));
+        }
+    };
+    assert_starts(
+        &only_fail(shared(Sharding::Fsdp)),
+        "distributed job sft: `sharding = \"fsdp\"` needs a configuration",
+    );
+    assert_starts(
+        &only_fail(shared(Sharding::Zero3)),
+        "distributed job sft: `sharding = \"zero3\"` needs a configuration",
+    );
+    let mut facts = good();
+    shared(Sharding::Zero2)(&mut facts);
+    facts.configs.push(config(json!({"zero_optimization": {"stage": 2}})));
+    assert!(!check(&facts).has_failed(), "{}", check(&facts));
+}
+
+#[test]
+fn configurations_that_break_a_training() {
+    for (content, reason) in [
+        (
+            json!({"load_best_model_at_end": true, "eval_strategy": "steps"}),
+            "`load_best_model_at_end` without `metric_for_best_model`",
+        ),
+        (
+            json!({"args": {"load_best_model_at_end": true, "metric_for_best_model": "f1", "eval_strategy": "epoch"}}),
+            "`load_best_model_at_end` needs `eval_strategy` and `save_strategy` to be the same; they are `epoch` and `steps`",
+        ),
+        (json!({"fp16": true, "bf16": true}), "`fp16` and `bf16` are both on"),
+        (json!({"model": {"device_map": "meta"}}), "`device_map: meta` loads no weights"),
+        (
+            json!({"device_map": "auto", "fsdp": "full_shard"}),
+            "`device_map: auto` and sharded weights exclude each other",
+        ),
+        (json!({"low_cpu_mem_usage": true, "zero_stage": 3}), "`low_cpu_mem_usage` and DeepSpeed's stage 3"),
+        (json!({"init_empty_weights": true}), "`init_empty_weights` makes a model on the meta device"),
+    ] {
+        let found = only_fail(|facts| facts.configs = vec![config(content.clone())]);
+        assert_starts(&found, &format!("configuration job sft, sft.yaml: {reason}"));
+    }
+    let broken = |facts: &mut Facts| facts.configs[0].content = Err("this is not YAML: …".to_owned());
+    assert_starts(&only_fail(broken), "configuration job sft, sft.yaml: this is not YAML");
+}
+
+#[test]
+fn configurations_that_reach_for_a_network() {
+    for (content, reason) in [
+        (json!({"push_to_hub": true}), "`push_to_hub` uploads to a hub"),
+        (
+            json!({"model_name_or_path": "meta-llama/Llama-3.1-8B"}),
+            "it loads `meta-llama/Llama-3.1-8B`, which would be downloaded",
+        ),
+    ] {
+        let found = only_fail(|facts| facts.configs = vec![config(content.clone())]);
+        assert_starts(&found, &format!("offline job sft, sft.yaml: {reason}"));
+    }
+    let mut facts = good();
+    facts.configs = vec![config(json!({"model_name_or_path": "/models/base"}))];
+    assert!(!check(&facts).has_failed(), "{}", check(&facts));
+}
+
+#[test]
+fn a_tracker_that_is_not_there() {
+    let found = only_fail(|facts| facts.configs = vec![config(json!({"report_to": ["wandb"]}))]);
+    assert_starts(&found, "tracking job sft: it reports to `wandb`, which is not in the image `train`");
+}

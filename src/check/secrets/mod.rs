@@ -1,0 +1,11 @@
+//! Looking for keys, tokens and credentials in layers. What is found is never shown, only where it lies.
+
+mod patterns;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use scan::{Finding, Origin, scan_tree};
+
+/// Raised when the patterns or the way in which files are read change, so that layers are scanned again.
+pub const FORMAT: u64 = 1;

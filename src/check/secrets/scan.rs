@@ -1,0 +1,203 @@
+//! Reading the files of a layer, several at a time.
+
+use super::patterns::{ADDRESS, LITERALS, LONGEST, by_name, is_example, pattern};
+use crate::layer::tree::{Content, Node, Tree, TreePath};
+use gap_format::ReadAt;
+use regex::bytes::Regex;
+use serde::{Deserialize, Serialize};
+use std::{
+    io,
+    num::NonZero,
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+/// Bytes looked through at once.
+const CHUNK: usize = 1 << 20;
+/// Largest file that is read whole because of its name.
+const MAX_NAMED: u64 = 1 << 20;
+/// Most findings kept; what is beyond is as good as said by them.
+const MAX_FINDINGS: usize = 1000;
+
+/// Where something lies that looks like a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// Path in the image, absolute; bytes that are no UTF-8 are escaped.
+    pub path: String,
+    /// Line, from 1.
+    pub line: u64,
+    /// What it looks like.
+    pub kind: String,
+    /// Whether it is a key that came with a package, in its tests, examples or documentation or within a program that
+    /// tests itself with it, and so opens nothing.
+    pub came_with_package: bool,
+}
+
+/// Who made the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Publishers of packages: their tests and examples hold keys that open nothing.
+    Packages,
+    /// The owner of the recipe.
+    Owner,
+}
+
+/// Looks through all files of a layer. The findings are in the order of their paths and lines.
+///
+/// # Errors
+/// What the system said when a file could not be read.
+pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
+    let files: Vec<(&TreePath, &Content)> = tree
+        .iter()
+        .filter_map(|(path, node)| match node {
+            Node::File { content, .. } if !is_tensors(path.as_bytes()) => Some((path, content)),
+            _ => None,
+        })
+        .collect();
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
+    let work = || {
+        let mut mine = Vec::new();
+        while let Some((path, content)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = scan_file(path.as_bytes(), content, origin, &mut mine) {
+                set(&found, Err(error));
+                return;
+            }
+        }
+        set(&found, Ok(mine));
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(files.len().max(1));
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut findings = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    findings.sort();
+    findings.dedup();
+    findings.truncate(MAX_FINDINGS);
+    Ok(findings)
+}
+
+/// Adds one thread's findings to those of all; the first error stays.
+fn set(all: &Mutex<io::Result<Vec<Finding>>>, mine: io::Result<Vec<Finding>>) {
+    let mut all = all.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    match (&mut *all, mine) {
+        (Ok(all), Ok(mine)) => all.extend(mine),
+        (Err(_), _) => {}
+        (all, error) => *all = error,
+    }
+}
+
+/// Whether a file holds numbers only. Its header is text, but made by a program of names and shapes.
+fn is_tensors(path: &[u8]) -> bool {
+    path.ends_with(b".safetensors") || path.ends_with(b".gguf")
+}
+
+fn scan_file(path: &[u8], content: &Content, origin: Origin, found: &mut Vec<Finding>) -> io::Result<()> {
+    let (reader, len) = (content.open()?, content.len());
+    let harmless = origin == Origin::Packages && (is_among_tests(path) || is_program(&reader, len)?);
+    let mut add = |line: u64, kind: &str| {
+        let own_key = kind.ends_with("private key") && harmless;
+        let path = format!("/{}", path.escape_ascii());
+        found.push(Finding { path, line, kind: kind.to_owned(), came_with_package: own_key });
+    };
+    if let Some((kind, expression)) = by_name(path)
+        && content.len() <= MAX_NAMED
+    {
+        let data = content.read()?;
+        if let Some(place) = expression.find(&data) {
+            add(1 + count_lines(data.get(..place.start()).unwrap_or_default()), kind);
+        }
+    }
+    let mut window = Window::default();
+    while !window.is_last {
+        window.fill(&reader, len)?;
+        window.scan(origin, &mut add);
+    }
+    Ok(())
+}
+
+/// A part of a file with the end of the part before, so that nothing is cut in two. What lies in both is found twice.
+#[derive(Default)]
+struct Window {
+    data: Vec<u8>,
+    /// Lines before the first byte.
+    lines: u64,
+    /// Where it ends in the file.
+    end: u64,
+    /// Whether the file ends with it.
+    is_last: bool,
+}
+
+impl Window {
+    fn fill(&mut self, reader: &dyn ReadAt, len: u64) -> io::Result<()> {
+        let gone = self.data.len().saturating_sub(2 * LONGEST);
+        self.lines += count_lines(self.data.get(..gone).unwrap_or_default());
+        self.data.drain(..gone);
+        let (old, count) = (self.data.len(), usize::try_from(len - self.end).unwrap_or(CHUNK).min(CHUNK));
+        self.data.resize(old + count, 0);
+        reader.read_exact_at(self.data.get_mut(old..).unwrap_or_default(), self.end)?;
+        self.end += count as u64;
+        self.is_last = self.end == len;
+        Ok(())
+    }
+
+    fn scan(&self, origin: Origin, add: &mut dyn FnMut(u64, &str)) {
+        let Some(literals) = LITERALS.as_ref() else { return };
+        for hit in literals.find_overlapping_iter(&self.data) {
+            let Some((kind, expression)) = pattern(hit.pattern().as_usize()) else { continue };
+            if kind.name == ADDRESS && origin == Origin::Packages {
+                continue;
+            }
+            if let Some(start) = self.secret_around(expression, hit.start()..hit.end()) {
+                add(self.line_of(start), kind.name);
+            }
+        }
+    }
+
+    /// Where the secret begins whose literal is at `literal`, if there is one.
+    fn secret_around(&self, expression: &Regex, literal: Range<usize>) -> Option<usize> {
+        let from = literal.start.saturating_sub(LONGEST);
+        let to = (literal.end + LONGEST).min(self.data.len());
+        let near = self.data.get(from..to)?;
+        let found = expression.find_iter(near).find(|place| {
+            let around = from + place.start() <= literal.start && literal.end <= from + place.end();
+            // What runs into the end is seen whole in the next part.
+            around && (self.is_last || from + place.end() < self.data.len())
+        })?;
+        (!is_example(found.as_bytes())).then_some(from + found.start())
+    }
+
+    fn line_of(&self, at: usize) -> u64 {
+        self.lines + 1 + count_lines(self.data.get(..at).unwrap_or_default())
+    }
+}
+
+fn count_lines(data: &[u8]) -> u64 {
+    data.iter().filter(|&&byte| byte == b'\n').count() as u64
+}
+
+/// Whether a file is a program or library (ELF).
+fn is_program(reader: &dyn ReadAt, len: u64) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    if len < 4 {
+        return Ok(false);
+    }
+    reader.read_exact_at(&mut magic, 0)?;
+    Ok(&magic == b"\x7fELF")
+}
+
+/// Whether a file belongs to the tests, examples or documentation of a package.
+fn is_among_tests(path: &[u8]) -> bool {
+    let installed = [&b"usr/share/doc/"[..], b"usr/lib/", b"usr/local/lib/", b"usr/share/", b"opt/"];
+    let test = |name: &[u8]| {
+        matches!(name, b"test" | b"tests" | b"testing" | b"testdata" | b"test_data" | b"examples" | b"certs" | b"doc")
+    };
+    installed.iter().any(|prefix| path.starts_with(prefix)) && path.split(|&byte| byte == b'/').any(test)
+}

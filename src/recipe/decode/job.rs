@@ -1,0 +1,196 @@
+//! Decoding of `[job.NAME]`, and of what jobs and steps have in common.
+
+use super::{DATASETS, MODELS, Mention, checked, target::number};
+use crate::recipe::{
+    Adapter, ConfigPath, Engine, Image, ImageKind, Job, Method, Optimizer, Precision, Serving, Sharding, Trainer,
+    Training, Work, name,
+    problem::{At, Problems, list, nearest, suggestion},
+    section::{Placed, Section},
+    value::Value,
+};
+
+/// Rank of adapters where none is given.
+const DEFAULT_RANK: u64 = 16;
+
+/// Decodes the job `name`, which runs in one of `images`.
+pub(super) fn job(
+    name: &str,
+    value: &Value,
+    images: &[Image],
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<Job> {
+    let mut section = Section::open(format!("the job `{name}`"), value, problems)?;
+    let image = image(&mut section, images, problems);
+    let train = section.any("train");
+    let serve = section.any("serve");
+    let work = match (train, serve) {
+        (Some(value), None) => training(name, value, mentions, problems).map(Work::Train),
+        (None, Some(value)) => serving(name, value, mentions, problems).map(Work::Serve),
+        (None, None) => Some(Work::Other),
+        (Some(_), Some(second)) => {
+            let message = format!("the job `{name}` has both `train` and `serve`");
+            problems.add_with_help(&second.at, message, "a job does one thing: make two jobs of it");
+            None
+        }
+    };
+    let run = arguments(&mut section);
+    let configs = configs(&mut section, problems);
+    let gpus = section.integer("gpus").and_then(|gpus| number("gpus", &gpus, 1, problems));
+    section.finish();
+    Some(Job { name: name.to_owned(), image: image?, work: work?, run, configs, gpus })
+}
+
+/// The name of a model or data set that must be in the recipe.
+pub(super) fn carried(prefix: &str, name: &Placed<'_, &str>, mentions: &mut Vec<Mention>) -> String {
+    mentions.push(Mention { layer: format!("{prefix}{}", name.value), at: name.at.clone(), by_layer: None });
+    name.value.to_owned()
+}
+
+/// The image that a job or step runs in.
+pub(super) fn image(section: &mut Section<'_>, images: &[Image], problems: &Problems) -> Option<String> {
+    section.required("image", "\"IMAGE\"");
+    let image = section.string("image")?;
+    let systems = images.iter().filter(|image| image.kind == ImageKind::System);
+    let names: Vec<&str> = systems.map(|image| image.name.as_str()).collect();
+    if !names.contains(&image.value) {
+        let message = format!("there is no image `{}`", image.value.escape_debug());
+        problems.add_with_help(image.at, message, suggestion(image.value, &names));
+        return None;
+    }
+    Some(image.value.to_owned())
+}
+
+/// Program and arguments.
+pub(super) fn arguments(section: &mut Section<'_>) -> Vec<String> {
+    section.strings("run").iter().map(|text| text.value.to_owned()).collect()
+}
+
+/// The configuration files of a job or step.
+pub(super) fn configs(section: &mut Section<'_>, problems: &Problems) -> Vec<ConfigPath> {
+    let paths = section.strings("configs").into_iter().filter_map(|path| {
+        let shown = format!("the path `{}`", path.value.escape_debug());
+        let written = checked(&shown, path.value, path.at, name::confined_path, problems)?;
+        let known = [".json", ".yaml", ".yml", ".toml"].iter().any(|suffix| written.ends_with(suffix));
+        if !known {
+            let help = "a configuration is a `.json`, `.yaml`, `.yml` or `.toml` file";
+            problems.add_with_help(path.at, format!("`{}` cannot be read", written.escape_debug()), help);
+        }
+        known.then(|| ConfigPath { shown: written.to_owned(), path: path.at.file.dir().join(written) })
+    });
+    paths.collect()
+}
+
+fn training(job: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<Training> {
+    let mut section = Section::open(format!("`train` of the job `{job}`"), value, problems)?;
+    section.required("model", "\"MODEL\"");
+    let model = section.string("model").map(|model| carried(MODELS, &model, mentions));
+    let datasets = section.strings("datasets").iter().map(|name| carried(DATASETS, name, mentions)).collect();
+    let trainer = chosen(&mut section, "trainer", Trainer::ALL, Trainer::name, problems);
+    let method = method(&mut section, problems);
+    let precision = chosen(&mut section, "precision", Precision::ALL, Precision::name, problems);
+    let batch = count(&mut section, "batch", 1, problems);
+    let length = required_count(&mut section, "length", "2048", problems);
+    let accumulate = count(&mut section, "accumulate", 1, problems);
+    let checkpointing = section.boolean("checkpointing", false);
+    let optimizer = chosen(&mut section, "optimizer", Optimizer::ALL, Optimizer::name, problems);
+    let sharding = chosen(&mut section, "sharding", Sharding::ALL, Sharding::name, problems);
+    section.finish();
+    Some(Training {
+        model: model?,
+        datasets,
+        trainer: trainer.unwrap_or(Trainer::Transformers),
+        method: method?,
+        precision: precision.unwrap_or(Precision::Bf16),
+        batch: batch?,
+        length: length?,
+        accumulate: accumulate?,
+        checkpointing,
+        optimizer: optimizer.unwrap_or(Optimizer::AdamW),
+        sharding: sharding.unwrap_or(Sharding::Ddp),
+    })
+}
+
+fn serving(job: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<Serving> {
+    let mut section = Section::open(format!("`serve` of the job `{job}`"), value, problems)?;
+    section.required("model", "\"MODEL\"");
+    let model = section.string("model").map(|model| carried(MODELS, &model, mentions));
+    let engine = chosen(&mut section, "engine", Engine::ALL, Engine::name, problems);
+    let length = required_count(&mut section, "length", "8192", problems);
+    let concurrency = count(&mut section, "concurrency", 1, problems);
+    section.finish();
+    Some(Serving { model: model?, engine: engine.unwrap_or(Engine::Vllm), length: length?, concurrency: concurrency? })
+}
+
+fn method(section: &mut Section<'_>, problems: &Problems) -> Option<Method> {
+    let rank = section.integer("rank");
+    let targets = section.strings("targets");
+    let chosen = section.string("method");
+    let adapter = || {
+        let given = rank.as_ref().map(|rank| number("rank", rank, 1, problems).map(u64::from));
+        let targets = targets.iter().map(|target| target.value.to_owned()).collect();
+        Some(Adapter { rank: given.unwrap_or(Some(DEFAULT_RANK))?, targets })
+    };
+    match chosen.as_ref().map(|method| method.value) {
+        Some("lora") => adapter().map(Method::Lora),
+        Some("qlora") => adapter().map(Method::Qlora),
+        Some("full") => {
+            let stray = rank.as_ref().map(|rank| rank.at).or_else(|| targets.first().map(|target| target.at));
+            if let Some(at) = stray {
+                problems.add_with_help(
+                    at,
+                    "full training has no adapters",
+                    "leave it out, or write `method = \"lora\"`",
+                );
+            }
+            Some(Method::Full)
+        }
+        Some(other) => {
+            let at = chosen.as_ref().map_or(section.at, |method| method.at);
+            unknown("method", other, at, &["full", "lora", "qlora"], problems);
+            None
+        }
+        None => {
+            section.missing("method", "\"lora\" (or \"full\", \"qlora\")");
+            None
+        }
+    }
+}
+
+fn count(section: &mut Section<'_>, key: &'static str, default: u64, problems: &Problems) -> Option<u64> {
+    match section.integer(key) {
+        Some(given) => number(key, &given, 1, problems).map(u64::from),
+        None => Some(default),
+    }
+}
+
+fn required_count(section: &mut Section<'_>, key: &'static str, example: &str, problems: &Problems) -> Option<u64> {
+    section.required(key, example);
+    section.integer(key).and_then(|given| number(key, &given, 1, problems)).map(u64::from)
+}
+
+/// One of several names.
+fn chosen<T: Copy>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+    problems: &Problems,
+) -> Option<T> {
+    let Placed { value, at } = section.string(key)?;
+    let found = all.iter().copied().find(|&choice| name(choice) == value);
+    if found.is_none() {
+        let names: Vec<&str> = all.iter().map(|&choice| name(choice)).collect();
+        unknown(key, value, at, &names, problems);
+    }
+    found
+}
+
+fn unknown(key: &str, value: &str, at: &At, names: &[&str], problems: &Problems) {
+    let message = format!("`{key} = \"{}\"` is not known", value.escape_debug());
+    let help = match nearest(value, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("one of {}", list(names)),
+    };
+    problems.add_with_help(at, message, help);
+}

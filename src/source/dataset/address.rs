@@ -1,0 +1,65 @@
+//! Data sets at an address: one file, which the recipe names by its digest.
+
+use super::{DatasetError, Fetching, LockedDataFile, LockedDataset};
+use crate::{
+    recipe::DatasetSource,
+    source::http::{Client, Download, Progress},
+    store::Store,
+};
+use gap_format::Digest;
+use std::fs;
+
+/// The file, which is in the store then if it is to be fetched.
+pub(super) fn lock(
+    url: &str,
+    sha256: &Digest,
+    fetching: &Fetching<'_>,
+    store: &Store,
+) -> Result<LockedDataFile, DatasetError> {
+    let row = |size| LockedDataFile { name: name(url).to_owned(), size, sha256: *sha256 };
+    if let Ok(metadata) = fs::metadata(store.source_path(sha256)) {
+        return Ok(row(metadata.len()));
+    }
+    let client = fetching.client.ok_or(DatasetError::Offline)?;
+    let file = row(client.length(url)?);
+    if fetching.contents {
+        download(url, &file, client, store, fetching.progress)?;
+    }
+    Ok(file)
+}
+
+/// Fetches the file into the store.
+///
+/// # Errors
+/// [`DatasetError`] if it cannot be fetched, or is another one than the recipe names.
+pub fn fetch(
+    source: &DatasetSource,
+    rows: &LockedDataset,
+    client: &Client,
+    store: &Store,
+    progress: Progress<'_>,
+) -> Result<(), DatasetError> {
+    let DatasetSource::Url { url, .. } = source else { return Ok(()) };
+    rows.files.iter().try_for_each(|file| download(url, file, client, store, progress))
+}
+
+fn download(
+    url: &str,
+    file: &LockedDataFile,
+    client: &Client,
+    store: &Store,
+    progress: Progress<'_>,
+) -> Result<(), DatasetError> {
+    let (mirror, path) = url.rsplit_once('/').unwrap_or((url, ""));
+    let item =
+        Download { mirrors: vec![mirror.to_owned()], path: path.to_owned(), size: file.size, sha256: file.sha256 };
+    let directory = store.cache_dir("downloads", &Digest::of(b"datasets"))?;
+    let fetched = client.download(&item, &directory, progress)?;
+    Ok(store.adopt_source(&fetched, &file.sha256)?)
+}
+
+/// The last word of an address, without query: what the file is called there, and how it holds its rows.
+fn name(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    path.rsplit('/').find(|word| !word.is_empty()).unwrap_or("data")
+}
