@@ -39,6 +39,7 @@ test: tools-test lint
 
 test-all: test deny fuzz
 	GAPIMAGE_TEST_MIRROR=1 $(CARGO) test --locked --test debian_mirror
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked --test reproducible -- --ignored
 
 deny:
 	tests/deny.sh
