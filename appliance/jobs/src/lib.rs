@@ -1,0 +1,1 @@
+//! Jobs: the queue, where each runs, and the container around it.

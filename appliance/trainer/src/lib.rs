@@ -1,0 +1,1 @@
+//! Fine-tunes language models from a job file: LoRA, full and DPO, on candle.
