@@ -186,6 +186,7 @@ impl Change {
         #[allow(clippy::cast_precision_loss, reason = "a rank is small")]
         let scale = config.lora_alpha / if config.use_rslora { (rank as f32).sqrt() } else { rank as f32 };
         let loader = Loader { source, precision: Some(Precision::F32), device };
+        source.expect(b, &[outputs, rank])?;
         let mut scaled = MatrixBuilder::new(rank, outputs, Precision::F32, device);
         source.read(b, &[outputs, rank], &mut |rows| {
             scaled.push(&rows.iter().map(|value| value * scale).collect::<Vec<_>>());

@@ -45,6 +45,9 @@ impl Loader<'_> {
     /// # Errors
     /// As [`TensorSource::read`].
     pub fn matrix(&self, parts: &[(String, usize)], inputs: usize) -> std::result::Result<Matrix, LoadError> {
+        for (name, outputs) in parts {
+            self.source.expect(name, &[*outputs, inputs])?;
+        }
         let stored = parts.iter().map(|(name, _)| self.source.precision(name));
         let widest = stored.fold(Precision::Q8, |widest, next| if next.bits() > widest.bits() { next } else { widest });
         let outputs = parts.iter().map(|(_, outputs)| outputs).sum();

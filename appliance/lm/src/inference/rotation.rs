@@ -51,6 +51,13 @@ impl Rotation {
         Self { frequencies, amplitude }
     }
 
+    /// Whether each frequency is that of `plain` divided by its factor.
+    pub fn is_divided(&self, plain: &Self, factors: &[f32]) -> bool {
+        let close = |((own, plain), factor): ((&f32, &f32), &f32)| (own * factor / plain - 1.0).abs() < 1e-3;
+        factors.len() == plain.frequencies.len()
+            && self.frequencies.iter().zip(&plain.frequencies).zip(factors).all(close)
+    }
+
     /// Cosines and sines for rows at these positions.
     ///
     /// # Errors

@@ -37,6 +37,21 @@ pub trait TensorSource: Sync {
     /// Where the tensors lie, for errors.
     fn path(&self) -> &Path;
 
+    /// Checks that a tensor is there and has a shape, before room is made for it.
+    ///
+    /// # Errors
+    /// Where it is not, or has another.
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<(), LoadError> {
+        let path = || self.path().to_path_buf();
+        match self.shape(name) {
+            None => Err(LoadError::NoTensor { path: path(), name: name.to_owned() }),
+            Some(found) if found == shape => Ok(()),
+            Some(found) => {
+                Err(LoadError::Shape { path: path(), name: name.to_owned(), found, expected: shape.to_vec() })
+            }
+        }
+    }
+
     /// Whether there is a tensor of that name.
     fn has(&self, name: &str) -> bool {
         self.shape(name).is_some()
@@ -187,17 +202,10 @@ impl TensorSource for SafetensorsDirectory {
     }
 
     fn read(&self, name: &str, shape: &[usize], take: &mut dyn FnMut(&[f32])) -> Result<(), LoadError> {
+        self.expect(name, shape)?;
         let Some((shard, info)) = self.shard(name).and_then(|shard| Some((shard, shard.metadata.info(name)?))) else {
             return Err(LoadError::NoTensor { path: self.path.clone(), name: name.to_owned() });
         };
-        if info.shape != shape {
-            return Err(LoadError::Shape {
-                path: shard.path.clone(),
-                name: name.to_owned(),
-                found: info.shape.clone(),
-                expected: shape.to_vec(),
-            });
-        }
         let convert: fn(&[u8], &mut Vec<f32>) = match info.dtype {
             Dtype::F32 => |bytes, values| values.extend(bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value))),
             Dtype::F16 => |bytes, values| {
