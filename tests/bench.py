@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -426,8 +427,68 @@ def bench_duplicates(work):
            f"{theirs_s / ours_s:.0f}× faster", "10× · 30×")
 
 
+def stream_of(program, model, kind, count):
+    """Seconds from the start of gap-serve to the first token of a prompt of 64, and tokens a second after it."""
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "socket"
+        began = time.time()
+        server = subprocess.Popen(
+            [program, f"--model=m={model}", f"--listen=unix:{path}", f"--weights={kind}", "--threads=2"], stderr=subprocess.DEVNULL,
+        )
+        try:
+            connection = socket.socket(socket.AF_UNIX)
+            while connection.connect_ex(str(path)) != 0:
+                time.sleep(0.001)
+            body = json.dumps(dict(
+                model="m", prompt=list(range(5, 69)), max_tokens=count, temperature=0, ignore_eos=True, stream=True, logprobs=0,
+            ))
+            head = f"POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall((head + body).encode())
+            times = [time.time() for line in connection.makefile("rb") if line.startswith(b"data: {")]
+        finally:
+            server.terminate()
+            server.wait()
+    # The last piece says only why it ended.
+    times = times[:count]
+    return times[0] - began, (len(times) - 1) / (times[-1] - times[0])
+
+
+def transformers_stream(root, model, kind, count):
+    """The same of unmodified Transformers."""
+    shutil.copy(ROOT / "tests/decode.py", root / "work/decode.py")
+    done = run("chroot", root, "env", "PYTHONPATH=/opt/site", f"BEGAN={time.time()}", "python3", "/work/decode.py", "run",
+               model, kind, "2", count, stdout=subprocess.PIPE)
+    return [float(number) for number in done.stdout.split()[-2:]]
+
+
+def bench_serving(work):
+    run("cargo", "build", "--release", "--locked", "-p", "gap-serve", cwd=ROOT)
+    root, program, count = CACHE / "torch", ROOT / "target/release/gap-serve", 129
+    run(ROOT / "tests/torch.sh", root)
+    (root / "work").mkdir(exist_ok=True)
+    if not (root / "work/decoder-bf16").exists():
+        shutil.copy(ROOT / "tests/decode.py", root / "work/decode.py")
+        run("chroot", root, "env", "PYTHONPATH=/opt/site", "python3", "/work/decode.py", "make", "/work/decoder")
+    for kind, word in [("float32", "f32"), ("bfloat16", "bf16")]:
+        name = "decoder" if word == "f32" else "decoder-bf16"
+        model = root / "work" / name
+        shutil.copy(ROOT / "appliance/lm/tests/reference/tokenizer.json", model / "tokenizer.json")
+        stream_of(program, model, "stored", 9)
+        pairs = [(stream_of(program, model, "stored", count), transformers_stream(root, f"/work/{name}", kind, count))
+                 for _ in range(RUNS)]
+        (ours_first, ours_rate), (theirs_first, theirs_rate) = (
+            [statistics.median(run[part] for run in side) for part in (0, 1)] for side in zip(*pairs)
+        )
+        yield (f"decoding with 110 M parameters in {word}, 2 threads", f"{ours_rate:.1f} tokens/s",
+               f"Transformers: {theirs_rate:.1f} tokens/s", f"{ours_rate / theirs_rate:.2f}× faster", "1.2× · 3×")
+        yield (f"process start to first token of the same, prompt of 64", f"{ours_first:.2f} s",
+               f"Transformers: {theirs_first:.2f} s", f"{theirs_first / ours_first:.0f}× faster", "5× · 20×")
+    _, rate = stream_of(program, root / "work/decoder", "q8", count)
+    yield ("decoding the same with 8 bits", f"{rate:.1f} tokens/s", "–", "–", "–")
+
+
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
-           "wheels": bench_wheels, "duplicates": bench_duplicates}
+           "wheels": bench_wheels, "duplicates": bench_duplicates, "serving": bench_serving}
 
 
 def main():

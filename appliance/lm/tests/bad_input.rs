@@ -1,6 +1,6 @@
 //! Damaged and lying models, adapters and GGUF files give an error that says what is wrong, and nothing else happens.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod reference;
 

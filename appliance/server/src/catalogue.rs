@@ -167,10 +167,12 @@ impl Catalogue {
     /// # Errors
     /// As [`Catalogue::generator`].
     pub fn embedder(&self, name: &str) -> Result<(&Arc<Encoding>, &Embedder), ApiError> {
-        match self.find(name)? {
-            Kind::Encoder(encoding) if let Head::Embedder(embedder) = encoding.head() => Ok((encoding, embedder)),
-            _ => Err(ApiError::invalid("model", format!("{name:?} makes no embeddings"))),
+        if let Kind::Encoder(encoding) = self.find(name)?
+            && let Head::Embedder(embedder) = encoding.head()
+        {
+            return Ok((encoding, embedder));
         }
+        Err(ApiError::invalid("model", format!("{name:?} makes no embeddings")))
     }
 
     /// A model that classifies.
@@ -178,10 +180,12 @@ impl Catalogue {
     /// # Errors
     /// As [`Catalogue::generator`].
     pub fn classifier(&self, name: &str) -> Result<(&Arc<Encoding>, &Classifier), ApiError> {
-        match self.find(name)? {
-            Kind::Encoder(encoding) if let Head::Classifier(classifier) = encoding.head() => Ok((encoding, classifier)),
-            _ => Err(ApiError::invalid("model", format!("{name:?} does not classify"))),
+        if let Kind::Encoder(encoding) = self.find(name)?
+            && let Head::Classifier(classifier) = encoding.head()
+        {
+            return Ok((encoding, classifier));
         }
+        Err(ApiError::invalid("model", format!("{name:?} does not classify")))
     }
 
     /// All models as OpenAI lists them.

@@ -120,10 +120,10 @@ impl Encoding {
     }
 
     fn forward(&self, group: &[EncodedText]) -> Result<Vec<Vec<f32>>, EncodeError> {
-        let rows = match &self.head {
+        let rows = rayon::scope(|_| match &self.head {
             Head::Embedder(embedder) => embedder.embed(group),
             Head::Classifier(classifier) => classifier.forward(group),
-        };
+        });
         let rows = rows.map_err(|error| EncodeError::Failed(error.to_string()))?;
         if rows.iter().flatten().all(|value| value.is_finite()) {
             Ok(rows)

@@ -2,7 +2,7 @@
 
 use crate::options::Listen;
 use axum::Router;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -15,7 +15,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-use tower::Service;
 
 /// Connections that are served at once; others wait in the kernel.
 const CONNECTIONS: usize = 1024;
@@ -133,14 +132,12 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     router: Router,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut service = TowerToHyperService::new(router);
-    let service = service_fn(move |request: hyper::Request<Incoming>| hyper::service::Service::call(&service, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_header_size(MAX_HEAD.0)
         .max_headers(MAX_HEAD.1)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,

@@ -183,7 +183,6 @@ impl Change {
         if !(1..=MAX_RANK).contains(&rank) {
             return Err(LoadError::damaged(source.path(), format!("tensor `{a}` has rank {rank}")));
         }
-        #[allow(clippy::cast_precision_loss, reason = "a rank is small")]
         let scale = config.lora_alpha / if config.use_rslora { (rank as f32).sqrt() } else { rank as f32 };
         let loader = Loader { source, precision: Some(Precision::F32), device };
         source.expect(b, &[outputs, rank])?;

@@ -73,7 +73,7 @@ impl Decoder {
                 let norm = |name: &str| norm(name, config.head_width);
                 Ok::<_, LoadError>((norm("self_attn.q_norm.weight")?, norm("self_attn.k_norm.weight")?))
             };
-            Ok(Layer {
+            Ok::<_, LoadError>(Layer {
                 attention_norm: norm("input_layernorm.weight", hidden)?,
                 projections: linear(&PROJECTIONS)?,
                 head_norms: (config.family == Family::Qwen3).then(head_norms).transpose()?,
@@ -208,7 +208,6 @@ impl Step<'_> {
             self.cache.store(self.index, piece.cached, piece.start, &own(&k)?, &own(&v)?)?;
         }
         let (keys, values) = self.cache.layer(self.index)?;
-        #[allow(clippy::cast_precision_loss, reason = "a head's width is small")]
         let scale = 1.0 / (head_width as f32).sqrt();
         attend(&q, keys, values, Heads { queries: heads, keys: key_heads, width: head_width, scale }, self.spans)
     }

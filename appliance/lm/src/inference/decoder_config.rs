@@ -166,7 +166,6 @@ const fn default_epsilon() -> f32 {
 }
 
 /// What Transformers takes where a configuration says nothing; those without a window say `null`.
-#[allow(clippy::unnecessary_wraps, reason = "the default of an optional field")]
 const fn default_window() -> Option<usize> {
     Some(4096)
 }
@@ -278,7 +277,6 @@ impl Raw {
         let Some(raw) = raw else { return Ok(Rope { theta, scaling: Scaling::None }) };
         let missing = |what: &str| LoadError::damaged(path, format!("the scaling of positions lacks `{what}`"));
         let factor = || raw.factor.filter(|factor| *factor >= 1.0).ok_or_else(|| missing("factor"));
-        #[allow(clippy::cast_precision_loss, reason = "contexts are far below 2²⁴")]
         let original = raw.original_max_position_embeddings.unwrap_or(self.max_position_embeddings) as f32;
         let scaling = match raw.rope_type.as_deref().unwrap_or("default") {
             "default" => Scaling::None,

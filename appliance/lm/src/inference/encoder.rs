@@ -116,7 +116,7 @@ impl Encoder {
         let load_layer = |index: usize| {
             let at = |name: &str| format!("{}{}.{index}.{name}", names.prefix, names.layer);
             let projections = [at(names.query), at(names.key), at(names.value)].map(|name| (name, hidden));
-            Ok(Layer {
+            Ok::<_, LoadError>(Layer {
                 projections: loader.linear(&projections, hidden)?,
                 output: loader.linear(&[(at(names.output), hidden)], hidden)?,
                 attention_norm: norm(at(names.attention_norm))?,
@@ -175,7 +175,6 @@ impl Encoder {
     fn layer(&self, layer: &Layer, x: &Tensor, spans: &[Span]) -> Result<Tensor> {
         let EncoderConfig { hidden, heads, activation, .. } = self.config;
         let width = hidden / heads;
-        #[allow(clippy::cast_precision_loss, reason = "a head's width is small")]
         let heads = Heads { queries: heads, keys: heads, width, scale: 1.0 / (width as f32).sqrt() };
         let qkv = layer.projections.forward(x)?;
         let part = |index: usize| qkv.narrow(1, index * hidden, hidden);

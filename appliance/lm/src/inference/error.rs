@@ -71,7 +71,7 @@ impl LoadError {
     }
 
     /// For what the system said about a file.
-    pub fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+    pub fn reading(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Read { path: path.to_path_buf(), source }
     }
 }

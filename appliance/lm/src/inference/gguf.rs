@@ -73,7 +73,7 @@ impl GgufFile {
         let file = File::open(path).map_err(LoadError::reading(path))?;
         let length = file.metadata().map_err(LoadError::reading(path))?.len();
         let mut reader = Reader { inner: BufReader::new(&file), left: length, path };
-        if reader.bytes()? != *b"GGUF" {
+        if reader.bytes::<4>()? != *b"GGUF" {
             return Err(LoadError::damaged(path, "it does not begin as a GGUF file"));
         }
         let version = reader.u32()?;
@@ -131,7 +131,6 @@ impl GgufFile {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "parameters of 32 bits")]
     fn number(&self, name: &str) -> Option<f32> {
         match self.own(name)? {
             Value::Float(value) => Some(*value as f32),

@@ -117,17 +117,19 @@ fn byte_level(file: &GgufFile) -> Result<Json, LoadError> {
         }),
         other => return Err(unsupported(file, format!("the way `{other}` of cutting text"))),
     };
+    let whole_words = ["llama-bpe", "llama3", "llama-v3", "tekken"].contains(&pre);
+    let normalizer = if pre == "qwen2" { json!({"type": "NFC"}) } else { Json::Null };
     Ok(json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": added(file, &tokens),
-        "normalizer": if pre == "qwen2" { json!({"type": "NFC"}) } else { Json::Null },
+        "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "post_processor": post_processor(file, &tokens, false),
         "decoder": bytes(true),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": ["llama-bpe", "llama3", "llama-v3", "tekken"].contains(&pre),
+            "ignore_merges": whole_words,
             "vocab": vocabulary(&tokens), "merges": merges,
         },
     }))

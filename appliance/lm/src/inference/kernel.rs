@@ -16,6 +16,8 @@ pub const GROUP: usize = 64;
 const LANES: usize = 16;
 /// Values that share one scale in [`Q8Group`].
 const Q8_BLOCK: usize = 32;
+/// Rows that are computed together: as many as a core's cache holds beside the weights.
+const ROWS: usize = 48;
 /// Columns that one task computes at least, so that it is worth starting.
 const TASK: usize = 32;
 
@@ -101,13 +103,12 @@ impl Group for Bf16Group {
 
 impl Group for Q8Group {
     fn pack(values: &Activations) -> Self {
-        let scales = array::from_fn(|block| {
+        let scales: [f32; GROUP / Q8_BLOCK] = array::from_fn(|block| {
             let largest = values[block * Q8_BLOCK..][..Q8_BLOCK].iter().fold(0f32, |most, value| most.max(value.abs()));
             largest / 127.0
         });
-        let quantised = array::from_fn(|index| {
-            let scale: f32 = scales[index / Q8_BLOCK];
-            #[allow(clippy::cast_possible_truncation, reason = "within ±127")]
+        let quantised: [i8; GROUP] = array::from_fn(|index| {
+            let scale = scales[index / Q8_BLOCK];
             if scale > 0.0 { (values[index] / scale).round() as i8 } else { 0 }
         });
         Self::from_parts(scales, &quantised)
@@ -116,7 +117,6 @@ impl Group for Q8Group {
     fn unpack(&self) -> Activations {
         array::from_fn(|index| {
             let byte = (self.words[index % LANES] >> (index / LANES * 8)) & 0xff;
-            #[allow(clippy::cast_precision_loss, reason = "a byte")]
             let value = byte as f32 - 128.0;
             value * self.scales[index / Q8_BLOCK]
         })
@@ -126,7 +126,6 @@ impl Group for Q8Group {
     fn vector<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
         let first = index * S::F32_LANES;
         let words = S::as_simd_u32s(&self.words).0[first % LANES / S::F32_LANES];
-        #[allow(clippy::cast_possible_truncation, reason = "at most 24")]
         let shift = (first / LANES * 8) as u32;
         let bytes = simd.and_u32s(simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(shift)), simd.splat_u32s(0xff));
         // The byte as the last bits of 2²³ is the number 2²³ + byte.
@@ -201,24 +200,28 @@ impl<G: Group> WithSimd for Columns<'_, '_, G> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let rows = self.out.len();
         let columns = self.weights.len() / self.groups;
-        let mut column = 0;
-        // Rows of a block are used by all columns of the block while they are in the cache.
-        while column < columns {
-            let wide = if rows < 4 { 8 } else { 4 };
-            let step = if column + wide <= columns { wide } else { 1 };
-            let mut row = 0;
-            while row < rows {
-                row += match (step, rows - row >= 4) {
-                    (8, _) => self.tile::<S, 1, 8>(simd, row, column),
-                    (4, true) => self.tile::<S, 4, 4>(simd, row, column),
-                    (4, false) => self.tile::<S, 1, 4>(simd, row, column),
-                    (_, true) => self.tile::<S, 4, 1>(simd, row, column),
-                    (_, false) => self.tile::<S, 1, 1>(simd, row, column),
-                };
+        // Rows of a block stay in the cache while all columns pass by.
+        for first in (0..self.out.len()).step_by(ROWS) {
+            let rows = first..self.out.len().min(first + ROWS);
+            let wide = if rows.len() < 3 { 8 } else { 4 };
+            let mut column = 0;
+            while column < columns {
+                let step = if column + wide <= columns { wide } else { 1 };
+                let mut row = rows.start;
+                while row < rows.end {
+                    row += match (step, rows.end - row) {
+                        (8, _) => self.tile::<S, 1, 8>(simd, row, column),
+                        // As many sums as there are registers for.
+                        (4, 4..) if S::REGISTER_COUNT >= 32 => self.tile::<S, 4, 4>(simd, row, column),
+                        (4, 3..) => self.tile::<S, 3, 4>(simd, row, column),
+                        (4, _) => self.tile::<S, 1, 4>(simd, row, column),
+                        (_, 4..) => self.tile::<S, 4, 1>(simd, row, column),
+                        (_, _) => self.tile::<S, 1, 1>(simd, row, column),
+                    };
+                }
+                column += step;
             }
-            column += step;
         }
     }
 }
@@ -227,9 +230,9 @@ impl<G: Group> Columns<'_, '_, G> {
     /// `M` rows by `N` columns; how many rows were done.
     #[inline(always)]
     fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
-        let groups = self.groups;
-        let x: [&[Activations]; M] = array::from_fn(|m| &self.x[(row + m) * groups..][..groups]);
-        let weights: [&[G]; N] = array::from_fn(|n| &self.weights[(column + n) * groups..][..groups]);
+        let (all_x, all_weights, groups) = (self.x, self.weights, self.groups);
+        let x: [&[Activations]; M] = array::from_fn(|m| &all_x[(row + m) * groups..][..groups]);
+        let weights: [&[G]; N] = array::from_fn(|n| &all_weights[(column + n) * groups..][..groups]);
         let mut sums = [[simd.splat_f32s(0.0); N]; M];
         for group in 0..groups {
             for index in 0..GROUP / S::F32_LANES {

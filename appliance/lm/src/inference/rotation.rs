@@ -13,10 +13,9 @@ pub struct Rotation {
 
 impl Rotation {
     /// For heads of `width` values.
-    #[allow(clippy::cast_precision_loss, reason = "a head's width is small")]
     pub fn new(rope: Rope, width: usize) -> Self {
         let plain = (0..width / 2).map(|pair| 1.0 / rope.theta.powf((2 * pair) as f32 / width as f32));
-        let (frequencies, amplitude) = match rope.scaling {
+        let (frequencies, amplitude): (Vec<f32>, f32) = match rope.scaling {
             Scaling::None => (plain.collect(), 1.0),
             Scaling::Linear { factor } => (plain.map(|frequency| frequency / factor).collect(), 1.0),
             Scaling::Llama3 { factor, low, high, original } => {
@@ -63,7 +62,6 @@ impl Rotation {
     /// # Errors
     /// Where the device has no room.
     pub fn at(&self, positions: &[usize], device: &Device) -> Result<(Tensor, Tensor)> {
-        #[allow(clippy::cast_precision_loss, reason = "positions are far below 2²⁴")]
         let angles: Vec<f32> = positions
             .iter()
             .flat_map(|position| self.frequencies.iter().map(move |frequency| *position as f32 * frequency))

@@ -1,5 +1,7 @@
 //! Small models whose weights follow from a formula, and what unmodified Transformers computes with them (`make.py`).
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::Value;
 use std::{
@@ -11,11 +13,9 @@ use std::{
 /// Decoders there are references of.
 pub const DECODERS: [&str; 6] = ["llama", "llama3", "mistral", "qwen2", "qwen3", "yarn"];
 /// Encoders there are references of.
-#[allow(dead_code, reason = "not every test needs them")]
 pub const ENCODERS: [&str; 3] = ["bert", "distilbert", "roberta"];
 
 /// A chat template in the manner of Qwen's.
-#[allow(dead_code, reason = "not every test chats")]
 pub const TEMPLATE: &str = "{%- if tools %}<|im_start|>system\nTools: {{ tools | tojson }} Use <tool_call>.<|im_end|>\n{% endif %}{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 fn directory() -> PathBuf {
@@ -105,7 +105,6 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Writes an adapter of one layer.
-#[allow(dead_code, reason = "not every test has one")]
 pub fn write_adapter(at: &Path, target: &str, shapes: [(usize, usize); 2], values: [&[f32]; 2], alpha: f32) {
     fs::create_dir_all(at).unwrap();
     let config = serde_json::json!({
@@ -120,7 +119,6 @@ pub fn write_adapter(at: &Path, target: &str, shapes: [(usize, usize); 2], value
 }
 
 /// Puts other values into one tensor of a model's directory.
-#[allow(dead_code, reason = "not every test does")]
 pub fn replace_tensor(at: &Path, name: &str, values: Vec<f32>) {
     let path = at.join("model.safetensors");
     let bytes = fs::read(&path).unwrap();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Longest body, in bytes.
-pub const MAX_BODY: usize = 8 << 20;
+const MAX_BODY: usize = 8 << 20;
 /// Time for a body to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 

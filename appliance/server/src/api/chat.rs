@@ -127,8 +127,11 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
     let tooling = request.tooling(generator)?;
-    let wanted = request.wanted(generator, tooling.as_ref())?;
-    let answers = request.common.submit(generator, wanted)?;
+    // Long prompts and large grammars take their time; other requests go on meanwhile.
+    let answers = tokio::task::block_in_place(|| {
+        let wanted = request.wanted(generator, tooling.as_ref())?;
+        request.common.submit(generator, wanted)
+    })?;
     let head = Head {
         id: identifier("chatcmpl-"),
         created: super::now(),

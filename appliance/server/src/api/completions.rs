@@ -55,7 +55,7 @@ pub async fn complete(State(served): State<Served>, Body(request): Body<Completi
     if request.best_of.is_some_and(|best| best != request.common.n.unwrap_or(1)) {
         return Err(ApiError::invalid("best_of", "`best_of` is not supported beyond `n`"));
     }
-    let prompts = request.prompts(generator)?;
+    let prompts = tokio::task::block_in_place(|| request.prompts(generator))?;
     let mut echoes = Vec::new();
     let mut all = Answers { prompt: 0, choices: Vec::new() };
     for prompt in prompts {

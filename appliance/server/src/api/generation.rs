@@ -43,7 +43,7 @@ pub struct Common {
     /// Taken from tokens for each time that they were there.
     pub frequency_penalty: Option<f32>,
     /// Added to tokens, by their number.
-    pub logit_bias: Option<BTreeMap<u32, f32>>,
+    pub logit_bias: Option<BTreeMap<String, f32>>,
     /// Whether the answer comes as it grows.
     pub stream: Option<bool>,
     /// What else is told then.
@@ -51,7 +51,8 @@ pub struct Common {
     /// Whether the answer goes on over the tokens that end a text.
     pub ignore_eos: Option<bool>,
     /// Who asks; nothing is done with it.
-    pub user: Option<String>,
+    #[serde(rename = "user")]
+    pub _user: Option<String>,
 }
 
 impl Common {
@@ -183,10 +184,14 @@ impl Common {
         if logprobs.is_some_and(|count| count > MAX_LOGPROBS) {
             return Err(ApiError::invalid("top_logprobs", format!("at most {MAX_LOGPROBS} are told")));
         }
-        let bias = self.logit_bias.clone().unwrap_or_default();
-        if bias.values().any(|value| !(-100.0..=100.0).contains(value)) {
-            return Err(ApiError::invalid("logit_bias", "each must be -100 to 100"));
-        }
+        let bias = self.logit_bias.iter().flatten().map(|(token, value)| {
+            let token = token.parse().ok().filter(|_| (-100.0..=100.0).contains(value));
+            token.map(|token| (token, *value))
+        });
+        let bias: Option<BTreeMap<u32, f32>> = bias.collect();
+        let bias = bias.ok_or_else(|| {
+            ApiError::invalid("logit_bias", "keys are numbers of tokens, and values are -100 to 100")
+        })?;
         Ok(Sampling {
             temperature: within("temperature", self.temperature, 1.0, 0.0, 2.0)?,
             top_p: within("top_p", self.top_p, 1.0, 0.0, 1.0)?,

@@ -10,13 +10,12 @@ mod stream;
 mod texts;
 mod tools;
 
-pub use body::MAX_BODY;
 pub use error::ApiError;
 
 use crate::{catalogue::Catalogue, metrics::{Answered, Meters}};
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, MatchedPath, Path, Request, State},
+    extract::{MatchedPath, Path, Request, State},
     http::{StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -52,9 +51,8 @@ pub fn router(served: Served) -> Router {
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(document))
-        .fallback(async || ApiError::NoSuchPath)
-        .method_not_allowed_fallback(async || ApiError::WrongMethod)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .fallback(|| async { ApiError::NoSuchPath })
+        .method_not_allowed_fallback(|| async { ApiError::WrongMethod })
         .layer(from_fn_with_state(served.clone(), count))
         .with_state(served)
 }

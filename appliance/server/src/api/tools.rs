@@ -113,12 +113,14 @@ pub struct CallReader {
     dialect: Dialect,
     held: String,
     calling: bool,
+    /// Text came that is no call; for a family whose calls are whole answers there will be none.
+    talking: bool,
 }
 
 impl CallReader {
     /// For a family.
     pub const fn new(dialect: Dialect) -> Self {
-        Self { dialect, held: String::new(), calling: false }
+        Self { dialect, held: String::new(), calling: false, talking: false }
     }
 
     /// Takes more of an answer; the text that is certainly no part of a call.
@@ -130,6 +132,7 @@ impl CallReader {
         let opening = self.dialect.opening();
         let start = match self.dialect {
             // Only an answer that is nothing else is a call.
+            Dialect::Plain if self.talking => None,
             Dialect::Plain if self.held.trim_start().is_empty() => return String::new(),
             Dialect::Plain => self.held.trim_start().starts_with(opening).then_some(0),
             Dialect::Tagged | Dialect::Listed => self.held.find(opening),
@@ -139,6 +142,7 @@ impl CallReader {
             let call = self.held.split_off(start);
             return std::mem::replace(&mut self.held, call);
         }
+        self.talking = true;
         let possible = (1..opening.len()).rev().find(|length| opening.get(..*length).is_some_and(|start| self.held.ends_with(start)));
         let rest = self.held.split_off(self.held.len() - possible.unwrap_or_default());
         std::mem::replace(&mut self.held, rest)
@@ -243,7 +247,8 @@ mod tests {
     fn plain_calls_are_whole_answers() {
         let one = "{\"name\": \"f\", \"parameters\": {\"a\": \"x; y\"}}";
         assert_eq!(read(Dialect::Plain, one), (String::new(), vec![call("f", "{\"a\":\"x; y\"}")]));
-        assert_eq!(read(Dialect::Plain, "see {\"name\": 1}").0, "see {\"name\": 1}");
+        let text = "see {\"name\": \"f\", \"parameters\": {}}";
+        assert_eq!(read(Dialect::Plain, text), (text.to_owned(), vec![]));
     }
 
     #[test]

@@ -71,7 +71,6 @@ impl Sampler {
         }
         if presence_penalty != 0.0 || frequency_penalty != 0.0 {
             for (token, count) in &self.seen {
-                #[allow(clippy::cast_precision_loss, reason = "an answer is far shorter than 2²⁴ tokens")]
                 add(*token, -presence_penalty - frequency_penalty * *count as f32);
             }
         }
@@ -162,7 +161,6 @@ fn likeliest(scores: &[f32]) -> Option<u32> {
 fn logprobs(logits: &[f32], token: u32, count: usize) -> (f32, Vec<(u32, f32)>) {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
-    #[allow(clippy::cast_possible_truncation, reason = "as precise as the logits")]
     let normal = most + sum.ln() as f32;
     let own = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY) - normal;
     let mut best: Vec<(u32, f32)> = (0..).zip(logits.iter().map(|logit| logit - normal)).collect();

@@ -184,7 +184,8 @@ impl Scheduler<'_> {
         if pieces.is_empty() {
             return;
         }
-        let logits = self.decoder.forward(&self.cache, &pieces).and_then(|logits| logits.to_vec2::<f32>());
+        // One visit to the computing threads for the whole pass, and not one for each product.
+        let logits = rayon::scope(|_| self.decoder.forward(&self.cache, &pieces)?.to_vec2::<f32>());
         match logits {
             Ok(rows) => self.advance(&counts, rows),
             Err(error) => self.fail(&error.to_string()),
