@@ -4,7 +4,11 @@
 //! repeated; templates that know it take a fixed date where it is not defined.
 
 use crate::inference::{LoadError, MAX_CONFIG, read_bounded, read_json};
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{
+    Environment, Error, ErrorKind, Value, context,
+    syntax::SyntaxConfig,
+    value::{Kwargs, Serde},
+};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 use std::{collections::BTreeMap, io, path::Path};
@@ -60,8 +64,7 @@ impl ChatTemplate {
     /// Where it is not valid.
     pub fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Result<Self, Error> {
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
@@ -93,15 +96,15 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         more: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<String, Error> {
-        let tools = tools.map(Value::from_serialize);
+        let tools = tools.map(|tools| Value::from(Serde(tools)));
         let known = context! {
-            messages => Value::from_serialize(messages),
+            messages => Value::from(Serde(messages)),
             add_generation_prompt => add_generation_prompt,
             tools => tools.unwrap_or(Value::from(())),
             documents => Value::from(()),
         };
-        let special = Value::from_serialize(&self.special_tokens);
-        let more = Value::from_serialize(more);
+        let special = Value::from(Serde(&self.special_tokens));
+        let more = Value::from(Serde(more));
         self.environment.get_template(NAME)?.render(context! { ..known, ..more, ..special })
     }
 }
@@ -139,7 +142,7 @@ fn without_generation_blocks(source: &str) -> String {
 }
 
 /// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it.
-fn to_json(value: &Value, options: minijinja::value::Kwargs) -> Result<String, Error> {
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // Transformers has these; only the default of the first makes sense for a prompt.
     let _: (Option<bool>, Option<bool>) = (options.get("ensure_ascii")?, options.get("sort_keys")?);

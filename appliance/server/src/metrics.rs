@@ -94,7 +94,7 @@ impl Meters {
         self.duration.observe(after.as_secs_f64());
         let now = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         let update = |old: u64| Some(if old == 0 { now } else { old - old / 8 + now / 8 });
-        drop(self.typical.fetch_update(Ordering::AcqRel, Ordering::Acquire, update));
+        let _ = self.typical.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
     }
 
     /// Seconds after which an answer is typically done, at least one.

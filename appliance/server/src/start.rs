@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<(), StartError> {
             _ = terminate.recv() => {}
         }
         eprintln!("gap-serve stops");
-        drop(stop.send(true));
+        let _ = stop.send(true);
         server.await.map_err(io::Error::other)?;
         Ok(())
     })

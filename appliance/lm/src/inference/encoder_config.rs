@@ -121,9 +121,15 @@ impl EncoderConfig {
         if let Some(kind) = raw.position_embedding_type.filter(|kind| kind != "absolute") {
             return Err(unsupported(format!("position embedding `{kind}`")));
         }
-        let sizes = [raw.vocab_size, raw.hidden_size, raw.num_hidden_layers, raw.num_attention_heads];
-        let sound = sizes.iter().chain(&[raw.intermediate_size, raw.max_position_embeddings]);
-        if !sound.into_iter().all(|size| (1..=LARGEST).contains(size)) || raw.type_vocab_size > LARGEST {
+        let sizes = [
+            raw.vocab_size,
+            raw.hidden_size,
+            raw.num_hidden_layers,
+            raw.num_attention_heads,
+            raw.intermediate_size,
+            raw.max_position_embeddings,
+        ];
+        if !sizes.iter().all(|size| (1..=LARGEST).contains(size)) || raw.type_vocab_size > LARGEST {
             return Err(LoadError::damaged(path, "a size in it is zero or beyond reason"));
         }
         if !raw.hidden_size.is_multiple_of(raw.num_attention_heads) {

@@ -181,8 +181,12 @@ impl Head {
 
 /// The older form: lists side by side.
 fn legacy_logprobs(tokens: &[TokenLogprobs]) -> Value {
-    let mut at = 0;
-    let offsets: Vec<usize> = tokens.iter().map(|token| std::mem::replace(&mut at, at + token.text.chars().count())).collect();
+    let offsets = tokens.iter().scan(0, |at, token| {
+        let start = *at;
+        *at += token.text.chars().count();
+        Some(start)
+    });
+    let offsets: Vec<usize> = offsets.collect();
     let best = tokens.iter().map(|token| {
         token.best.iter().map(|(text, logprob)| (text.clone(), json!(logprob))).collect::<Map<String, Value>>()
     });

@@ -15,7 +15,7 @@ pub use error::ApiError;
 use crate::{catalogue::Catalogue, metrics::{Answered, Meters}};
 use axum::{
     Json, Router,
-    extract::{MatchedPath, Path, Request, State},
+    extract::{Path, Request, State},
     http::{StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -58,10 +58,10 @@ pub fn router(served: Served) -> Router {
 }
 
 async fn count(State(served): State<Served>, request: Request, next: Next) -> Response {
-    // The pattern, not the path: names that clients make up must not fill the memory.
-    let known = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/classify", "/v1/models", "/v1/models/{model}"];
-    let pattern = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let path = known.into_iter().find(|path| pattern.as_deref() == Some(path)).unwrap_or("other");
+    // Names that clients make up must not fill the memory.
+    let known = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/classify", "/v1/models"];
+    let asked = request.uri().path();
+    let path = known.into_iter().find(|path| asked == *path).unwrap_or("other");
     let response = next.run(request).await;
     served.meters.requests.get_or_create(&Answered { path, status: response.status().as_u16() }).inc();
     response

@@ -310,7 +310,8 @@ fn next_token(
         delta.text += &sequence.stop.finish();
     }
     let tokens = sequence.answered();
-    drop(send(sequence, delta));
+    // Whether anybody receives it or not: this is the end.
+    let _ = send(sequence, delta);
     drop(sequence.request.events.send(Event::End { finish, tokens }));
     ControlFlow::Break(())
 }

@@ -5,7 +5,6 @@
 #[path = "../../../lm/tests/reference/mod.rs"]
 mod reference;
 
-#[allow(dead_code, reason = "these tests speak through real clients")]
 #[path = "../server/process.rs"]
 mod process;
 

@@ -1,5 +1,7 @@
 //! A running server, and plain requests to it.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use crate::reference::{TEMPLATE, write_adapter, write_model};
 use serde_json::{Value, json};
 use std::{
