@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 mod fixture;
-#[allow(dead_code, reason = "the sample can also be put on a hub")]
 mod hub;
 #[allow(dead_code, reason = "other tests use the rest of it")]
 #[path = "model/sample.rs"]
 mod sample;
 
-use fixture::{gapimage, letters, said, stdout, succeed};
+use fixture::{gapimage, letters, stdout, succeed};
 use gapimage::{
     lock::{Inputs, Lock, LockedLayer, request},
     recipe::Recipe,
@@ -186,8 +185,7 @@ impl Appliance {
 
 /// What came out so, as `rule subject: reason`.
 fn lines(output: &Output, status: &str) -> Vec<String> {
-    let report: Value =
-        serde_json::from_str(&stdout(output)).unwrap_or_else(|error| panic!("{error}: {}", said(output)));
+    let report: Value = serde_json::from_str(&stdout(output)).unwrap();
     let lines = report["lines"].as_array().unwrap().iter().filter(|line| line["status"] == status);
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or("-").to_owned();
     lines.map(|line| format!("{} {}: {}", text(line, "rule"), text(line, "subject"), text(line, "reason"))).collect()

@@ -22,7 +22,8 @@ chroot "$root" env PYTHONPATH=/opt/memory:/opt/site HF_HUB_OFFLINE=1 python3 -W 
   <"$work/cases" >"$work/found"
 python3 - "$work/cases" "$work/found" <<'PYTHON'
 import json, sys
-cases, found = (open(path).read().splitlines() for path in sys.argv[1:])
+# Libraries print notices of their own between the answers.
+cases, found = ([line for line in open(path) if line.startswith("{")] for path in sys.argv[1:])
 assert len(cases) == len(found), (len(cases), len(found))
 for case, answer in zip(cases, found):
     print(json.dumps({**json.loads(case), "found": json.loads(answer)}))

@@ -234,7 +234,7 @@ fn sharing_and_checkpointing_take_less_and_larger_batches_more() {
 
 #[test]
 fn serving_holds_weights_and_the_cache_of_every_sequence() {
-    let shape = llama(4096, 11008, 32, 32, 32).with_weights(Some(6_738_415_616), Some(13_476_839_424));
+    let shape = llama(4096, 11008, 32, 32, 32).with_weights(Some(6_738_415_616), Some(13_476_831_232));
     let plan = |engine, length, concurrency, gpus| ServingPlan {
         serving: Serving { model: "m".to_owned(), engine, length, concurrency },
         gpus,
@@ -244,7 +244,7 @@ fn serving_holds_weights_and_the_cache_of_every_sequence() {
     // Two 16-bit numbers for each of 32 layers and 4096 widths, for each of 4096 tokens.
     assert_eq!(one.cache, 2 * 2 * 32 * 4096 * 4096);
     assert_eq!(serving(&shape, &plan(Engine::Vllm, 4096, 16, 1)).cache, 16 * one.cache);
-    assert_eq!(serving(&shape, &plan(Engine::Vllm, 4096, 1, 4)).weights, 13_476_839_424 / 4);
+    assert_eq!(serving(&shape, &plan(Engine::Vllm, 4096, 1, 4)).weights, 13_476_831_232 / 4);
     // Blocks are whole; the appliance's own server keeps 32-bit keys and values.
     assert_eq!(serving(&shape, &plan(Engine::Vllm, 4081, 1, 1)).cache, one.cache);
     assert_eq!(serving(&shape, &plan(Engine::GapServe, 4065, 1, 1)).cache, 2 * one.cache);
