@@ -8,6 +8,7 @@ use crate::boot::{
     firmware::{Firmware, QEMU},
     machine::{device_arguments, machine_arguments},
     qmp::{Qmp, QmpError},
+    site_volume::site_volume,
 };
 use serde_json::json;
 use std::{
@@ -48,8 +49,20 @@ pub enum Attach {
     Virtio,
     /// An NVMe disk.
     Nvme,
+    /// A SATA disk.
+    Ahci,
     /// A USB stick.
     Usb,
+}
+
+/// What brings the site configuration to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SiteMedium {
+    /// QEMU's firmware configuration device.
+    #[default]
+    Firmware,
+    /// A volume on a USB stick.
+    Stick,
 }
 
 /// What runs the guest's code.
@@ -102,6 +115,8 @@ pub struct Options {
     pub accelerator: Accelerator,
     /// Text of the site configuration.
     pub site: Option<String>,
+    /// What brings it there.
+    pub site_medium: SiteMedium,
     /// Port of the host's loopback that leads to the guest's API; 0 takes a free one. No network at
     /// all when absent.
     pub port: Option<u16>,
@@ -112,7 +127,8 @@ impl Options {
     /// network.
     pub fn new(image: impl Into<PathBuf>, accelerator: Accelerator) -> Self {
         let (attach, block_size, memory, cpus) = (Attach::Virtio, 512, 2048, 2);
-        Self { image: image.into(), attach, block_size, memory, cpus, accelerator, site: None, port: None }
+        let (site, site_medium, port) = (None, SiteMedium::default(), None);
+        Self { image: image.into(), attach, block_size, memory, cpus, accelerator, site, site_medium, port }
     }
 }
 
@@ -202,7 +218,8 @@ impl Machine {
     /// Starts QEMU in `directory`, with the guest still switched off.
     fn launch(qemu: &Path, arguments: Vec<String>, directory: TempDir) -> Result<Self, QemuError> {
         let mut command = Command::new(qemu);
-        command.args(arguments).current_dir(directory.path());
+        // What it writes besides goes away with the machine.
+        command.args(arguments).current_dir(directory.path()).env("TMPDIR", directory.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = |source: io::Error| QemuError::Start { reason: source.to_string() };
         let mut child = command.spawn().map_err(start)?;
@@ -347,8 +364,14 @@ fn lay_out(options: &Options, directory: &Path) -> Result<(), QemuError> {
     fs::File::open(&path).map_err(image)?;
     symlink(path, directory.join("medium")).map_err(QemuError::Prepare)?;
     match &options.site {
-        Some(site) => fs::write(directory.join("site"), site).map_err(QemuError::Prepare),
         None => Ok(()),
+        Some(site) => {
+            let written = match options.site_medium {
+                SiteMedium::Firmware => fs::write(directory.join("site"), site),
+                SiteMedium::Stick => site_volume(site).and_then(|volume| fs::write(directory.join("site"), volume)),
+            };
+            written.map_err(QemuError::Prepare)
+        }
     }
 }
 
