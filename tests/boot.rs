@@ -199,10 +199,10 @@ fn it_boots_from_a_file_on_xfs() {
 }
 
 #[test]
-fn it_boots_from_a_sata_disk_with_its_site_configuration_on_a_stick() {
+fn it_boots_from_a_sata_disk() {
     let appliance = quickstart();
     let _machine = MACHINE.lock();
-    let system = system(boot(&appliance.artifact).args(["--attach", "sata", "--site-stick"]));
+    let system = system(boot(&appliance.artifact).args(["--attach", "sata"]));
     assert_eq!(system["medium"]["device"], "/dev/sda", "{system}");
 }
 

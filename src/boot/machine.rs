@@ -3,7 +3,7 @@
 
 use crate::boot::{
     firmware::Firmware,
-    qemu::{Accelerator, Attach, GUEST_PORT, Options, SiteMedium},
+    qemu::{Accelerator, Attach, GUEST_PORT, Options},
 };
 use gap_handover::site::FW_CFG_NAME;
 use serde_json::json;
@@ -46,25 +46,19 @@ pub(crate) fn device_arguments(options: &Options) -> Vec<String> {
     } else {
         add("blockdev", block_device("medium", "medium", true));
     }
-    let on_stick = options.site.is_some() && options.site_medium == SiteMedium::Stick;
-    if options.attach == Attach::Usb || on_stick {
-        add("device", "qemu-xhci".into());
-    }
     let device = match options.attach {
         Attach::Virtio => format!("virtio-blk-pci,{disk}"),
         Attach::Nvme => format!("nvme,serial=gapimage,{disk}"),
         Attach::Ahci => format!("ide-hd,bus=ide.0,{disk}"),
         Attach::Usb => {
             // The usual `usb-storage` takes a block size and has blocks of 512 bytes all the same.
+            add("device", "qemu-xhci".into());
             add("device", "usb-bot,id=stick".into());
             format!("scsi-hd,bus=stick.0,scsi-id=0,lun=0,{disk}")
         }
     };
     add("device", device);
-    if on_stick {
-        add("blockdev", block_device("site", "site", true));
-        add("device", "usb-storage,drive=site".into());
-    } else if options.site.is_some() {
+    if options.site.is_some() {
         add("fw_cfg", format!("name={FW_CFG_NAME},file=site"));
     }
     match options.port {
@@ -100,12 +94,6 @@ mod tests {
         assert!(line.contains(r#""node-name":"medium","read-only":true"#), "{line}");
         assert!(line.contains("restrict=on,hostfwd=tcp:127.0.0.1:0-:8443"), "{line}");
         assert!(!line.contains("a,b.gap"), "names from outside are not on the command line: {line}");
-    }
-
-    #[test]
-    fn a_stick_stands_in_for_the_firmware_device() {
-        let line = device_arguments(&Options { site_medium: SiteMedium::Stick, ..options("") }).join(" ");
-        assert!(line.contains("usb-storage,drive=site") && !line.contains("fw_cfg"), "{line}");
     }
 
     #[test]

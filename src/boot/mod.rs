@@ -13,5 +13,4 @@ pub mod modinfo;
 pub mod modules;
 pub mod qemu;
 pub mod qmp;
-mod site_volume;
 pub mod uki;

@@ -8,7 +8,6 @@ use crate::boot::{
     firmware::{Firmware, QEMU},
     machine::{device_arguments, machine_arguments},
     qmp::{Qmp, QmpError},
-    site_volume::site_volume,
 };
 use serde_json::json;
 use std::{
@@ -53,16 +52,6 @@ pub enum Attach {
     Ahci,
     /// A USB stick.
     Usb,
-}
-
-/// What brings the site configuration to the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SiteMedium {
-    /// QEMU's firmware configuration device.
-    #[default]
-    Firmware,
-    /// A volume on a USB stick.
-    Stick,
 }
 
 /// What runs the guest's code.
@@ -115,8 +104,6 @@ pub struct Options {
     pub accelerator: Accelerator,
     /// Text of the site configuration.
     pub site: Option<String>,
-    /// What brings it there.
-    pub site_medium: SiteMedium,
     /// Port of the host's loopback that leads to the guest's API; 0 takes a free one. No network at
     /// all when absent.
     pub port: Option<u16>,
@@ -127,8 +114,7 @@ impl Options {
     /// network.
     pub fn new(image: impl Into<PathBuf>, accelerator: Accelerator) -> Self {
         let (attach, block_size, memory, cpus) = (Attach::Virtio, 512, 2048, 2);
-        let (site, site_medium, port) = (None, SiteMedium::default(), None);
-        Self { image: image.into(), attach, block_size, memory, cpus, accelerator, site, site_medium, port }
+        Self { image: image.into(), attach, block_size, memory, cpus, accelerator, site: None, port: None }
     }
 }
 
@@ -364,14 +350,8 @@ fn lay_out(options: &Options, directory: &Path) -> Result<(), QemuError> {
     fs::File::open(&path).map_err(image)?;
     symlink(path, directory.join("medium")).map_err(QemuError::Prepare)?;
     match &options.site {
+        Some(site) => fs::write(directory.join("site"), site).map_err(QemuError::Prepare),
         None => Ok(()),
-        Some(site) => {
-            let written = match options.site_medium {
-                SiteMedium::Firmware => fs::write(directory.join("site"), site),
-                SiteMedium::Stick => site_volume(site).and_then(|volume| fs::write(directory.join("site"), volume)),
-            };
-            written.map_err(QemuError::Prepare)
-        }
     }
 }
 

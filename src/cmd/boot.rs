@@ -8,7 +8,7 @@ use super::{
 };
 use crate::boot::{
     check::{CheckError, check},
-    qemu::{Accelerator, Attach, Machine, Options, SiteMedium},
+    qemu::{Accelerator, Attach, Machine, Options},
 };
 use gap_format::release::Policy;
 use std::time::Duration;
@@ -34,7 +34,6 @@ pub fn run(args: &BootArgs) -> Outcome {
             Bus::Sata => Attach::Ahci,
             Bus::Usb => Attach::Usb,
         },
-        site_medium: if args.site_stick { SiteMedium::Stick } else { SiteMedium::Firmware },
         port: args.port,
         ..Options::new(&args.file, accelerator)
     };

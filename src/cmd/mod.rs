@@ -335,9 +335,6 @@ struct BootArgs {
     /// How the artifact is attached
     #[arg(long, value_name = "BUS", value_enum, default_value_t)]
     attach: Bus,
-    /// With --check: bring the site configuration on a USB stick instead of QEMU's firmware device
-    #[arg(long, requires = "check")]
-    site_stick: bool,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
