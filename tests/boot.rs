@@ -178,6 +178,7 @@ fn it_boots_from_a_file_on_ext4() {
 
 /// What sticks are sold with.
 #[test]
+#[ignore = "one more boot, in `make test-all`"]
 fn it_boots_from_a_file_on_exfat() {
     let fill = r#"
         device=$(losetup -f --show "$1".fs); mkdir -p "$1".mnt
@@ -199,6 +200,7 @@ fn it_boots_from_a_file_on_xfs() {
 }
 
 #[test]
+#[ignore = "one more boot, in `make test-all`"]
 fn it_boots_from_a_sata_disk() {
     let appliance = quickstart();
     let _machine = MACHINE.lock();
