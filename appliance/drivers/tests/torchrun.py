@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import torch.distributed as distributed
-from torch.distributed import rendezvous
 from torch.distributed.elastic.rendezvous import c10d_rendezvous_backend
 
 store = partial(distributed.TCPStore, use_libuv=False)
-for module in (distributed, rendezvous, c10d_rendezvous_backend):
+for module in (distributed, sys.modules["torch.distributed.rendezvous"], c10d_rendezvous_backend):
     module.TCPStore = store
 
 if __name__ == "__main__":

@@ -99,12 +99,12 @@ impl Architecture {
         };
         let heads = config.num_attention_heads;
         let kv_heads = config.num_key_value_heads.unwrap_or(heads);
-        if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+        if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let what = format!("{heads} attention heads share {kv_heads} key-value heads");
             return Err(ArchitectureError::Contradiction(what));
         }
         let head_dim = config.head_dim.unwrap_or(config.hidden_size / heads);
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(ArchitectureError::Contradiction(format!("a head has {head_dim} dimensions")));
         }
         Ok(Self { family, config, head_dim })
