@@ -119,8 +119,7 @@ pub enum CatalogueError {
 
 #[derive(Deserialize)]
 struct Architecture {
-    #[serde(default)]
-    architectures: Vec<String>,
+    architectures: Option<Vec<String>>,
     #[serde(default)]
     model_type: String,
 }
@@ -259,7 +258,7 @@ fn load_model(
     let config = EncoderConfig::read(&option.path).map_err(failed)?;
     let codec = Codec::read(&option.path, config.vocabulary).map_err(failed)?;
     let loader = Loader { source: &source, precision: options.weights.precision(), device };
-    let classifies = architecture.architectures.iter().any(|name| name.ends_with("ForSequenceClassification"));
+    let classifies = architecture.architectures.iter().flatten().any(|name| name.ends_with("ForSequenceClassification"));
     let head = if classifies {
         Head::Classifier(Classifier::load(config, loader).map_err(failed)?)
     } else {
