@@ -37,7 +37,8 @@ impl ChatTemplate {
         let own = directory.join("chat_template.jinja");
         let (path, source) = if own.exists() {
             let text = String::from_utf8(read_bounded(&own, MAX_CONFIG)?);
-            let text = text.map_err(|_| LoadError::Damaged { path: own.clone(), reason: "it is not UTF-8".to_owned() })?;
+            let text =
+                text.map_err(|_| LoadError::Damaged { path: own.clone(), reason: "it is not UTF-8".to_owned() })?;
             (own, text)
         } else {
             match config.get("chat_template").and_then(default_template) {

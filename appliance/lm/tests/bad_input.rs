@@ -1,6 +1,12 @@
 //! Damaged and lying models, adapters and GGUF files give an error that says what is wrong, and nothing else happens.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod reference;
 
@@ -81,11 +87,13 @@ fn a_weight_that_is_no_number_is_named() {
 
 #[test]
 fn a_configuration_that_contradicts_the_weights_is_told_with_both_shapes() {
-    let error = refusal("llama", |directory| change_config(directory, |config| config["intermediate_size"] = json!(192)));
+    let error =
+        refusal("llama", |directory| change_config(directory, |config| config["intermediate_size"] = json!(192)));
     assert!(error.contains("[160, 64]") && error.contains("[192, 64]"), "{error}");
     let error = refusal("llama", |directory| change_config(directory, |config| config["num_hidden_layers"] = json!(4)));
     assert!(error.contains("model.layers.3."), "{error}");
-    let error = refusal("llama", |directory| change_config(directory, |config| config["num_key_value_heads"] = json!(3)));
+    let error =
+        refusal("llama", |directory| change_config(directory, |config| config["num_key_value_heads"] = json!(3)));
     assert!(error.contains("do not go together"), "{error}");
     let error = refusal("llama", |directory| change_config(directory, |config| config["hidden_size"] = json!(0)));
     assert!(error.contains("beyond reason"), "{error}");
@@ -145,7 +153,10 @@ fn a_lineage_that_names_the_base_is_taken() {
 
 /// A GGUF file of the reference model of Llama, as llama.cpp's converter writes it.
 fn write_gguf(path: &Path, kind: candle_core::quantized::GgmlDType) {
-    use candle_core::{Tensor, quantized::{GgmlDType, QTensor}};
+    use candle_core::{
+        Tensor,
+        quantized::{GgmlDType, QTensor},
+    };
     let recorded = recorded("llama");
     let tensors: Vec<(String, QTensor)> = shapes(&recorded)
         .into_iter()

@@ -1,13 +1,18 @@
 //! The same numbers as unmodified Transformers, recorded by `reference/make.py`.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
 use gap_lm::inference::{
-    Allocation, Classifier, Decoder, DecoderConfig, Embedder, EncodedText, EncoderConfig, KvCache, Loader, Piece, Precision,
-    SafetensorsDirectory,
+    Allocation, Classifier, Decoder, DecoderConfig, Embedder, EncodedText, EncoderConfig, KvCache, Loader, Piece,
+    Precision, SafetensorsDirectory,
 };
 use reference::{DECODERS, ENCODERS, difference, numbers, recorded, tokens, write_model};
 use std::path::Path;
@@ -165,14 +170,23 @@ fn an_adapter_changes_only_the_sequences_that_ask_for_it() {
     let (hidden, queries, rank) = (64, 4 * 24, 4);
     let a = reference::weights("lora.a", &[rank, hidden]);
     let b = reference::weights("lora.b", &[queries, rank]);
-    reference::write_adapter(&adapter, "model.layers.1.self_attn.q_proj", [(rank, hidden), (queries, rank)], [&a, &b], 8.0);
+    reference::write_adapter(
+        &adapter,
+        "model.layers.1.self_attn.q_proj",
+        [(rank, hidden), (queries, rank)],
+        [&a, &b],
+        8.0,
+    );
     let adapter = gap_lm::inference::Adapter::load(&adapter, decoder.config(), &Device::Cpu).unwrap();
 
     // The same change in the weights themselves.
     let merged = tempfile::tempdir().unwrap();
     write_model("qwen3", merged.path());
     let name = "model.layers.1.self_attn.q_proj.weight";
-    let (a, b) = (Tensor::from_vec(a, (rank, hidden), &Device::Cpu).unwrap(), Tensor::from_vec(b, (queries, rank), &Device::Cpu).unwrap());
+    let (a, b) = (
+        Tensor::from_vec(a, (rank, hidden), &Device::Cpu).unwrap(),
+        Tensor::from_vec(b, (queries, rank), &Device::Cpu).unwrap(),
+    );
     let own = Tensor::from_vec(reference::weights(name, &[queries, hidden]), (queries, hidden), &Device::Cpu).unwrap();
     let changed = (own + (b.matmul(&a).unwrap() * (8.0 / rank as f64)).unwrap()).unwrap();
     let changed = changed.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -13,8 +13,8 @@ use candle_core::Device;
 use gap_lm::{
     chat_template::ChatTemplate,
     inference::{
-        Adapter, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, KvCache, Lineage, LoadError, Loader,
-        MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
+        Adapter, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, KvCache, Lineage, LoadError,
+        Loader, MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
     },
 };
 use serde::Deserialize;
@@ -258,7 +258,8 @@ fn load_model(
     let config = EncoderConfig::read(&option.path).map_err(failed)?;
     let codec = Codec::read(&option.path, config.vocabulary).map_err(failed)?;
     let loader = Loader { source: &source, precision: options.weights.precision(), device };
-    let classifies = architecture.architectures.iter().flatten().any(|name| name.ends_with("ForSequenceClassification"));
+    let classifies =
+        architecture.architectures.iter().flatten().any(|name| name.ends_with("ForSequenceClassification"));
     let head = if classifies {
         Head::Classifier(Classifier::load(config, loader).map_err(failed)?)
     } else {
@@ -287,7 +288,8 @@ fn load_generator(
         let end = template.as_ref().and_then(|template| codec.token(template.special_token("eos_token")?));
         config.ends.extend(end);
     }
-    let decoder = Decoder::load(config, Loader { source, precision: options.weights.precision(), device }).map_err(failed)?;
+    let decoder =
+        Decoder::load(config, Loader { source, precision: options.weights.precision(), device }).map_err(failed)?;
     let config = decoder.config().clone();
     let positions = cache_positions(option, &config, options)?;
     let cache = KvCache::new(&config, positions, device).map_err(|error| failed(error.into()))?;
@@ -315,7 +317,12 @@ fn cache_positions(option: &ModelOption, config: &DecoderConfig, options: &Optio
     let least = config.context.min(memory::LEAST_POSITIONS);
     let needed = each * positions.max(least) as u64;
     if positions < least || needed > available {
-        return Err(CatalogueError::NoMemory { name: option.name.clone(), needed, positions: positions.max(least), available });
+        return Err(CatalogueError::NoMemory {
+            name: option.name.clone(),
+            needed,
+            positions: positions.max(least),
+            available,
+        });
     }
     Ok(positions)
 }
@@ -329,7 +336,8 @@ fn load_adapter(
     let failed = |source| CatalogueError::Adapter { name: option.name.clone(), source };
     let no_base = || CatalogueError::NoBase { name: option.name.clone(), base: option.base.clone() };
     let Some(Model { kind: Kind::Generator(base), .. }) = models.get(&option.base) else { return Err(no_base()) };
-    let path = options.model.iter().find(|model| model.name == option.base).map(|model| &model.path).ok_or_else(no_base)?;
+    let path =
+        options.model.iter().find(|model| model.name == option.base).map(|model| &model.path).ok_or_else(no_base)?;
     Lineage::check(&option.path, path).map_err(failed)?;
     let adapter = Adapter::load(&option.path, &base.config, device).map_err(failed)?;
     Ok(Model {

@@ -7,7 +7,14 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use std::{fs, io, os::unix::fs::{FileTypeExt, PermissionsExt}, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -56,10 +63,13 @@ impl Listener {
     /// Where it listens, for people.
     pub fn address(&self) -> String {
         match self {
-            Self::Unix(listener) => match listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.display().to_string())) {
-                Some(path) => format!("unix:{path}"),
-                None => "unix:".to_owned(),
-            },
+            Self::Unix(listener) => {
+                match listener.local_addr().ok().and_then(|address| Some(address.as_pathname()?.display().to_string()))
+                {
+                    Some(path) => format!("unix:{path}"),
+                    None => "unix:".to_owned(),
+                }
+            }
             Self::Tcp(listener) => listener.local_addr().map(|address| format!("http://{address}")).unwrap_or_default(),
         }
     }

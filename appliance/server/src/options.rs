@@ -157,11 +157,13 @@ impl FromStr for Listen {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        let address: SocketAddr = text.parse().map_err(|_| "it is neither `unix:PATH` nor `ADDRESS:PORT`".to_owned())?;
+        let address: SocketAddr =
+            text.parse().map_err(|_| "it is neither `unix:PATH` nor `ADDRESS:PORT`".to_owned())?;
         if address.ip().is_loopback() {
             Ok(Self::Loopback(address))
         } else {
-            Err("other machines could reach it, and this server knows no passwords; put one that does before it".to_owned())
+            Err("other machines could reach it, and this server knows no passwords; put one that does before it"
+                .to_owned())
         }
     }
 }
@@ -198,7 +200,10 @@ mod tests {
     #[test]
     fn names_and_paths_are_taken_apart() {
         let adapter: AdapterOption = "mine=base:/a:b".parse().unwrap();
-        assert_eq!((adapter.name.as_str(), adapter.base.as_str(), adapter.path.to_str().unwrap()), ("mine", "base", "/a:b"));
+        assert_eq!(
+            (adapter.name.as_str(), adapter.base.as_str(), adapter.path.to_str().unwrap()),
+            ("mine", "base", "/a:b")
+        );
         assert!("=x".parse::<ModelOption>().is_err());
         assert!("x".parse::<ModelOption>().is_err());
     }

@@ -17,7 +17,8 @@ use std::{
     path::Path,
 };
 
-const SUPPORTED: &str = "adapters are LoRA and RS-LoRA of PEFT on the linear layers of attention and feed-forward blocks";
+const SUPPORTED: &str =
+    "adapters are LoRA and RS-LoRA of PEFT on the linear layers of attention and feed-forward blocks";
 /// Highest rank that is believed.
 const MAX_RANK: usize = 4096;
 
@@ -137,7 +138,13 @@ impl Adapter {
     }
 
     /// What is added to the results of these targets, side by side, for rows `x`; nothing where it changes none of them.
-    pub(super) fn change(&self, layer: usize, targets: &[Target], widths: &[usize], x: &Tensor) -> Result<Option<Tensor>> {
+    pub(super) fn change(
+        &self,
+        layer: usize,
+        targets: &[Target],
+        widths: &[usize],
+        x: &Tensor,
+    ) -> Result<Option<Tensor>> {
         if !targets.iter().any(|target| self.changes.contains_key(&(layer, *target))) {
             return Ok(None);
         }

@@ -86,7 +86,9 @@ impl Span {
 /// Where shapes and spans do not fit.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, spans: &[Span]) -> Result<Tensor> {
     match q.device() {
-        Device::Cpu => q.contiguous()?.apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &Attention { heads, spans }),
+        Device::Cpu => {
+            q.contiguous()?.apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &Attention { heads, spans })
+        }
         _ => attend_by_products(q, k, v, heads, spans),
     }
 }
@@ -178,17 +180,18 @@ impl CustomOp3 for Attention<'_> {
         if owners.len() != count {
             bail!("the spans do not cover the queries");
         }
-        let task = Task {
-            heads,
-            owners: &owners,
-            q: slice(q, q_layout)?,
-            k: slice(k, k_layout)?,
-            v: slice(v, v_layout)?,
-        };
+        let task =
+            Task { heads, owners: &owners, q: slice(q, q_layout)?, k: slice(k, k_layout)?, v: slice(v, v_layout)? };
         let mut out = vec![0f32; count * q_width];
         let width = q_width / heads.keys;
         out.par_chunks_mut(width).enumerate().with_min_len(TASK).for_each_init(Vec::new, |scores, (index, out)| {
-            Arch::new().dispatch(Query { task: &task, row: index / heads.keys, key_head: index % heads.keys, scores, out });
+            Arch::new().dispatch(Query {
+                task: &task,
+                row: index / heads.keys,
+                key_head: index % heads.keys,
+                scores,
+                out,
+            });
         });
         Ok((CpuStorage::F32(out), Shape::from((count, q_width))))
     }

@@ -63,8 +63,7 @@ impl Decoder {
         let load_layer = |index: usize| {
             let at = |name: &str| format!("model.layers.{index}.{name}");
             let linear = |targets: &[Target]| {
-                let parts: Vec<_> =
-                    targets.iter().map(|target| (at(target.name()), target.shape(&config).0)).collect();
+                let parts: Vec<_> = targets.iter().map(|target| (at(target.name()), target.shape(&config).0)).collect();
                 let inputs = targets.first().map_or(hidden, |target| target.shape(&config).1);
                 loader.linear(&parts, inputs)
             };
@@ -190,7 +189,8 @@ impl Step<'_> {
         let DecoderConfig { heads, key_heads, head_width, norm_epsilon, .. } = self.decoder.config;
         let rows = x.dim(0)?;
         let projected = self.apply(&self.layer.projections, &PROJECTIONS, x)?;
-        let part = |first: usize, heads: usize| projected.narrow(1, first * head_width, heads * head_width)?.contiguous();
+        let part =
+            |first: usize, heads: usize| projected.narrow(1, first * head_width, heads * head_width)?.contiguous();
         let turned = |part: Tensor, heads: usize, norm: Option<&Tensor>| -> Result<Tensor> {
             let mut part = part.reshape((1, rows, heads, head_width))?;
             if let Some(norm) = norm {

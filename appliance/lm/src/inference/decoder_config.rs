@@ -236,7 +236,11 @@ impl Raw {
             layers: self.num_hidden_layers,
             heads,
             key_heads: self.num_key_value_heads.unwrap_or(heads),
-            head_width: self.head_dim.unwrap_or(if family == Family::Qwen3 { 128 } else { self.hidden_size / heads.max(1) }),
+            head_width: self.head_dim.unwrap_or(if family == Family::Qwen3 {
+                128
+            } else {
+                self.hidden_size / heads.max(1)
+            }),
             norm_epsilon: self.rms_norm_eps,
             rope,
             context: self.max_position_embeddings,

@@ -79,7 +79,8 @@ impl Embedder {
         let list = directory.join("modules.json");
         if list.exists() {
             for Module { path, r#type } in read_json::<Vec<Module>>(&list, MAX_CONFIG)? {
-                let unsupported = |what: String| LoadError::Unsupported { path: list.clone(), what, supported: SUPPORTED };
+                let unsupported =
+                    |what: String| LoadError::Unsupported { path: list.clone(), what, supported: SUPPORTED };
                 let inside = directory.join(&path);
                 if !Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))) {
                     return Err(LoadError::damaged(&list, format!("{path:?} is no directory inside the model's")));

@@ -130,7 +130,10 @@ impl Encoder {
             positions: table("position_embeddings", config.positions)?,
             types: (config.types > 0).then(|| table("token_type_embeddings", config.types)).transpose()?,
             norm: norm(format!("{embeddings}.LayerNorm"))?,
-            layers: (0..config.layers).into_par_iter().map(load_layer).collect::<std::result::Result<_, LoadError>>()?,
+            layers: (0..config.layers)
+                .into_par_iter()
+                .map(load_layer)
+                .collect::<std::result::Result<_, LoadError>>()?,
             device: loader.device.clone(),
             config,
         })

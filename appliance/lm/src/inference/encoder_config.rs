@@ -1,6 +1,9 @@
 //! `config.json` of encoders: BERT, DistilBERT, RoBERTa and XLM-RoBERTa.
 
-use super::{error::LoadError, json_file::{MAX_CONFIG, read_json}};
+use super::{
+    error::LoadError,
+    json_file::{MAX_CONFIG, read_json},
+};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::Path};
 

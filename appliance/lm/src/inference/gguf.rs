@@ -28,7 +28,8 @@ use tokenizers::Tokenizer;
 const PIECE: u64 = 1 << 20;
 /// Longest name, and longest text that is no list's.
 const MAX_TEXT: u64 = 16 << 20;
-const SUPPORTED: &str = "GGUF files of llama, qwen2 and qwen3 are, in F32, F16, BF16 and the types Q4_0 to Q8_0 and Q2_K to Q6_K";
+const SUPPORTED: &str =
+    "GGUF files of llama, qwen2 and qwen3 are, in F32, F16, BF16 and the types Q4_0 to Q8_0 and Q2_K to Q6_K";
 
 /// A value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,7 +202,8 @@ impl GgufFile {
             // What Llama 3 was made with; the file has the result only.
             let factor = factors.iter().copied().fold(1.0, f32::max);
             let scaling = Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
-            let (expected, plain) = (Rotation::new(Rope { theta, scaling }, head_width), Rotation::new(plain, head_width));
+            let (expected, plain) =
+                (Rotation::new(Rope { theta, scaling }, head_width), Rotation::new(plain, head_width));
             if !expected.is_divided(&plain, &factors) {
                 return Err(unsupported("a scaling of each wavelength by itself"));
             }
@@ -276,7 +278,8 @@ impl GgufFile {
             let at = stored.offset + row * first as u64;
             self.file.read_exact_at(&mut data, at).map_err(LoadError::reading(&self.path))?;
             let storage = QStorage::from_data(Cow::Owned(data), &Device::Cpu, stored.kind)?;
-            let values = QTensor::new(storage, (count, width))?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            let values =
+                QTensor::new(storage, (count, width))?.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
             if !values.iter().all(|value| value.is_finite()) {
                 return Err(LoadError::NotFinite { path: self.path.clone(), name: name.to_owned() });
             }
@@ -371,7 +374,12 @@ fn own_name(name: &str) -> Option<String> {
 }
 
 /// Checks where the data of tensors lies.
-fn place(path: &Path, infos: Vec<(String, Stored)>, start: u64, length: u64) -> Result<BTreeMap<String, Stored>, LoadError> {
+fn place(
+    path: &Path,
+    infos: Vec<(String, Stored)>,
+    start: u64,
+    length: u64,
+) -> Result<BTreeMap<String, Stored>, LoadError> {
     let mut tensors = BTreeMap::new();
     for (name, mut stored) in infos {
         let count = stored.shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size as u64));

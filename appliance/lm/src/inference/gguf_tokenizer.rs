@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use tokenizers::Tokenizer;
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Kinds of tokens.
 const CONTROL: i128 = 3;
@@ -81,7 +82,9 @@ fn added(file: &GgufFile, tokens: &[&str]) -> Vec<Json> {
 /// Puts the token before a text that the model wants there, if any.
 fn post_processor(file: &GgufFile, tokens: &[&str], default: bool) -> Json {
     let first = match file.get("tokenizer.ggml.bos_token_id") {
-        Some(Value::Integer(token)) if is_on(file, "tokenizer.ggml.add_bos_token", default) => usize::try_from(*token).ok(),
+        Some(Value::Integer(token)) if is_on(file, "tokenizer.ggml.add_bos_token", default) => {
+            usize::try_from(*token).ok()
+        }
         _ => None,
     };
     let Some((id, token)) = first.and_then(|id| Some((id, *tokens.get(id)?))) else { return Json::Null };
@@ -101,7 +104,8 @@ fn byte_level(file: &GgufFile) -> Result<Json, LoadError> {
     let tokens = texts(file, "tokenizer.ggml.tokens")?;
     let merges = texts(file, "tokenizer.ggml.merges")?;
     let pre = text(file, "tokenizer.ggml.pre").unwrap_or("default");
-    let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let bytes =
+        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let split = |regex: &str| {
         let split = json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
         json!({"type": "Sequence", "pretokenizers": [split, bytes(false)]})

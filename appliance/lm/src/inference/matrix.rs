@@ -1,9 +1,7 @@
 //! Weights of a linear layer in the form that serving computes with.
 
 use super::kernel::{self, Activations, Bf16Group, F32Group, GROUP, Group, Q8Group};
-use candle_core::{
-    CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 /// How weights are kept in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

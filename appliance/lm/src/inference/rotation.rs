@@ -33,9 +33,8 @@ impl Rotation {
                 (plain.map(stretch).collect(), 1.0)
             }
             Scaling::Yarn { factor, attention, fast, slow, original, truncate } => {
-                let border = |rotations: f32| {
-                    width as f32 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * rope.theta.ln())
-                };
+                let border =
+                    |rotations: f32| width as f32 * (original / (rotations * 2.0 * PI)).ln() / (2.0 * rope.theta.ln());
                 let (low, high) = (border(fast), border(slow));
                 let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
                 let (low, high) = (low.max(0.0), high.min(width as f32 - 1.0));

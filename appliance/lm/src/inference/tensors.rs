@@ -207,7 +207,9 @@ impl TensorSource for SafetensorsDirectory {
             return Err(LoadError::NoTensor { path: self.path.clone(), name: name.to_owned() });
         };
         let convert: fn(&[u8], &mut Vec<f32>) = match info.dtype {
-            Dtype::F32 => |bytes, values| values.extend(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value))),
+            Dtype::F32 => {
+                |bytes, values| values.extend(bytes.as_chunks::<4>().0.iter().map(|value| f32::from_le_bytes(*value)))
+            }
             Dtype::F16 => |bytes, values| {
                 values.extend(bytes.as_chunks::<2>().0.iter().map(|value| half::f16::from_le_bytes(*value).to_f32()));
             },

@@ -35,9 +35,11 @@ impl<T: Fields, S: Sync> FromRequest<S> for Body<T> {
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::NotJson);
         }
-        let body = timeout(ARRIVAL, to_bytes(request.into_body(), MAX_BODY)).await.map_err(|_| ApiError::BodyTooSlow)?;
+        let body =
+            timeout(ARRIVAL, to_bytes(request.into_body(), MAX_BODY)).await.map_err(|_| ApiError::BodyTooSlow)?;
         let body = body.map_err(|error| {
-            let too_long = std::error::Error::source(&error).is_some_and(|error| error.to_string().contains("length limit"));
+            let too_long =
+                std::error::Error::source(&error).is_some_and(|error| error.to_string().contains("length limit"));
             if too_long { ApiError::BodyTooLong(MAX_BODY) } else { ApiError::BodyTooSlow }
         })?;
         parse(&body).map(Self)

@@ -52,8 +52,18 @@ impl Fields for ChatRequest {
     const KNOWN: &'static [&'static [&'static str]] = &[
         Common::KNOWN,
         &[
-            "messages", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "response_format", "tools",
-            "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "store", "metadata",
+            "messages",
+            "max_tokens",
+            "max_completion_tokens",
+            "logprobs",
+            "top_logprobs",
+            "response_format",
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+            "chat_template_kwargs",
+            "store",
+            "metadata",
         ],
     ];
 }
@@ -196,9 +206,10 @@ impl ChatRequest {
         if self.messages.is_empty() || self.messages.len() > MAX_MESSAGES {
             return Err(ApiError::invalid("messages", format!("there must be 1 to {MAX_MESSAGES} messages")));
         }
-        let template = generator.template.as_ref().ok_or_else(|| {
-            ApiError::invalid("model", "this model has no chat template; use /v1/completions")
-        })?;
+        let template = generator
+            .template
+            .as_ref()
+            .ok_or_else(|| ApiError::invalid("model", "this model has no chat template; use /v1/completions"))?;
         let messages = self.messages.iter().map(for_template).collect::<Result<Vec<_>, _>>()?;
         let tools = tooling.and(self.tools.as_ref());
         let more = self.chat_template_kwargs.clone().unwrap_or_default();

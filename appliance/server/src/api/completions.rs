@@ -49,7 +49,10 @@ enum Prompt {
 }
 
 /// Goes on with a text.
-pub async fn complete(State(served): State<Served>, Body(request): Body<CompletionRequest>) -> Result<Response, ApiError> {
+pub async fn complete(
+    State(served): State<Served>,
+    Body(request): Body<CompletionRequest>,
+) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
     if request.best_of.is_some_and(|best| best != request.common.n.unwrap_or(1)) {
@@ -64,13 +67,16 @@ pub async fn complete(State(served): State<Served>, Body(request): Body<Completi
         } else {
             String::new()
         };
-        let answers = request.common.submit(generator, Wanted {
-            prompt,
-            max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
-            logprobs: request.logprobs,
-            shape: None,
-            shown: Vec::new(),
-        })?;
+        let answers = request.common.submit(
+            generator,
+            Wanted {
+                prompt,
+                max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+                logprobs: request.logprobs,
+                shape: None,
+                shown: Vec::new(),
+            },
+        )?;
         all.prompt += answers.prompt;
         echoes.extend(answers.choices.iter().map(|_| echo.clone()));
         all.choices.extend(answers.choices);

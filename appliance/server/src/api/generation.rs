@@ -58,8 +58,21 @@ pub struct Common {
 impl Common {
     /// Names of the fields, and of those that are taken for the sake of clients and change nothing.
     pub const KNOWN: &[&str] = &[
-        "model", "temperature", "top_p", "top_k", "min_p", "n", "stop", "seed", "presence_penalty", "frequency_penalty",
-        "logit_bias", "stream", "stream_options", "ignore_eos", "user",
+        "model",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "stream",
+        "stream_options",
+        "ignore_eos",
+        "user",
     ];
 }
 
@@ -153,6 +166,9 @@ impl Common {
         let (prompt, most) = (wanted.prompt.len(), engine.longest());
         let rest = most.saturating_sub(prompt);
         let max_tokens = wanted.max_tokens.map_or(rest, |most| most as usize);
+        if max_tokens == 0 && rest > 0 {
+            return Err(ApiError::invalid("max_tokens", "at least one token must be wanted"));
+        }
         if prompt == 0 {
             return Err(ApiError::invalid("prompt", "the prompt has no tokens"));
         }
@@ -189,9 +205,8 @@ impl Common {
             token.map(|token| (token, *value))
         });
         let bias: Option<BTreeMap<u32, f32>> = bias.collect();
-        let bias = bias.ok_or_else(|| {
-            ApiError::invalid("logit_bias", "keys are numbers of tokens, and values are -100 to 100")
-        })?;
+        let bias = bias
+            .ok_or_else(|| ApiError::invalid("logit_bias", "keys are numbers of tokens, and values are -100 to 100"))?;
         Ok(Sampling {
             temperature: within("temperature", self.temperature, 1.0, 0.0, 2.0)?,
             top_p: within("top_p", self.top_p, 1.0, 0.0, 1.0)?,
@@ -213,7 +228,10 @@ impl Common {
         };
         let (count, length) = MAX_STOPS;
         if stops.len() > count || stops.iter().any(|stop| stop.chars().count() > length) {
-            return Err(ApiError::invalid("stop", format!("at most {count} texts of {length} letters can end an answer")));
+            return Err(ApiError::invalid(
+                "stop",
+                format!("at most {count} texts of {length} letters can end an answer"),
+            ));
         }
         Ok(stops)
     }
@@ -271,9 +289,8 @@ impl Answers {
     /// Their events as they come, with the number of the answer.
     pub fn events(self) -> impl Stream<Item = (usize, Event)> {
         let each = self.choices.into_iter().enumerate().map(|(index, events)| {
-            let next = |mut events: UnboundedReceiver<Event>| async move {
-                events.recv().await.map(|event| (event, events))
-            };
+            let next =
+                |mut events: UnboundedReceiver<Event>| async move { events.recv().await.map(|event| (event, events)) };
             let events = stream::unfold(events, next);
             Box::pin(futures::StreamExt::map(events, move |event| (index, event)))
         });

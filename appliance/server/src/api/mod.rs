@@ -12,7 +12,10 @@ mod tools;
 
 pub use error::ApiError;
 
-use crate::{catalogue::Catalogue, metrics::{Answered, Meters}};
+use crate::{
+    catalogue::Catalogue,
+    metrics::{Answered, Meters},
+};
 use axum::{
     Json, Router,
     extract::{Path, Request, State},

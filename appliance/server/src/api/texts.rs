@@ -80,7 +80,10 @@ impl Input {
 }
 
 /// A vector for each text.
-pub async fn embed(State(served): State<Served>, Body(request): Body<EmbeddingRequest>) -> Result<Json<Value>, ApiError> {
+pub async fn embed(
+    State(served): State<Served>,
+    Body(request): Body<EmbeddingRequest>,
+) -> Result<Json<Value>, ApiError> {
     let (encoding, embedder) = served.catalogue.embedder(&request.model)?;
     if request.dimensions.is_some_and(|dimensions| dimensions != embedder.dimensions()) {
         let message = format!("this model's embeddings have {} dimensions and no others", embedder.dimensions());
@@ -106,7 +109,10 @@ pub async fn embed(State(served): State<Served>, Body(request): Body<EmbeddingRe
 }
 
 /// Classes of each text, with their probabilities.
-pub async fn classify(State(served): State<Served>, Body(request): Body<ClassifyRequest>) -> Result<Json<Value>, ApiError> {
+pub async fn classify(
+    State(served): State<Served>,
+    Body(request): Body<ClassifyRequest>,
+) -> Result<Json<Value>, ApiError> {
     let (encoding, classifier) = served.catalogue.classifier(&request.model)?;
     let labels = &classifier.config().labels;
     let (rows, tokens) = encoding.run(request.input.texts()?).await?;

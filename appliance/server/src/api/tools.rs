@@ -1,6 +1,9 @@
 //! Calls of tools: how a model family writes them, how it is made to, and how they are read.
 
-use crate::{codec::Codec, engine::Shape};
+use crate::{
+    codec::Codec,
+    engine::{Shape, with_spaces},
+};
 use rand::{Rng, distributions::Alphanumeric};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -89,20 +92,24 @@ impl Dialect {
                 "additionalProperties": false,
             })
         });
-        let call = json!({"anyOf": each.collect::<Vec<_>>()});
+        let each: Vec<Value> = each.collect();
+        let spaced = |schema| with_spaces(schema, " ?");
         let token = |name: &str| codec.token(name).map_or_else(|| format!("{name:?}"), |token| format!("<[{token}]>"));
         Shape::Lark(match self {
             Self::Tagged => {
                 let (open, close) = (token("<tool_call>"), token("</tool_call>"));
                 let more = if single { "" } else { " (\"\\n\" one)*" };
-                format!("start: one{more}\none: {open} \"\\n\" call \"\\n\" {close}\ncall: %json {call}\n")
+                format!(
+                    "start: one{more}\none: {open} \"\\n\" call \"\\n\" {close}\ncall: %json {}\n",
+                    spaced(json!({"anyOf": each}))
+                )
             }
             Self::Listed => {
                 let most = if single { 1 } else { 64 };
-                let list = json!({"type": "array", "items": call, "minItems": 1, "maxItems": most});
+                let list = spaced(json!({"type": "array", "items": {"anyOf": each}, "minItems": 1, "maxItems": most}));
                 format!("start: {} list\nlist: %json {list}\n", token("[TOOL_CALLS]"))
             }
-            Self::Plain => format!("start: call\ncall: %json {call}\n"),
+            Self::Plain => format!("start: call\ncall: %json {}\n", spaced(json!({"anyOf": each}))),
         })
     }
 }
@@ -143,7 +150,9 @@ impl CallReader {
             return std::mem::replace(&mut self.held, call);
         }
         self.talking = true;
-        let possible = (1..opening.len()).rev().find(|length| opening.get(..*length).is_some_and(|start| self.held.ends_with(start)));
+        let possible = (1..opening.len())
+            .rev()
+            .find(|length| opening.get(..*length).is_some_and(|start| self.held.ends_with(start)));
         let rest = self.held.split_off(self.held.len() - possible.unwrap_or_default());
         std::mem::replace(&mut self.held, rest)
     }
@@ -177,7 +186,9 @@ fn read_calls(dialect: Dialect, text: &str) -> Option<Vec<Call>> {
         }
         Dialect::Plain => {
             let calls = text.trim().split(';').map(|call| read_call(&serde_json::from_str(call.trim()).ok()?));
-            calls.collect::<Option<Vec<_>>>().or_else(|| Some(vec![read_call(&serde_json::from_str(text.trim()).ok()?)?]))
+            calls
+                .collect::<Option<Vec<_>>>()
+                .or_else(|| Some(vec![read_call(&serde_json::from_str(text.trim()).ok()?)?]))
         }
     }
 }

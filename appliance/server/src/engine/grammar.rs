@@ -9,6 +9,9 @@ use llguidance::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
+/// Room for indentation, but no endless white space, which models fall into.
+const SPACES: &str = r"[ \n\t]{0,16}";
+
 /// What an answer must be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shape {
@@ -63,8 +66,8 @@ impl Grammars {
     /// What is wrong with the schema, or which part of it is not supported.
     pub fn prepare(&self, shape: &Shape) -> Result<Grammar, String> {
         let grammar = match shape {
-            Shape::JsonObject => TopLevelGrammar::from_json_schema(json!({"type": "object"})),
-            Shape::JsonSchema(schema) => TopLevelGrammar::from_json_schema(schema.clone()),
+            Shape::JsonObject => TopLevelGrammar::from_json_schema(with_spaces(json!({"type": "object"}), SPACES)),
+            Shape::JsonSchema(schema) => TopLevelGrammar::from_json_schema(with_spaces(schema.clone(), SPACES)),
             Shape::Lark(source) => TopLevelGrammar::from_lark(source.clone()),
         };
         let matcher = Matcher::new(self.factory.create_parser(grammar));
@@ -92,6 +95,14 @@ impl Grammar {
         self.matcher.consume_token(token).map_err(|error| error.to_string())?;
         Ok(self.matcher.is_stopped())
     }
+}
+
+/// Says what may stand between the parts of JSON by a schema.
+pub fn with_spaces(mut schema: Value, pattern: &str) -> Value {
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("x-guidance".to_owned(), json!({"whitespace_pattern": pattern}));
+    }
+    schema
 }
 
 /// Tokens as bytes; special ones are marked.
@@ -130,7 +141,9 @@ fn token_bytes(codec: &Codec) -> Result<(Vec<Vec<u8>>, usize), String> {
 
 fn names_type(value: &Value, name: &str) -> bool {
     match value {
-        Value::Object(map) => map.get("type").and_then(Value::as_str) == Some(name) || map.values().any(|value| names_type(value, name)),
+        Value::Object(map) => {
+            map.get("type").and_then(Value::as_str) == Some(name) || map.values().any(|value| names_type(value, name))
+        }
         Value::Array(list) => list.iter().any(|value| names_type(value, name)),
         _ => false,
     }

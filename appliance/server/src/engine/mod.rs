@@ -6,7 +6,7 @@ mod sampler;
 mod scheduler;
 mod stop;
 
-pub use grammar::{Grammar, Grammars, Shape};
+pub use grammar::{Grammar, Grammars, Shape, with_spaces};
 pub use request::{Delta, Event, Finish, Refused, Request, TokenLogprobs};
 pub use sampler::Sampling;
 pub use scheduler::Bounds;

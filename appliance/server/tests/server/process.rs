@@ -40,7 +40,9 @@ impl Reply {
     /// The pieces of a stream, which must end as OpenAI's do.
     pub fn pieces(&self) -> Vec<Value> {
         let body = self.body.strip_suffix("data: [DONE]\n\n").unwrap_or_else(|| panic!("{self:?}"));
-        body.split_terminator("\n\n").map(|piece| serde_json::from_str(piece.strip_prefix("data: ").unwrap()).unwrap()).collect()
+        body.split_terminator("\n\n")
+            .map(|piece| serde_json::from_str(piece.strip_prefix("data: ").unwrap()).unwrap())
+            .collect()
     }
 }
 
@@ -114,7 +116,13 @@ impl Server {
         let program = env!("CARGO_BIN_EXE_gap-serve");
         let mut command = Command::new(if loopback { program } else { "unshare" });
         if !loopback {
-            command.args(["--user", "--map-root-user", "--net", program, &format!("--listen=unix:{}", socket.display())]);
+            command.args([
+                "--user",
+                "--map-root-user",
+                "--net",
+                program,
+                &format!("--listen=unix:{}", socket.display()),
+            ]);
         }
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
@@ -131,7 +139,8 @@ impl Server {
     pub fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> UnixStream {
         let mut stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        let head = format!("{method} {path} HTTP/1.0\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head =
+            format!("{method} {path} HTTP/1.0\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).unwrap();
         // A server that refuses may close before it has read all.
         drop(stream.write_all(body));
@@ -165,7 +174,8 @@ impl Server {
     /// A measurement.
     pub fn measured(&self, name: &str) -> u64 {
         let text = self.get("/metrics").body;
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}: {text}"));
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{name}: {text}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 

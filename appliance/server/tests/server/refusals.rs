@@ -36,7 +36,12 @@ fn bad_requests_get_openais_error() {
         (chat(json!({"stream_options": {}})), "stream"),
         (chat(json!({"tool_choice": "required"})), "tools"),
         (chat(json!({"response_format": {"type": "xml"}})), "xml"),
-        (chat(json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bad"}}}})), "bad"),
+        (
+            chat(
+                json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bad"}}}}),
+            ),
+            "bad",
+        ),
         (chat(json!({"max_tokens": 5000})), "5000"),
         (chat(json!({"max_tokens": 0})), "at least one"),
         (chat(json!({"model": "embed"})), "generates no text"),
@@ -61,7 +66,10 @@ fn bad_requests_get_openais_error() {
     ] {
         refusal(&server.post(path, &request), 400);
     }
-    assert_eq!(refusal(&server.post("/v1/chat/completions", &chat(json!({"model": "none"}))), 404).0, "model_not_found");
+    assert_eq!(
+        refusal(&server.post("/v1/chat/completions", &chat(json!({"model": "none"}))), 404).0,
+        "model_not_found"
+    );
     assert_eq!(refusal(&server.get("/v1/models/none"), 404).0, "model_not_found");
     assert_eq!(refusal(&server.get("/v2"), 404).0, "unknown_path");
     assert_eq!(refusal(&server.get("/v1/embeddings"), 405).0, "method_not_allowed");
@@ -69,7 +77,10 @@ fn bad_requests_get_openais_error() {
     refusal(&server.raw("POST", "/v1/classify", "application/json", b"{\"model\": "), 400);
     refusal(&server.raw("POST", "/v1/classify", "application/json", b"\xff\xfe"), 400);
     let long = format!("{{\"model\": \"{}\"}}", "x".repeat(9 << 20));
-    assert_eq!(refusal(&server.raw("POST", "/v1/classify", "application/json", long.as_bytes()), 413).0, "request_too_large");
+    assert_eq!(
+        refusal(&server.raw("POST", "/v1/classify", "application/json", long.as_bytes()), 413).0,
+        "request_too_large"
+    );
     assert_eq!(server.get("/health").status, 200);
 }
 
@@ -102,7 +113,10 @@ fn the_server_does_not_start_with_what_it_cannot_serve() {
     };
     let said = with_model(|model| change(model, "\"<|im_end|>\": 3", "\"<|im_end|>\": 9999"), &[]);
     assert!(said.contains("9999") && said.contains("not of one piece"), "{said}");
-    let said = with_model(|model| fs::write(model.join("tokenizer_config.json"), "{\"chat_template\": \"{% if\"}").unwrap(), &[]);
+    let said = with_model(
+        |model| fs::write(model.join("tokenizer_config.json"), "{\"chat_template\": \"{% if\"}").unwrap(),
+        &[],
+    );
     assert!(said.contains("chat template"), "{said}");
     let said = with_model(|model| fs::write(model.join("config.json"), "{").unwrap(), &[]);
     assert!(said.contains("config.json"), "{said}");
