@@ -245,9 +245,9 @@ impl<G: Group> Columns<'_, '_, G> {
                 }
             }
         }
-        for m in 0..M {
-            for n in 0..N {
-                self.out[row + m][column + n] = simd.reduce_sum_f32s(sums[m][n]);
+        for (out, sums) in self.out[row..].iter_mut().zip(sums) {
+            for (out, sum) in out[column..].iter_mut().zip(sums) {
+                *out = simd.reduce_sum_f32s(sum);
             }
         }
         M

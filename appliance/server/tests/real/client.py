@@ -39,7 +39,7 @@ tool = {"type": "function", "function": {"name": "look", "parameters": {
     "type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": False}}}
 called = client.chat.completions.create(
     model="chat", messages=USER, tools=[tool], tool_choice={"type": "function", "function": {"name": "look"}},
-    parallel_tool_calls=False, max_tokens=100,
+    parallel_tool_calls=False, max_tokens=80,
 )
 assert called.choices[0].message.tool_calls[0].function.name == "look"
 
