@@ -20,7 +20,7 @@ use tokio::{
 pub enum StartError {
     /// A model cannot be served.
     #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
+    Catalogue(#[from] Box<CatalogueError>),
     /// The address cannot be listened to.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -56,7 +56,8 @@ pub fn run(options: &Options) -> Result<(), StartError> {
             .map_err(|source| StartError::Listen { address: format!("{:?}", options.listen), source })?;
         confinement::confine()?;
         let meters = Arc::new(Meters::default());
-        let catalogue = tokio::task::block_in_place(|| Catalogue::load(options, &device(), &meters))?;
+        let catalogue =
+            tokio::task::block_in_place(|| Catalogue::load(options, &device(), &meters)).map_err(Box::new)?;
         let router = api::router(Served { catalogue: Arc::new(catalogue), meters });
         let (stop, stopping) = watch::channel(false);
         eprintln!("gap-serve listens on {}", listener.address());
