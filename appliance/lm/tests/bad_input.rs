@@ -29,7 +29,7 @@ fn refusal(name: &str, damage: impl FnOnce(&Path)) -> String {
     let directory = tempfile::tempdir().unwrap();
     write_model(name, directory.path());
     damage(directory.path());
-    load(directory.path()).err().expect("it is refused").to_string()
+    load(directory.path()).expect_err("it is refused").to_string()
 }
 
 fn change_config(directory: &Path, change: impl FnOnce(&mut Value)) {
@@ -120,7 +120,7 @@ fn an_adapter_for_another_base_is_refused() {
     let refused = |shapes: [(usize, usize); 2], target: &str| {
         let values = shapes.map(|(rows, columns)| vec![0.5; rows * columns]);
         write_adapter(&adapter, target, shapes, [&values[0], &values[1]], 16.0);
-        Adapter::load(&adapter, &config, &Device::Cpu).err().expect("it is refused").to_string()
+        Adapter::load(&adapter, &config, &Device::Cpu).expect_err("it is refused").to_string()
     };
     let error = refused([(4, 128), (64, 4)], "model.layers.0.self_attn.q_proj");
     assert!(error.contains("[4, 128]") && error.contains("[4, 64]"), "{error}");
