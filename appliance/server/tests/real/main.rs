@@ -1,6 +1,6 @@
 //! What real clients and libraries say of the server. They come from the package index: `cargo test -- --ignored`.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
 #[path = "../../../lm/tests/reference/mod.rs"]
 mod reference;
