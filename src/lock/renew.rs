@@ -277,6 +277,10 @@ impl Renewal<'_> {
                             renewed.unlocked.push(name);
                             continue;
                         }
+                        Err(error) if error.is_elsewhere() => {
+                            renewed.unresolved.push((name, error.into()));
+                            continue;
+                        }
                         Err(error) => return Err(failed(error.into())),
                     };
                     relock.add(row(recipe, place, Inputs::Dataset(rows)), []);
@@ -395,8 +399,13 @@ impl Renewal<'_> {
             LayerKind::Debian(layer) => layer.mirror.clone(),
             _ => None,
         });
+        let builders: Vec<&LockedPackage> = match layer.sdists.on.as_slice() {
+            [] => packages.clone(),
+            on => relock.in_stack(&recipe.places_in(on)).into_iter().flat_map(self::packages).collect(),
+        };
         let query = wheels::Query {
             layer,
+            builders: &builders,
             below: &packages,
             installed: &installed,
             mirrors: &mirrors.collect::<Vec<_>>(),

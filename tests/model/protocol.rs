@@ -64,9 +64,7 @@ fn hub(server: &Server, token: Option<&str>) -> Hub {
 }
 
 fn selection() -> Selection {
-    let source = ModelSource::Hub { repo: RepoName::new(REPO).unwrap(), revision: "main".to_owned(), endpoint: None };
-    let (include, exclude) = (Vec::new(), Vec::new());
-    Selection::new(&ModelLayer { source, include, exclude, allow_pickle: PicklePolicy::Refuse }).unwrap()
+    Selection::of_model(&[], &[]).unwrap()
 }
 
 fn serving() -> Server {

@@ -5,6 +5,7 @@
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod index;
+mod source;
 mod wheel;
 
 use fixture::{Project, fail_with, gapimage, said, stdout, succeed};
