@@ -145,6 +145,9 @@ impl View {
     fn bytes(&self, number: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let Kind::File(content) = &self.inode(number)?.kind else { return Err(Errno::EISDIR) };
         let count = content.len().saturating_sub(offset).min(u64::from(size));
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let mut data = vec![0; usize::try_from(count).unwrap_or_default()];
         content.open().and_then(|open| open.read_exact_at(&mut data, offset)).map_err(|_| Errno::EIO)?;
         Ok(data)
