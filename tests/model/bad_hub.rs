@@ -14,9 +14,11 @@ const MODEL: &str = "[image.main]\nlayers = [\"files\"]\nmodels = [\"tiny\"]\n\
 
 #[test]
 fn every_way_in_which_a_hub_fails_while_locking_is_named_and_the_next_try_works() {
-    for (behaviour, expected) in
-        [(Behaviour::Fail(503), "503"), (Behaviour::Page, "not understood"), (Behaviour::LieSmall, "came with git id")]
-    {
+    for (behaviour, expected) in [
+        (Behaviour::Fail(503), "503"),
+        (Behaviour::Page, "a web page came instead"),
+        (Behaviour::LieSmall, "came with git id"),
+    ] {
         let (project, hub) = project(MODEL, &sample::files());
         hub.behave(Some(behaviour.clone()));
         let said = fail_with(1, &mut command(&project, &hub, "lock"));
@@ -30,7 +32,7 @@ fn every_way_in_which_a_hub_fails_while_locking_is_named_and_the_next_try_works(
 fn every_way_in_which_a_hub_fails_while_fetching_is_named_and_the_next_try_works() {
     for (behaviour, expected) in [
         (Behaviour::Fail(503), "503"),
-        (Behaviour::Page, "model-0000"),
+        (Behaviour::Page, "a web page came instead"),
         (Behaviour::Cut(10), "model-0000"),
         (Behaviour::Lie, "do not trust this hub"),
         (Behaviour::Circle, "redirect"),

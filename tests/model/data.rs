@@ -60,7 +60,7 @@ fn put(hub: &Hub, seed: u32) -> gapimage::source::model::GitId {
         REPO,
         &[
             (".gitattributes", b"*.parquet filter=lfs\n"),
-            ("README.md", b"---\nlicense: cc-by-4.0\n---\n# Rows\n"),
+            ("README.md", b"---\nlicense: mit\n---\n# Rows\n"),
             ("dataset_infos.json", b"{}"),
             ("rows.py", b"raise SystemExit('it was run')\n"),
             ("data/train-00000-of-00001.parquet", &parquet(seed)),
@@ -83,7 +83,7 @@ fn the_lock_pins_the_commit_and_the_rows_of_one_form_are_prepared() {
     put(&hub, 7_000_000);
     succeed(&mut build(&project, &hub));
     let text = lock_text(&project);
-    assert!(text.contains(&format!("commit = \"{commit}\"")) && text.contains("licenses = [\"cc-by-4.0\"]"), "{text}");
+    assert!(text.contains(&format!("commit = \"{commit}\"")) && text.contains("licenses = [\"mit\"]"), "{text}");
     assert!(text.contains("train-00000-of-00001.parquet") && !text.contains("raw/rows.jsonl"), "{text}");
     assert!(!text.contains("127.0.0.1"), "{text}");
     let directory = unpack(&project.path().join("a.gap"), "main", project.path()).join("data/rows");

@@ -117,7 +117,7 @@ fn environment_of(target: &Target) -> Result<MarkerEnvironment, WheelsError> {
 }
 
 /// A requirement of the recipe.
-pub(super) fn parsed(line: &String) -> Result<Requirement<VerbatimUrl>, WheelsError> {
+pub(super) fn parsed(line: &str) -> Result<Requirement<VerbatimUrl>, WheelsError> {
     Requirement::from_str(line).map_err(|error| WheelsError::Requirement {
         line: without_credentials(line).escape_debug().to_string(),
         reason: error.message.to_string(),
@@ -125,7 +125,7 @@ pub(super) fn parsed(line: &String) -> Result<Requirement<VerbatimUrl>, WheelsEr
 }
 
 fn parsed_all(lines: &[String]) -> Result<Vec<Requirement<VerbatimUrl>>, WheelsError> {
-    lines.iter().map(parsed).collect()
+    lines.iter().map(|line| parsed(line)).collect()
 }
 
 fn find_provided(query: &Query<'_>) -> Result<Vec<Found>, WheelsError> {

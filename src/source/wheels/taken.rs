@@ -42,7 +42,8 @@ pub(super) fn take(
         return Ok(Vec::new());
     }
     let links = linked(sources, client)?;
-    let said = layer.requirements.iter().chain(&layer.constraints).map(parsed).collect::<Result<Vec<_>, _>>()?;
+    let said =
+        layer.requirements.iter().chain(&layer.constraints).map(|line| parsed(line)).collect::<Result<Vec<_>, _>>()?;
     let said: Vec<_> = said.into_iter().filter(|it| it.evaluate_markers(environment, &[])).collect();
     let python =
         Version::from_str(&target.python.to_string()).map_err(|error| WheelsError::Answer(error.to_string()))?;
