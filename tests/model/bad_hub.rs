@@ -108,10 +108,7 @@ fn weights_that_overlap_overrun_or_lie_about_their_shapes_are_refused() {
         let files = sample::files_with(&[], &[("model-00001-of-00002.safetensors", file)]);
         let (project, hub): (_, Hub) = project(MODEL, &files);
         let said = fail_with(1, &mut build(&project, &hub));
-        assert!(
-            said.contains("model-00001-of-00002.safetensors") && said.contains("damaged or lie"),
-            "{what}: {said}"
-        );
+        assert!(said.contains("model-00001-of-00002.safetensors") && said.contains("damaged or lie"), "{what}: {said}");
         assert!(!project.path().join("a.gap").exists());
     }
 }
