@@ -1,6 +1,6 @@
 //! Python packages: wheels from the store, or built from source, installed with the Python of the layers below.
 
-use super::{Problem, Request, binary};
+use super::{Problem, Request};
 use crate::{
     layer::{
         sandbox::{Sandbox, Scratch},
@@ -40,7 +40,6 @@ pub fn build(
                 &target,
                 &Builder {
                     root: &root,
-                    size: binary::size(&root),
                     target: Target { python: source.python, ..target },
                     sandbox: &Sandbox::new(request.program, session),
                     scratch: &|bytes| Scratch::for_size(bytes, directory.path()),

@@ -13,7 +13,7 @@ pub use record::{Record, Verdict};
 use crate::layer::{
     files::FILES_DATE,
     sandbox::{Hear, Job, Sandbox, SandboxError, Scratch, Step},
-    tree::{Node, Tree},
+    tree::Tree,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -88,7 +88,7 @@ impl Trial {
         let directory = tempfile::tempdir_in(bench.spool).map_err(failed)?;
         let job = Job {
             root: image,
-            scratch: Scratch::for_size(size(image) + WRITTEN, directory.path()),
+            scratch: Scratch::for_size(image.file_bytes() + WRITTEN, directory.path()),
             binds: Vec::new(),
             steps: self.steps(),
             source_date: FILES_DATE,
@@ -113,9 +113,4 @@ impl Trial {
             |command| Step { command, environment: environment.clone(), directory: self.directory.clone().into() };
         probe.into_iter().chain(own).map(step).collect()
     }
-}
-
-fn size(tree: &Tree) -> u64 {
-    let file = |node: &Node| if let Node::File { content, .. } = node { content.len() } else { 0 };
-    tree.iter().map(|(_, node)| file(node)).sum()
 }

@@ -53,8 +53,6 @@ const WHEEL_MAX: u64 = 4 << 30;
 pub struct Builder<'a> {
     /// The tree with the interpreter and whatever compilers are needed.
     pub root: &'a Tree,
-    /// Its bytes.
-    pub size: u64,
     /// What it is, with the Python that the lock names.
     pub target: Target,
     /// Runs the build.
@@ -224,7 +222,7 @@ fn run(source: &LockedSdist, root: &Tree, builder: &Builder<'_>) -> Result<Made,
     };
     let job = Job {
         root,
-        scratch: (builder.scratch)(builder.size + WRITTEN),
+        scratch: (builder.scratch)(builder.root.file_bytes() + WRITTEN),
         binds: Vec::new(),
         steps: vec![
             step([&interpreter, &driver, "prepare", &archive, &work]),
