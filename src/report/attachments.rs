@@ -1,7 +1,7 @@
 //! The documents that an artifact carries about itself.
 
 use super::{
-    checklist, licences,
+    checklist, jobs, licences,
     origins::{BOOT, Origins},
     provenance, sbom, trials,
 };
@@ -9,6 +9,7 @@ use crate::{
     image::oci::{Annotations, annotation},
     pack::{Attachment, Digests, Subject},
 };
+use gap_handover::declared;
 
 /// File name of the provenance.
 const PROVENANCE: &str = "provenance.intoto.json";
@@ -20,7 +21,8 @@ const CHECKLIST: &str = "checklist.json";
 const TESTS: &str = "tests.json";
 
 /// All documents about the release: a bill of materials for each image and for what the firmware starts; one provenance, one
-/// licence report and one checklist about all of them; and the tests about the images in which some were tried.
+/// licence report and one checklist about all of them; the tests about the images in which some were tried; and what an
+/// appliance with jobs is told of them.
 pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
     let images = origins.recipe.images.iter().enumerate();
     let mut attachments: Vec<Attachment<'a>> = images
@@ -35,6 +37,10 @@ pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
     if origins.boot_image().is_some() {
         let (subject, title) = (vec![Subject::Boot], format!("{BOOT}.spdx.json"));
         attachments.push(attachment(sbom::MEDIA_TYPE, title, subject, |digests| sbom::of_boot(origins, digests)));
+        if !origins.recipe.jobs.is_empty() {
+            let (subject, title) = (vec![Subject::Boot], declared::TITLE.to_owned());
+            attachments.push(attachment(declared::MEDIA_TYPE, title, subject, |_| jobs::document(origins.recipe)));
+        }
         all.push(Subject::Boot);
     }
     let title = PROVENANCE.to_owned();

@@ -7,16 +7,18 @@ use super::{
 };
 use crate::image::oci::annotation;
 use gap_format::{Digest, escape::escaped};
+use gap_handover::declared;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Largest document that is read, in bytes; the bill of materials of 20 000 packages is 20 MB.
 const MAX_DOCUMENT: u64 = 256 << 20;
 
 /// Short names by which a document is asked for, and their media types.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("sbom", sbom::MEDIA_TYPE),
     ("provenance", provenance::MEDIA_TYPE),
     ("licenses", licences::MEDIA_TYPE),
+    ("jobs", declared::MEDIA_TYPE),
     ("checklist", checklist::MEDIA_TYPE),
     ("tests", trials::MEDIA_TYPE),
 ];
@@ -72,8 +74,8 @@ impl Document {
         Ok(Self::all(contents)?.into_iter().find(|document| document.media_type == media_type))
     }
 
-    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`, `checklist`, `tests`), if there is one
-    /// only.
+    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`, `jobs`, `checklist`,
+    /// `tests`), if there is one only.
     ///
     /// # Errors
     /// [`ContentsError::NoDocument`], or as for [`Document::all`].
