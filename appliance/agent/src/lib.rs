@@ -17,7 +17,7 @@ pub mod machine;
 pub mod modules;
 pub mod network;
 pub mod recheck;
-pub mod root;
+pub use gap_root as root;
 pub mod scrub;
 pub mod server;
 pub mod start;
