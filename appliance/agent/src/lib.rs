@@ -13,6 +13,7 @@ pub mod boot_clock;
 pub mod certificate;
 pub mod console;
 pub mod given;
+pub mod gpus;
 pub mod machine;
 pub mod modules;
 pub mod network;

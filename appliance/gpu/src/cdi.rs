@@ -25,8 +25,7 @@ pub const KIND: &str = "nvidia.com/gpu";
 /// Where runtimes look for specifications that are made at each boot.
 pub const PLACE: &str = "/run/cdi/nvidia.com-gpu.json";
 /// Directories of the OS image that hold the driver's libraries.
-const LIBRARIES: [&str; 3] =
-    ["/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/nvidia/current", "/usr/lib64"];
+const LIBRARIES: [&str; 3] = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu/nvidia/current", "/usr/lib64"];
 /// The driver's libraries that programs in a container load; graphics are left out.
 const LIBRARY_NAMES: [&str; 11] = [
     "libcuda.so",

@@ -43,7 +43,8 @@ mod tests {
 
     #[test]
     fn block_devices_of_the_same_name_do_not_count() {
-        let text = "Character devices:\n  1 mem\n195 nvidia-frontend\n234 nvidia-uvm\n\nBlock devices:\n  8 nvidia-caps\n";
+        let text =
+            "Character devices:\n  1 mem\n195 nvidia-frontend\n234 nvidia-uvm\n\nBlock devices:\n  8 nvidia-caps\n";
         let majors = Majors::parse(text);
         assert_eq!(majors.gpu(), 195);
         assert_eq!(majors.of("nvidia-uvm"), Some(234));

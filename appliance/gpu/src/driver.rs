@@ -72,9 +72,8 @@ fn gpu(root: &Root, name: &str) -> Option<DriverGpu> {
 
 /// Whether it is `GPU-` and a UUID: before a GPU was opened, the driver prints question marks.
 fn is_uuid(text: &str) -> bool {
-    text.strip_prefix("GPU-").is_some_and(|uuid| {
-        uuid.len() == 36 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-    })
+    text.strip_prefix("GPU-")
+        .is_some_and(|uuid| uuid.len() == 36 && uuid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'))
 }
 
 /// Who may open device nodes.

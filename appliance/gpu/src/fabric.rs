@@ -1,21 +1,19 @@
 //! NVSwitch: GPUs behind switches compute only once the fabric manager has trained the links.
 
 use gap_root::Root;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::time::Duration;
 
 /// Where Debian and NVIDIA install it.
 const PROGRAMS: [&str; 2] = ["/usr/bin/nv-fabricmanager", "/usr/lib/nvidia/nv-fabricmanager"];
 /// Its configuration, likewise.
-const CONFIGURATIONS: [&str; 2] =
-    ["/usr/share/nvidia/nvswitch/fabricmanager.cfg", "/etc/nvidia/fabricmanager.cfg"];
+const CONFIGURATIONS: [&str; 2] = ["/usr/share/nvidia/nvswitch/fabricmanager.cfg", "/etc/nvidia/fabricmanager.cfg"];
 /// How long one GPU's links may take beside what the start itself takes: an eight-GPU board needs most of a minute.
 const START: Duration = Duration::from_secs(30);
 const EACH_GPU: Duration = Duration::from_secs(15);
 
 /// What the switches ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fabric {
     /// There is no switch.
     None,
@@ -29,6 +27,17 @@ pub enum Fabric {
         /// What to bake into the OS image.
         remedy: &'static str,
     },
+}
+
+impl Serialize for Fabric {
+    /// `none`, `managed`, `missing`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match self {
+            Self::None => "none",
+            Self::Needed { .. } => "managed",
+            Self::Missing { .. } => "missing",
+        })
+    }
 }
 
 /// What this machine's switches ask for.

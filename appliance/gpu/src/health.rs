@@ -66,10 +66,12 @@ pub struct Health {
 pub fn judge(reading: &Reading, xids: &[u32]) -> Health {
     let mut findings = Vec::new();
     if reading.remap_failed == Some(true) {
-        findings.push((Verdict::Failed, "a row of its memory is broken and no spare is left: replace the GPU".to_owned()));
+        findings
+            .push((Verdict::Failed, "a row of its memory is broken and no spare is left: replace the GPU".to_owned()));
     }
     if let Some(errors @ 1..) = reading.uncorrected_ecc {
-        let reason = format!("{errors} errors in its memory could not be corrected since the start: restart the machine");
+        let reason =
+            format!("{errors} errors in its memory could not be corrected since the start: restart the machine");
         findings.push((Verdict::Degraded, reason));
     }
     if reading.remap_pending == Some(true) {

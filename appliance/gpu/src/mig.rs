@@ -41,7 +41,8 @@ pub fn capabilities(root: &Root) -> Vec<Capability> {
 }
 
 fn is_there(root: &Root, name: &str) -> bool {
-    let is_plain = name.split('/').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let is_plain =
+        name.split('/').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     let place = match name.split_once('/') {
         Some((gpu, rest)) => format!("/proc/driver/nvidia/capabilities/{gpu}/mig/{rest}"),
         None => format!("/proc/driver/nvidia/capabilities/mig/{name}"),

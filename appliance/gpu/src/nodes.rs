@@ -46,14 +46,8 @@ pub struct NodeError {
 
 /// The nodes that the driver's GPUs, switches and MIG capabilities ask for, in the order of their paths.
 pub fn plan(majors: &Majors, gpus: &[DriverGpu], switches: usize, caps: &[Capability], owner: Ownership) -> Vec<Node> {
-    let node = |path: String, major, minor| Node {
-        path,
-        major,
-        minor,
-        uid: owner.uid,
-        gid: owner.gid,
-        mode: owner.mode,
-    };
+    let node =
+        |path: String, major, minor| Node { path, major, minor, uid: owner.uid, gid: owner.gid, mode: owner.mode };
     let gpu = majors.gpu();
     let mut nodes: Vec<Node> = gpus.iter().map(|gpu_of| node(nvidia(gpu_of.minor), gpu, gpu_of.minor)).collect();
     if !gpus.is_empty() || switches > 0 {
@@ -118,11 +112,7 @@ fn make_node(place: &PathBuf, node: &Node) -> io::Result<()> {
         mknodat(CWD, place, FileType::CharacterDevice, Mode::from_raw_mode(node.mode), device)?;
     }
     // The umask had its say in mknod(2), and a node may be left from an earlier start.
-    chown(
-        place,
-        Some(rustix::process::Uid::from_raw(node.uid)),
-        Some(rustix::process::Gid::from_raw(node.gid)),
-    )?;
+    chown(place, Some(rustix::process::Uid::from_raw(node.uid)), Some(rustix::process::Gid::from_raw(node.gid)))?;
     Ok(chmod(place, Mode::from_raw_mode(node.mode))?)
 }
 

@@ -242,7 +242,9 @@ fn gpu(function: &Function, known: &[DriverGpu], seen: &[Seen], xids: &[Xid]) ->
         uuid: by_library.and_then(|gpu| gpu.uuid.clone()).or_else(|| by_driver.and_then(|gpu| gpu.uuid.clone())),
         model: by_library.and_then(|gpu| gpu.model.clone()).or_else(|| by_driver.and_then(|gpu| gpu.model.clone())),
         memory: by_library.and_then(|gpu| gpu.memory),
-        slices: by_library.map(|gpu| gpu.slices.iter().map(|slice| slice.profile.clone()).collect()).unwrap_or_default(),
+        slices: by_library
+            .map(|gpu| gpu.slices.iter().map(|slice| slice.profile.clone()).collect())
+            .unwrap_or_default(),
         reading: by_library.map(|gpu| gpu.reading.clone()),
         health,
     }
@@ -257,16 +259,18 @@ fn describe(
     gpus: &[Gpu],
     problems: &mut Vec<String>,
 ) -> Vec<String> {
-    let is_usable = |address: PciAddress| {
-        gpus.iter().any(|gpu| gpu.address == address && gpu.health.verdict < Verdict::Failed)
-    };
+    let is_usable =
+        |address: PciAddress| gpus.iter().any(|gpu| gpu.address == address && gpu.health.verdict < Verdict::Failed);
     let parts: Vec<(DriverGpu, &[Slice])> = seen
         .iter()
         .filter(|gpu| is_usable(gpu.address))
         .filter_map(|gpu| {
             let driver = known.iter().find(|known| known.address == gpu.address)?;
             // Before a GPU is opened for the first time, the driver does not know its UUID; the library does.
-            Some((DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() }, gpu.slices.as_slice()))
+            Some((
+                DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() },
+                gpu.slices.as_slice(),
+            ))
         })
         .collect();
     if parts.is_empty() {

@@ -100,11 +100,10 @@ impl Library {
     /// [`ManagementError`] when it is not there, does not fit the driver, or finds no driver.
     pub fn load(root: &Root) -> Result<Self, ManagementError> {
         let failed = |reason: String| ManagementError::new("start", reason);
-        let path: PathBuf = LIBRARIES
-            .iter()
-            .map(|path| root.at(path))
-            .find(|path| path.exists())
-            .ok_or_else(|| failed("libnvidia-ml.so.1 is not in the OS image: add libnvidia-ml1 to it".to_owned()))?;
+        let path: PathBuf =
+            LIBRARIES.iter().map(|path| root.at(path)).find(|path| path.exists()).ok_or_else(|| {
+                failed("libnvidia-ml.so.1 is not in the OS image: add libnvidia-ml1 to it".to_owned())
+            })?;
         let library = Nvml::builder().lib_path(path.as_os_str()).init().map_err(|error| failed(error.to_string()))?;
         Ok(Self(library))
     }
