@@ -43,6 +43,7 @@ test-all: test deny fuzz
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked --test false_alarms -- --ignored
 	tests/memory/measure.sh $(CACHE) > $(CACHE)/measured.jsonl
 	GAPIMAGE_MEASURED=$(CACHE)/measured.jsonl $(CARGO) test --locked -p gapimage --lib check::memory
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked -p gap-train --test oracles -- --ignored
 
 deny:
 	tests/deny.sh

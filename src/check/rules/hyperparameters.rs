@@ -113,8 +113,11 @@ fn learning(findings: &mut Findings, config: &Config, content: &Value, training:
 }
 
 fn epochs(findings: &mut Findings, facts: &Facts, config: &Config, content: &Value, training: &Training) {
-    let records =
-        training.datasets.iter().filter_map(|name| Some(facts.dataset(name)?.card.as_ref()?.records)).sum::<u64>();
+    let records = training
+        .datasets
+        .iter()
+        .filter_map(|name| Some(facts.dataset(name)?.card.as_ref()?.records))
+        .fold(0, u64::saturating_add);
     let most = if records >= LARGE { EPOCHS_OF_LARGE } else { EPOCHS };
     let epochs = ["num_train_epochs", "num_epochs", "n_epochs"].into_iter().flat_map(|key| values(content, key));
     if let Some(epochs) = epochs.filter_map(number).find(|epochs| *epochs > most) {

@@ -1,0 +1,1 @@
+"""Engines of the job contract (docs/jobs.md) on TRL and PEFT."""

@@ -1,0 +1,95 @@
+"""The base model with what is trained on it, and its tokenizer."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from .failure import Failure
+from .output import sha256
+
+
+def load_tokenizer(job):
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(job.model, local_files_only=True)
+    except Exception as error:
+        raise Failure("invalid_model", f"the tokenizer in {job.model} cannot be read: {error}", "model") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise Failure("invalid_model", f"the tokenizer in {job.model} has neither a padding nor an end token", "model")
+    return tokenizer
+
+
+def computes_in_bfloat16(job) -> bool:
+    if job.dtype == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return job.dtype == "bfloat16"
+
+
+def load_model(job, device: torch.device):
+    """The base in the precision that the job asks for, with a new adapter, an earlier one, or none."""
+    low = torch.bfloat16 if computes_in_bfloat16(job) else torch.float32
+    options = {"dtype": low if job.lora else torch.float32, "local_files_only": True, "trust_remote_code": False}
+    if job.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=low, bnb_4bit_use_double_quant=False
+        )
+        options["device_map"] = {"": device}
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(job.model, output_loading_info=True, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise Failure("invalid_model", f"the model in {job.model} cannot be read: {error}", "model") from error
+    tied = set(getattr(model, "_tied_weights_keys", None) or [])
+    if missing := sorted(set(report["missing_keys"]) - tied):
+        raise Failure("invalid_model", f"the model in {job.model} lacks {', '.join(missing[:3])}", "model")
+    _refuse_damage(model, job)
+    if job.lora is None:
+        return model
+    return _with_adapter(model, job)
+
+
+def _refuse_damage(model, job) -> None:
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise Failure("invalid_model", f"`{name}` in {job.model} has weights that are no finite numbers", "model")
+
+
+def _with_adapter(model, job):
+    if job.quantization:
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=job.gradient_checkpointing)
+    try:
+        if job.adapter:
+            return PeftModel.from_pretrained(model, job.adapter, is_trainable=True, local_files_only=True)
+        shape = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=job.lora.r,
+            lora_alpha=job.lora.alpha,
+            lora_dropout=job.lora.dropout,
+            target_modules=job.lora.target_modules,
+            use_rslora=job.lora.use_rslora,
+        )
+        return get_peft_model(model, shape)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        code, param = ("invalid_adapter", "adapter") if job.adapter else ("invalid_job", "lora.target_modules")
+        raise Failure(code, f"the adapter does not fit {job.model}: {error}", param) from error
+
+
+def base_lineage(job) -> dict:
+    """The base by its digest: over the lines `digest  name` of its configuration and weights, sorted by name."""
+    directory = Path(job.model)
+    files = sorted([directory / "config.json", *directory.glob("*.safetensors")], key=lambda path: path.name)
+    lines = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
+    config = json.loads((directory / "config.json").read_text())
+    return {
+        "name": directory.resolve().name,
+        "architecture": (config.get("architectures") or [""])[0],
+        "digest": hashlib.sha256(lines.encode()).hexdigest(),
+    }

@@ -1,0 +1,5 @@
+//! The subcommands, one a file.
+
+pub mod export;
+pub mod merge;
+pub mod mlflow;

@@ -1,0 +1,368 @@
+//! The same answers as the libraries that the formats come from: PEFT, Transformers, gguf, llama.cpp, MLflow, TRL.
+//!
+//! They need Python and gigabytes of it, so they run in `make test-all`:
+//! `cargo test -p gap-train --test oracles -- --ignored`.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+mod tiny;
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+use tiny::{succeed, text};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn cache() -> PathBuf {
+    std::env::var_os("GAPIMAGE_TEST_CACHE").map_or_else(|| repository().join(".cache"), PathBuf::from)
+}
+
+/// A Debian root with PyTorch, TRL and PEFT, in which each test has a directory of its own.
+struct Root {
+    root: PathBuf,
+    name: &'static str,
+    _one_at_a_time: MutexGuard<'static, ()>,
+}
+
+impl Root {
+    fn new(name: &'static str) -> Self {
+        static MADE: OnceLock<PathBuf> = OnceLock::new();
+        // Python programs that all want every core are run one after the other.
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = MADE.get_or_init(|| {
+            let root = cache().join("torch");
+            let made = Command::new(repository().join("tests/trl.sh")).arg(&root).status().unwrap();
+            assert!(made.success());
+            root
+        });
+        let own = Self { root: root.clone(), name, _one_at_a_time: turn };
+        let _ = fs::remove_dir_all(own.dir());
+        fs::create_dir_all(own.dir()).unwrap();
+        let drivers = repository().join("appliance/drivers");
+        assert!(Command::new("cp").arg("-r").arg(drivers).arg(own.dir()).status().unwrap().success());
+        own
+    }
+
+    /// The directory, from outside.
+    fn dir(&self) -> PathBuf {
+        self.root.join("work").join(self.name)
+    }
+
+    /// A Python program in a network that has nothing but loopback.
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("unshare");
+        let inside = "ip link set lo up; mount -t proc proc \"$0/proc\"; exec chroot \"$0\" env -C \"/work/$1\" \
+                      PYTHONPATH=/opt/trl LC_ALL=C.UTF-8 USE_LIBUV=0 python3 \"${@:2}\"";
+        command.args(["--net", "--mount", "bash", "-c", inside]).arg(&self.root).args([self.name, program]);
+        command.args(arguments);
+        command
+    }
+
+    fn python(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program, arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{program}: {said}\n{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// A Python program given as text.
+    fn script(&self, program: &str) -> Value {
+        fs::write(self.dir().join("script.py"), program).unwrap();
+        let printed = self.python("script.py", &[]);
+        serde_json::from_str(printed.lines().last().unwrap()).unwrap()
+    }
+
+    fn job(&self, name: &str, more: Value) {
+        let mut job = json!({"model": "tiny/model", "training_file": "tiny/train.jsonl", "output": format!("out-{name}"),
+            "max_steps": 6, "batch_size": 4, "learning_rate": 0.01, "lora": {"r": 4}});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        job.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        tiny::write(&self.dir().join(format!("{name}.json")), &job);
+    }
+
+    fn output(&self, name: &str) -> Outcome {
+        Outcome(self.dir().join(format!("out-{name}")))
+    }
+}
+
+/// What an engine left behind.
+struct Outcome(PathBuf);
+
+impl Outcome {
+    fn rows(&self, name: &str) -> Vec<Value> {
+        let file = fs::read_to_string(self.0.join(name)).unwrap();
+        file.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn steps(&self) -> Vec<u64> {
+        self.rows("metrics.jsonl").iter().map(|row| row["step"].as_u64().unwrap()).collect()
+    }
+
+    fn last_event(&self) -> String {
+        self.rows("events.jsonl").last().unwrap()["type"].as_str().unwrap().to_owned()
+    }
+
+    /// Everything is as the contract's schemas and types have it.
+    fn check(&self) {
+        let schema = |name: &str| {
+            let path = repository().join("appliance/contract/schema").join(name);
+            let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+            jsonschema::validator_for(&schema).unwrap()
+        };
+        for (file, name) in [("metrics.jsonl", "metrics.schema.json"), ("events.jsonl", "event.schema.json")] {
+            for row in self.rows(file) {
+                let schema = schema(name);
+                assert!(schema.is_valid(&row), "{file}: {row}: {:?}", schema.iter_errors(&row).next());
+            }
+        }
+        for (file, name) in [("job.json", "job.schema.json"), ("lineage.json", "lineage.schema.json")] {
+            let json: Value = serde_json::from_slice(&fs::read(self.0.join(file)).unwrap()).unwrap();
+            let schema = schema(name);
+            assert!(schema.is_valid(&json), "{file}: {:?}", schema.iter_errors(&json).next());
+        }
+        let job = fs::read(self.0.join("job.json")).unwrap();
+        let typed = gap_contract::JobSpec::parse(&job).unwrap();
+        let defaults: Value = serde_json::to_value(&typed).unwrap();
+        assert_eq!(defaults, serde_json::from_slice::<Value>(&job).unwrap(), "the defaults are the contract's");
+        let lineage = fs::read(self.0.join("lineage.json")).unwrap();
+        let lineage: gap_contract::Lineage = serde_json::from_slice(&lineage).unwrap();
+        for (path, digest) in &lineage.result {
+            assert_eq!(*digest, gap_train::digest::of_file(&self.0.join(path)).unwrap());
+        }
+    }
+}
+
+fn made(name: &'static str) -> Root {
+    let root = Root::new(name);
+    root.python("drivers/tests/make_model.py", &["tiny"]);
+    root
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn the_drivers_leave_what_the_contract_says() {
+    let root = made("drivers");
+    let base = gap_train::digest::of_model(&root.dir().join("tiny/model")).unwrap();
+    root.job(
+        "lora",
+        json!({"validation_file": "tiny/validation.jsonl", "eval_steps": 2, "save_steps": 3,
+        "early_stopping": {"patience": 2}, "lora": {"r": 4, "use_rslora": true}, "metadata": {"ticket": "7"}}),
+    );
+    root.job(
+        "full",
+        json!({"lora": null, "packing": true, "max_length": 64, "max_steps": null, "n_epochs": 1,
+        "warmup_ratio": 0.2, "gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine"}),
+    );
+    root.job("qlora", json!({"quantization": "nf4"}));
+    root.job(
+        "dpo",
+        json!({"method": "dpo", "training_file": "tiny/preferences.jsonl",
+        "validation_file": "tiny/preferences.jsonl"}),
+    );
+    for (driver, name) in [("sft", "lora"), ("sft", "full"), ("sft", "qlora"), ("dpo", "dpo")] {
+        root.python(&format!("drivers/{driver}.py"), &[&format!("{name}.json")]);
+        let output = root.output(name);
+        output.check();
+        assert_eq!(output.last_event(), "succeeded");
+        let rows = output.rows("metrics.jsonl");
+        let loss = |row: &Value| row["train_loss"].as_f64().unwrap();
+        assert!(loss(rows.last().unwrap()) < loss(&rows[0]), "{name} learns");
+        let result = if name == "full" { "model/model.safetensors" } else { "adapter/adapter_model.safetensors" };
+        assert!(output.0.join(result).is_file());
+        let lineage: Value = serde_json::from_slice(&fs::read(output.0.join("lineage.json")).unwrap()).unwrap();
+        assert_eq!(lineage["base"]["digest"], base);
+    }
+    let rewards = root.output("dpo").rows("metrics.jsonl");
+    assert!(rewards.iter().all(|row| row["rewards/accuracies"].is_number()));
+    let measured = root.output("lora").rows("metrics.jsonl");
+    assert_eq!(measured.iter().filter(|row| row["valid_loss"].is_number()).count(), 3);
+}
+
+/// Waits until a run has made some steps.
+fn wait_for_steps(output: &Outcome, child: &mut Child, steps: usize) {
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let path = output.0.join("metrics.jsonl");
+    while !path.exists() || BufReader::new(fs::File::open(&path).unwrap()).lines().count() < steps {
+        assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "no steps are made");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn a_stopped_run_and_a_killed_one_go_on_to_the_same_end() {
+    let root = made("resume");
+    let job = json!({"max_steps": 30, "save_steps": 2, "lora": {"r": 4, "dropout": 0.1}, "batch_size": 2});
+    for name in ["whole", "stopped", "killed"] {
+        root.job(name, job.clone());
+    }
+    root.python("drivers/sft.py", &["whole.json"]);
+    for (name, with) in [("stopped", "TERM"), ("killed", "KILL")] {
+        let output = root.output(name);
+        let mut child =
+            root.command("drivers/sft.py", &[&format!("{name}.json")]).stdout(Stdio::null()).spawn().unwrap();
+        wait_for_steps(&output, &mut child, 4);
+        signal(&child, with);
+        let code = child.wait().unwrap().code();
+        if with == "TERM" {
+            assert_eq!((code, output.last_event().as_str()), (Some(3), "stopped"));
+        }
+        root.python("drivers/sft.py", &[&format!("{name}.json"), "--resume"]);
+        output.check();
+        assert_eq!(output.steps(), (1..=30).collect::<Vec<_>>());
+        let weights = |name: &str| fs::read(root.output(name).0.join("adapter/adapter_model.safetensors")).unwrap();
+        assert!(weights(name) == weights("whole"), "{name}: the same bits");
+    }
+    let again = root.command("drivers/sft.py", &["whole.json"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1), "a finished run is not overwritten");
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn two_processes_train_one_model_under_torchrun_and_alone() {
+    let root = made("two");
+    let job = json!({"validation_file": "tiny/validation.jsonl", "batch_size": 2, "save_steps": 3, "shuffle": false});
+    root.job("torchrun", job.clone());
+    root.job("alone", job);
+    root.job(
+        "one",
+        json!({"validation_file": "tiny/validation.jsonl", "batch_size": 4, "save_steps": 3, "shuffle": false}),
+    );
+    root.job("stop", json!({"max_steps": 500, "batch_size": 2}));
+    let own = "drivers/tests/torchrun.py";
+    let options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"];
+    root.python(own, &[&options[..], &[own, "drivers/sft.py", "torchrun.json"]].concat());
+    root.python("drivers/sft.py", &["alone.json", "--processes", "2"]);
+    root.python("drivers/sft.py", &["one.json"]);
+    let losses = |name: &str| {
+        let output = root.output(name);
+        output.check();
+        output.rows("metrics.jsonl").iter().map(|row| row["train_loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    for name in ["torchrun", "alone"] {
+        for (two, one) in losses(name).iter().zip(losses("one")) {
+            assert!((two - one).abs() < 1e-3, "two processes see what one sees with twice the batch: {two} {one}");
+        }
+    }
+    let output = root.output("stop");
+    let mut child =
+        root.command("drivers/sft.py", &["stop.json", "--processes", "2"]).stdout(Stdio::null()).spawn().unwrap();
+    wait_for_steps(&output, &mut child, 2);
+    signal(&child, "TERM");
+    assert_eq!((child.wait().unwrap().code(), output.last_event().as_str()), (Some(3), "stopped"));
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn jobs_that_cannot_run_say_why() {
+    let root = made("bad");
+    let job = |name: &str, more: Value| {
+        root.job(name, more);
+        let output = root.command("drivers/sft.py", &[&format!("{name}.json")]).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (name, more, expected) in [
+        ("unknown", json!({"learning_rat": 1}), "unknown field `learning_rat`"),
+        ("both", json!({"n_epochs": 1}), "`n_epochs`"),
+        ("word", json!({"dtype": "float8"}), "`dtype`"),
+        ("dpo", json!({"method": "dpo"}), "this driver does supervised"),
+    ] {
+        let (code, said) = job(name, more);
+        assert!(code == Some(2) && said.contains(expected), "{name}: {code:?} {said}");
+        assert!(!root.output(name).0.exists(), "nothing was written");
+    }
+    fs::write(root.dir().join("broken.jsonl"), "{\"text\": \"a b c\"}\n{\"text\": ").unwrap();
+    fs::create_dir(root.dir().join("empty")).unwrap();
+    for (name, more, code, expected) in [
+        ("data", json!({"training_file": "broken.jsonl"}), "invalid_data", "line 2 of broken.jsonl"),
+        ("model", json!({"model": "empty"}), "invalid_model", "empty"),
+        ("target", json!({"lora": {"target_modules": ["nothing"]}}), "invalid_job", "nothing"),
+    ] {
+        let (exit, said) = job(name, more);
+        assert!(exit == Some(1) && said.contains(expected), "{name}: {exit:?} {said}");
+        let events = root.output(name).rows("events.jsonl");
+        assert_eq!(events.last().unwrap()["error"]["code"], code);
+    }
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn a_merged_model_is_what_peft_merges_and_transformers_loads_it() {
+    let root = Root::new("merge");
+    let dir = root.dir();
+    tiny::model(&dir.join("model"), "Qwen2ForCausalLM", 1);
+    for (name, use_rslora) in [("lora", false), ("rslora", true)] {
+        tiny::adapter(&dir.join(name), use_rslora, 2);
+        let merged = dir.join(format!("{name}-merged"));
+        succeed(&["merge", text(&dir.join("model")), text(&dir.join(name)), "-o", text(&merged)]);
+        let found = root.script(&format!(
+            "import json, torch\n\
+             from peft import PeftModel\n\
+             from transformers import AutoModelForCausalLM as Auto\n\
+             base = Auto.from_pretrained('model', dtype=torch.float32)\n\
+             ids = torch.tensor([[257, 117, 115, 101, 114, 10, 72, 105]])\n\
+             plain = base(ids).logits.detach().clone()\n\
+             peft = PeftModel.from_pretrained(base, '{name}').merge_and_unload()(ids).logits\n\
+             ours = Auto.from_pretrained('{name}-merged', dtype=torch.float32)(ids).logits\n\
+             print(json.dumps([(peft - ours).abs().max().item(), (plain - ours).abs().max().item()]))\n"
+        ));
+        assert!(found[0].as_f64().unwrap() < 1e-4 && found[1].as_f64().unwrap() > 0.1, "{found}");
+    }
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn gguf_and_llama_cpp_read_what_is_exported() {
+    let root = made("gguf");
+    let dir = root.dir();
+    let model = dir.join("tiny/model");
+    for quant in ["f16", "q8_0"] {
+        succeed(&["export", text(&model), "-o", text(&dir.join(format!("{quant}.gguf"))), "--quant", quant]);
+    }
+    let found = root.script(include_str!("oracles/gguf.py"));
+    assert_eq!(found["architecture"], "llama");
+    assert_eq!(found["tokens"], found["transformers_tokens"], "llama.cpp cuts text up as Transformers does");
+    assert_eq!(found["tensors"], 21);
+    assert!(found["f16_distance"].as_f64().unwrap() < 0.02, "{found}");
+    assert!(found["q8_0_distance"].as_f64().unwrap() < 0.1, "{found}");
+    assert_eq!(found["f16_text"], found["transformers_text"]);
+}
+
+#[test]
+#[ignore = "needs MLflow; make test-all runs it"]
+fn mlflow_opens_what_is_written() {
+    let venv = cache().join("mlflow");
+    assert!(Command::new(repository().join("tests/mlflow.sh")).arg(&venv).status().unwrap().success());
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("one");
+    tiny::run(&one);
+    succeed(&["mlflow", text(&one), "-o", text(&dir.path().join("runs")), "--experiment", "tickets"]);
+    fs::rename(dir.path().join("runs"), dir.path().join("carried")).unwrap();
+    let program = include_str!("oracles/mlflow.py");
+    let mut python = Command::new("unshare");
+    python.arg("--net").arg(venv.join("bin/python")).args(["-c", program]).current_dir(dir.path().join("carried"));
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value =
+        serde_json::from_slice(output.stdout.split(|&byte| byte == b'\n').rfind(|line| !line.is_empty()).unwrap())
+            .unwrap();
+    assert_eq!((&found["experiment"], &found["status"]), (&json!("tickets"), &json!("FINISHED")));
+    assert_eq!((&found["params"]["lora.r"], &found["losses"]), (&json!("4"), &json!([3.0, 2.0, 1.0])));
+    assert_eq!(found["tags"]["gapimage.base.digest"], "0");
+    assert!(found["artifacts"].as_array().unwrap().contains(&json!("adapter")), "{found}");
+}
