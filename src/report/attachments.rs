@@ -1,7 +1,7 @@
 //! The documents that an artifact carries about itself.
 
 use super::{
-    licences,
+    jobs, licences,
     origins::{BOOT, Origins},
     provenance, sbom,
 };
@@ -9,6 +9,7 @@ use crate::{
     image::oci::{Annotations, annotation},
     pack::{Attachment, Digests, Subject},
 };
+use gap_handover::declared;
 
 /// File name of the provenance.
 const PROVENANCE: &str = "provenance.intoto.json";
@@ -16,7 +17,7 @@ const PROVENANCE: &str = "provenance.intoto.json";
 const LICENCES: &str = "licenses.json";
 
 /// All documents about the release: a bill of materials for each image and for what the firmware starts, and one provenance
-/// and one licence report about all of them.
+/// and one licence report about all of them; and what an appliance with jobs is told of them.
 pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
     let images = origins.recipe.images.iter().enumerate();
     let mut attachments: Vec<Attachment<'a>> = images
@@ -31,6 +32,10 @@ pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
     if origins.boot_image().is_some() {
         let (subject, title) = (vec![Subject::Boot], format!("{BOOT}.spdx.json"));
         attachments.push(attachment(sbom::MEDIA_TYPE, title, subject, |digests| sbom::of_boot(origins, digests)));
+        if !origins.recipe.jobs.is_empty() {
+            let (subject, title) = (vec![Subject::Boot], declared::TITLE.to_owned());
+            attachments.push(attachment(declared::MEDIA_TYPE, title, subject, |_| jobs::document(origins.recipe)));
+        }
         all.push(Subject::Boot);
     }
     let title = PROVENANCE.to_owned();

@@ -6,14 +6,19 @@ use super::{
 };
 use crate::image::oci::annotation;
 use gap_format::{Digest, escape::escaped};
+use gap_handover::declared;
 use serde::Serialize;
 
 /// Largest document that is read, in bytes; the bill of materials of 20 000 packages is 20 MB.
 const MAX_DOCUMENT: u64 = 256 << 20;
 
 /// Short names by which a document is asked for, and their media types.
-const KINDS: [(&str, &str); 3] =
-    [("sbom", sbom::MEDIA_TYPE), ("provenance", provenance::MEDIA_TYPE), ("licenses", licences::MEDIA_TYPE)];
+const KINDS: [(&str, &str); 4] = [
+    ("sbom", sbom::MEDIA_TYPE),
+    ("provenance", provenance::MEDIA_TYPE),
+    ("licenses", licences::MEDIA_TYPE),
+    ("jobs", declared::MEDIA_TYPE),
+];
 
 /// A document in an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,7 +63,7 @@ impl Document {
         Ok(documents)
     }
 
-    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`), if there is one only.
+    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`, `jobs`), if there is one only.
     ///
     /// # Errors
     /// [`ContentsError::NoDocument`], or as for [`Document::all`].

@@ -9,6 +9,7 @@ pub mod contents;
 pub mod difference;
 pub mod documents;
 pub mod files;
+pub mod jobs;
 pub mod licences;
 pub mod origins;
 pub mod output;

@@ -1,0 +1,49 @@
+//! What a recipe says of jobs, models and data sets reaches the appliance.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use gap_handover::declared::{Declared, DeclaredKind};
+use gapimage::{recipe::Recipe, report::jobs::document};
+use serde_json::json;
+use std::path::Path;
+
+const RECIPE: &str = r#"
+[appliance]
+name = "x"
+version = "1"
+serial = 1
+arch = "x86_64"
+[image.train]
+layers = ["base"]
+[layer.base]
+files = [{ path = "x", to = "/x" }]
+[model.tiny]
+path = "tiny"
+[dataset.qa]
+path = "qa.jsonl"
+[job.tune]
+image = "train"
+run = ["gap-train", "run", "{job}"]
+train = { model = "tiny", datasets = ["qa"], method = "lora", rank = 4, length = 64, targets = ["q_proj"] }
+[job.chat]
+image = "train"
+serve = { model = "tiny", length = 64, concurrency = 2, engine = "gap-serve" }
+"#;
+
+#[test]
+fn what_the_recipe_says_of_jobs_reaches_the_appliance() {
+    let recipe = Recipe::parse(RECIPE.to_owned(), Path::new("/x/r.toml")).unwrap();
+    let declared = Declared::parse(&document(&recipe)).unwrap();
+    assert_eq!(declared.model("tiny").map(|place| place.path.as_str()), Some("/models/tiny"));
+    let tune = declared.job("tune").unwrap();
+    assert_eq!((tune.kind, tune.gpus, tune.model.as_deref()), (DeclaredKind::Train, 0, Some("tiny")));
+    assert_eq!(declared.dataset("qa").map(|place| place.path.as_str()), Some("/data/qa"));
+    assert_eq!(tune.parameters["lora"], json!({"r": 4, "target_modules": ["q_proj"]}));
+    assert_eq!(tune.parameters["max_length"], 64);
+    let chat = declared.job("chat").unwrap();
+    assert_eq!(
+        (chat.kind, chat.concurrency, chat.engine.as_deref()),
+        (DeclaredKind::Serve, Some(2), Some("gap-serve"))
+    );
+    assert_eq!(document(&recipe), document(&recipe));
+}
