@@ -13,7 +13,15 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 5] = ["appliance/agent", "appliance/handover", "appliance/init", "appliance/modalias", "format"];
+const PACKAGES: [&str; 7] = [
+    "appliance/agent",
+    "appliance/gpu",
+    "appliance/handover",
+    "appliance/init",
+    "appliance/modalias",
+    "appliance/root",
+    "format",
+];
 /// What of a package no release build uses.
 const LEFT_OUT: [&str; 4] = ["target", "tests", "benches", "examples"];
 
