@@ -15,11 +15,19 @@ const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"]
 /// The packages that the appliance's programs are made of.
 const PACKAGES: [&str; 7] = [
     "appliance/agent",
+<<<<<<< HEAD
     "appliance/handover",
     "appliance/init",
     "appliance/lm",
     "appliance/modalias",
     "appliance/server",
+=======
+    "appliance/gpu",
+    "appliance/handover",
+    "appliance/init",
+    "appliance/modalias",
+    "appliance/root",
+>>>>>>> main
     "format",
 ];
 /// What of a package no release build uses.

@@ -65,8 +65,8 @@ fn fetch_layer(
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
-            let chosen = rows.wheels.iter().filter(|wheel| wanted.contains(&wheel.sha256));
-            Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
+            let files = rows.files().filter(|file| wanted.contains(&file.sha256));
+            Ok(wheels::fetch(files, layer, client, request.store, request.progress)?)
         }
         (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
@@ -126,7 +126,9 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
             let lower = || stack_of(request, plan, &planned.below);
-            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower)
+            let on = if layer.sdists.on.is_empty() { &planned.below } else { &planned.built_on };
+            let builder = || stack_of(request, plan, on);
+            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower, builder)
         }
         (LayerKind::Model(_), Inputs::Model(_)) => {
             planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())

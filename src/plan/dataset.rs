@@ -28,7 +28,7 @@ pub(super) fn part(layer: &DatasetLayer, rows: &LockedDataset) -> Part {
     for (number, file) in rows.files.iter().enumerate() {
         ingredients.add(format!("file {number} ({})", file.name), file.sha256.to_string());
     }
-    let fetched = matches!(layer.source, DatasetSource::Url { .. });
+    let fetched = !matches!(layer.source, DatasetSource::Path(_));
     let wanted = rows.files.iter().filter(|_| fetched).map(|file| Wanted { sha256: file.sha256, size: file.size });
     let size: u64 = rows.files.iter().map(|file| file.size).sum();
     Part { name: None, ingredients, sources: wanted.collect(), tree: None, estimate: size.saturating_mul(2) + OVERHEAD }

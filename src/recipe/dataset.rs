@@ -1,5 +1,6 @@
 //! What a recipe says of a data set.
 
+use super::HubRepository;
 use gap_data::{
     BadRows,
     container::{Container, TextUnit},
@@ -40,6 +41,15 @@ pub enum DatasetSource {
         url: String,
         /// What it must be.
         sha256: Digest,
+    },
+    /// A repository of a hub that speaks Hugging Face's protocol.
+    Hub {
+        /// The repository, and which state of it.
+        repository: HubRepository,
+        /// Globs of the files to take; those of the best form when empty.
+        include: Vec<String>,
+        /// Globs of files to leave out.
+        exclude: Vec<String>,
     },
 }
 

@@ -32,14 +32,14 @@ pub use job::{
     Adapter, ConfigPath, Engine, Job, Method, Optimizer, Precision, Serving, Sharding, Step, Trainer, Training, Work,
 };
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
-pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
+pub use model::{HubRepository, ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use policy::{Acceptance, Criterion, LicensePolicy, SecretPolicy};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
 pub use stack::PlacedLayer;
 pub use target::{DriverVersion, InvalidDriver, Target};
 pub use trial::Test;
-pub use wheels::{Provided, WheelsLayer};
+pub use wheels::{Provided, Sdists, WheelsLayer};
 
 use gap_format::Digest;
 use std::{

@@ -79,6 +79,7 @@ impl Recipe {
         match &layer.kind {
             LayerKind::Cargo(cargo) => self.place(&cargo.build_root, &[], placed, seen),
             LayerKind::Run(run) => self.place_stack(&run.on, placed, seen),
+            LayerKind::Wheels(wheels) => self.place_stack(&wheels.sdists.on, placed, seen),
             _ => {}
         }
         placed.push(PlacedLayer { layer, below });

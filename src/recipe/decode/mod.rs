@@ -1,6 +1,7 @@
 //! From TOML values to the types of a recipe.
 
 mod dataset;
+mod hub;
 mod job;
 mod layer;
 mod model;

@@ -106,6 +106,19 @@ impl Modules {
         loaded
     }
 
+    /// Loads the module of this name, after all that it needs.
+    ///
+    /// # Errors
+    /// That there is no such module, or what the kernel said.
+    pub fn load_named(&self, root: &Root, name: &str) -> Result<(), String> {
+        let entry = self.entry(name).ok_or("the OS image has no such module")?;
+        let mut tried = BTreeSet::new();
+        for needed in &entry.needs {
+            self.load(root, needed, &mut tried, &mut Vec::new());
+        }
+        insert(&root.at(format!("{}/{}", self.directory, entry.path))).map(drop).map_err(|error| error.to_string())
+    }
+
     /// Names of the wanted modules whose aliases match one of the devices.
     fn drivers_for(&self, devices: &BTreeSet<&String>) -> BTreeSet<String> {
         let asks = |alias: &str| devices.iter().any(|device| gap_modalias::matches(alias, device));
@@ -262,6 +275,13 @@ mod tests {
         let mut tried = BTreeSet::new();
         modules.load(&Root::new("/nonexistent"), "a", &mut tried, &mut Vec::new());
         assert_eq!(tried.len(), 2);
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_is_told() {
+        let root = Root::new("/nonexistent");
+        assert_eq!(modules().load_named(&root, "nvidia"), Err("the OS image has no such module".to_owned()));
+        assert!(modules().load_named(&root, "virtio_net").unwrap_err().contains("No such file"));
     }
 
     #[test]
