@@ -13,21 +13,15 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 9] = [
     "appliance/agent",
-<<<<<<< HEAD
+    "appliance/gpu",
     "appliance/handover",
     "appliance/init",
     "appliance/lm",
     "appliance/modalias",
-    "appliance/server",
-=======
-    "appliance/gpu",
-    "appliance/handover",
-    "appliance/init",
-    "appliance/modalias",
     "appliance/root",
->>>>>>> main
+    "appliance/server",
     "format",
 ];
 /// What of a package no release build uses.
