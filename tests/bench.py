@@ -427,6 +427,90 @@ def bench_duplicates(work):
            f"{theirs_s / ours_s:.0f}× faster", "10× · 30×")
 
 
+def training_rows(kind, count, vocabulary):
+    """Examples as [tokens, first token that counts]."""
+    chance = random.Random(2)
+    draw = lambda low, high: [chance.randrange(vocabulary) for _ in range(chance.randint(low, high))]
+    if kind == "answers":
+        pairs = [(draw(60, 300), draw(20, 200)) for _ in range(count)]
+        return [[prompt + answer, len(prompt)] for prompt, answer in pairs]
+    return [[draw(256, 256), 0] for _ in range(count)]
+
+
+def training_job(work, kind, steps=6, batch=8):
+    """A model of 29 M parameters whose tokens are the words `t0`, `t1`, …, and a job for it."""
+    model, vocabulary = work / "model", 8000
+    if not model.exists():
+        short_examples(work / "words.txt", 20_000)
+        lines = (work / "words.txt").read_text().splitlines()
+        (work / "words.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        run(ROOT / "target/release/gap-train", "init", model, "--hidden", "512", "--layers", "8", "--heads", "8",
+            "--key-heads", "4", "--intermediate", "1536", "--vocab", vocabulary, "--vocab-from", work / "words.jsonl")
+        words = {f"t{token}": token for token in range(vocabulary)}
+        (model / "tokenizer.json").write_text(json.dumps({
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+            "model": {"type": "WordLevel", "vocab": words, "unk_token": "t0"}}))
+        (model / "tokenizer_config.json").unlink()
+    rows = training_rows(kind, steps * batch, vocabulary)
+    text = lambda tokens: "".join(f" t{token}" for token in tokens)
+    (work / f"{kind}.rows").write_text(json.dumps(rows))
+    (work / f"{kind}.jsonl").write_text("".join(
+        json.dumps({"prompt": text(tokens[:first]), "completion": text(tokens[first:])}) + "\n" for tokens, first in rows))
+    job = {"model": "model", "training_file": f"{kind}.jsonl", "output": f"{kind}.out", "max_steps": steps, "batch_size": batch,
+           "learning_rate": 1e-4, "shuffle": False, "lora": {"r": 16, "alpha": 32}}
+    (work / f"{kind}.json").write_text(json.dumps(job))
+    return work / f"{kind}.json"
+
+
+def train_ours(job):
+    """Seconds to the first step, tokens a second over the later ones, losses, peak of memory."""
+    out = job.with_suffix(".out")
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.perf_counter()
+    process = subprocess.Popen([ROOT / "target/release/gap-train", "run", job], env={**os.environ, "RAYON_NUM_THREADS": "2"})
+    while process.poll() is None and not (out / "events.jsonl").exists():
+        time.sleep(0.0005)
+    while process.poll() is None and not (out / "events.jsonl").stat().st_size:
+        time.sleep(0.0005)
+    start = time.perf_counter() - began
+    if process.wait() != 0:
+        raise SystemExit(f"gap-train run {job} failed")
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    seconds = sum(row["tokens"] / row["tokens_per_second"] for row in rows[1:])
+    return {"start": start, "tokens_per_second": sum(row["tokens"] for row in rows[1:]) / seconds,
+            "losses": [row["train_loss"] for row in rows], "memory": rows[-1]["memory"]}
+
+
+def train_theirs(job, root):
+    place = root / "work/bench"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    shutil.copytree(job.parent / "model", place / "model")
+    shutil.copy(ROOT / "tests/training/peft_trainer.py", place)
+    shutil.copy(job.with_suffix(".rows"), place / "rows.json")
+    (place / "job.json").write_text(json.dumps({**json.loads(job.read_text()), "model": "/work/bench/model"}))
+    done = run("chroot", root, "env", "PYTHONPATH=/opt/site:/opt/peft", "OMP_NUM_THREADS=2", "HF_HUB_OFFLINE=1", "python3",
+               "/work/bench/peft_trainer.py", "/work/bench/job.json", "/work/bench/rows.json", stdout=subprocess.PIPE)
+    return json.loads(done.stdout.decode().splitlines()[-1])
+
+
+def bench_training(work):
+    run("cargo", "build", "--release", "--locked", "-p", "gap-train", cwd=ROOT)
+    root = CACHE / "torch"
+    run(ROOT / "tests/peft.sh", root)
+    for kind, name in (("answers", "answers of 20–200 tokens to prompts of 60–300"), ("plain", "rows of 256 tokens that all count")):
+        job = training_job(work, kind)
+        ours, theirs = train_ours(job), train_theirs(job, root)
+        ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+        yield (f"LoRA on 29 M parameters, 2 cores, {name}", f"{ours['tokens_per_second']:.0f} tokens/s",
+               f"PEFT + HF Trainer: {theirs['tokens_per_second']:.0f} tokens/s", f"{ratio:.2f}×", "1.0× · 2×")
+        yield ("the same: peak memory", f"{ours['memory'] / 2**20:.0f} MiB", f"{theirs['memory'] / 2**20:.0f} MiB",
+               f"{ours['memory'] / theirs['memory']:.2f}×", "0.8× · 0.6×")
+        yield ("the same: process start to first step", f"{ours['start']:.2f} s", f"{theirs['start']:.2f} s",
+               f"{theirs['start'] / ours['start']:.0f}× faster", "5× · 20×")
+
+
 def stream_of(program, model, kind, count):
     """Seconds from the start of gap-serve to the first token of a prompt of 64, and tokens a second after it."""
     with tempfile.TemporaryDirectory() as work:
@@ -488,7 +572,7 @@ def bench_serving(work):
 
 
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
-           "wheels": bench_wheels, "duplicates": bench_duplicates, "serving": bench_serving}
+           "wheels": bench_wheels, "duplicates": bench_duplicates, "serving": bench_serving, "training": bench_training}
 
 
 def main():

@@ -32,4 +32,5 @@ pub use kv_cache::{Allocation, KvCache};
 pub use lineage::Lineage;
 pub use linear::{Linear, Loader};
 pub use matrix::{Matrix, MatrixBuilder, Precision};
+pub use rotation::Rotation;
 pub use tensors::{SafetensorsDirectory, TensorSource};
