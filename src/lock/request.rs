@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, WheelsLayer,
+        PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, TokenizerSource, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -84,5 +84,10 @@ fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
         DatasetSource::Path(beside) => key.text("path", &beside.path),
         DatasetSource::Url { url: _, sha256 } => key.text("sha256", &sha256.to_string()),
     };
-    key.list("tokenizer", layer.preparation.tokenizer.as_ref().map(|beside| &beside.path));
+    // Which tokenizer of a model of the recipe is in the rows of the model.
+    let beside = match &layer.preparation.tokenizer {
+        Some(TokenizerSource::Beside(beside)) => Some(&beside.path),
+        Some(TokenizerSource::Model(_)) | None => None,
+    };
+    key.list("tokenizer", beside);
 }
