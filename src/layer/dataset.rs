@@ -128,11 +128,7 @@ fn options(layer: &DatasetLayer) -> Result<Options, DatasetLayerError> {
 }
 
 /// What lengths in tokens are counted with: the file beside the recipe that was locked, or that of a model.
-fn tokenizer(
-    layer: &DatasetLayer,
-    rows: &LockedDataset,
-    model: &Tree,
-) -> Result<Option<Tokenizer>, DatasetLayerError> {
+fn tokenizer(layer: &DatasetLayer, rows: &LockedDataset, model: &Tree) -> Result<Option<Tokenizer>, DatasetLayerError> {
     match &layer.preparation.tokenizer {
         None => Ok(None),
         Some(TokenizerSource::Beside(path)) => {

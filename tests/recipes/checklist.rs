@@ -32,7 +32,8 @@ impl Checklist {
     #[track_caller]
     pub fn says(&self, rule: &str, status: &str, text: &str) {
         let of_rule: Vec<&Value> = self.lines.iter().filter(|line| line["rule"] == rule).collect();
-        let found = of_rule.iter().any(|line| line["status"] == status && line["reason"].as_str().unwrap().contains(text));
+        let found =
+            of_rule.iter().any(|line| line["status"] == status && line["reason"].as_str().unwrap().contains(text));
         assert!(found, "no `{status}` of `{rule}` says `{text}`: {of_rule:#?}");
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     checklist::Checklist,
     connected::Connected,
+    fixture::fail_with,
     shipped::{Shipped, json_lines, text},
 };
 use serde_json::Value;
@@ -37,7 +38,8 @@ fn a_model_is_trained_in_the_image_on_data_that_was_cleaned_on_its_way() {
 
     let card: Value = serde_json::from_str(&shipped.run("train", &["cat", "/data/tickets/card.json"])).unwrap();
     let examples = &card["examples"];
-    let counts = ["rows", "bad", "exact_duplicates", "near_duplicates", "kept"].map(|key| examples[key].as_u64().unwrap());
+    let counts =
+        ["rows", "bad", "exact_duplicates", "near_duplicates", "kept"].map(|key| examples[key].as_u64().unwrap());
     assert_eq!(counts, [127, 0, 4, 3, 120], "{card:#}");
     let found: BTreeMap<&str, u64> = card["pii"]["counts"]
         .as_object()
@@ -103,4 +105,19 @@ fn the_checklist_is_right(shipped: &Shipped, parameters: u64, parts: &[Vec<Value
     // Nothing watches the machine, because no agent is in this file.
     assert_eq!(checklist.rules("warn"), ["monitoring"].into());
     assert_eq!(checklist.rules("fail"), [].into());
+}
+
+#[test]
+fn a_model_whose_tokens_are_to_be_counted_must_be_in_the_recipe() {
+    let counted = "tokenizer = { model = \"smollm\" }";
+    for (instead, expected) in [
+        ("tokenizer = { model = \"smolm\" }", "there is no model `smolm`"),
+        ("tokenizer = {}", "has no `model`"),
+        ("tokenizer = 3", "a path or `{ model = \"NAME\" }`"),
+    ] {
+        let shipped = Shipped::new("finetune-tiny");
+        shipped.change(counted, instead);
+        let said = fail_with(1, &mut shipped.command("lock"));
+        assert!(said.contains(expected), "{said}");
+    }
 }

