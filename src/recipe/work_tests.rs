@@ -152,18 +152,3 @@ fn secrets_are_allowed_by_absolute_paths_and_criteria_name_metrics() {
     );
     assert!(spoilt("test_set = \"tickets\"", "test_set = \"tests\"").contains("there is no data set `tests`"));
 }
-
-#[test]
-fn a_data_set_may_be_counted_in_the_tokens_of_a_model_that_then_comes_before_it() {
-    let counted = |tokenizer: &str| format!("path = \"tickets.jsonl\"\ntokenizer = {tokenizer}");
-    let recipe = load(&GOOD.replace("path = \"tickets.jsonl\"", &counted("{ model = \"base\" }"))).unwrap();
-    let LayerKind::Dataset(layer) = &recipe.layers["dataset/tickets"].kind else { panic!() };
-    assert_eq!(layer.tokenizer_model(), Some("model/base"));
-    let order: Vec<&str> = recipe.placed_layers().iter().map(|place| place.layer.name.as_str()).collect();
-    let at = |name| order.iter().position(|layer| *layer == name).unwrap();
-    assert!(at("model/base") < at("dataset/tickets"), "{order:?}");
-    let said = |tokenizer: &str| spoilt("path = \"tickets.jsonl\"", &counted(tokenizer));
-    assert!(said("{ model = \"bse\" }").contains("there is no model `bse` | did you mean `base`?"));
-    assert!(said("{ }").contains("has no `model`"));
-    assert!(said("3").contains("a path or `{ model = \"NAME\" }`"));
-}
