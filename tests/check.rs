@@ -4,14 +4,9 @@
 
 mod fixture;
 
-use fixture::{Project, fail_with, gapimage, said, stdout, succeed};
+use fixture::{Project, fail_with, gapimage, letters, said, stdout, succeed};
 use serde_json::Value;
 use std::{fs, process::Command};
-
-/// Letters that differ, made here so that this file holds nothing that looks like a secret.
-fn letters(count: usize) -> String {
-    (0..count).map(|index| char::from(b'a' + u8::try_from((index * 7 + index / 26) % 26).unwrap())).collect()
-}
 
 fn check(project: &Project) -> Command {
     let mut command = gapimage();

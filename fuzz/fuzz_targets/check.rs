@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
         let training = Training {
             model: "m".to_owned(),
             datasets: Vec::new(),
-            trainer: Trainer::Transformers,
+            trainer: if name == "a.json" { Trainer::GapTrain } else { Trainer::Trl },
             method: Method::Lora(Adapter { rank: u64::from(u32::MAX), targets: Vec::new() }),
             precision: Precision::Bf16,
             batch: u64::from(u32::MAX),

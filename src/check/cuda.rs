@@ -67,10 +67,7 @@ impl Cuda {
 
     /// The first two numbers of a version.
     pub fn from_version(version: &Version) -> Option<Self> {
-        match version.release() {
-            [major, minor, ..] => Some(Self::new(*major, *minor)),
-            _ => None,
-        }
+        release(version).map(|(major, minor)| Self::new(major, minor))
     }
 
     /// The oldest driver on which programs of this family run (minor-version compatibility).
@@ -184,38 +181,78 @@ impl fmt::Display for Build {
 
 /// The GPUs that a wheel of PyTorch from its own builders holds code for; `None` where that is not known.
 pub fn torch_build(torch: &Version, cuda: Cuda) -> Option<Build> {
-    let release = match torch.release() {
-        [major, minor, ..] => (*major, *minor),
-        _ => return None,
-    };
-    let build = match (release, cuda.major, cuda.minor) {
+    let build = match (release(torch)?, cuda.major, cuda.minor) {
         ((2, 0..=7), 11, 8) => Build::new(&[37, 50, 60, 70, 75, 80, 86, 90]),
         ((2, 1..=5), 12, 1) | ((2, 4..=6), 12, 4) | ((2, 6..=12), 12, 6) => Build::new(&[50, 60, 70, 75, 80, 86, 90]),
         ((2, 7), 12, 8) => Build::with_intermediate(&[75, 80, 86, 90, 100, 120], 120),
         ((2, 8..=10), 12, 8) => Build::new(&[70, 75, 80, 86, 90, 100, 120]),
-        ((2, 11), 12, 8) => Build::new(&[75, 80, 86, 90, 100, 120]),
         ((2, 8..=10), 12, 9) => Build::with_intermediate(&[70, 75, 80, 86, 90, 100, 120], 120),
-        ((2, 11), 12, 9) | ((2, 9..=11), 13, 0) => Build::with_intermediate(&[75, 80, 86, 90, 100, 120], 120),
+        ((2, 11), 12, 9) | ((2, 9..=10), 13, 0) => Build::with_intermediate(&[75, 80, 86, 90, 100, 120], 120),
+        ((2, 11), 12, 8) | ((2, 11..=14), 13, 0) | ((2, 15), 13, 2) => Build::new(&[75, 80, 86, 90, 100, 120]),
         _ => return None,
     };
     Some(build)
 }
 
-/// The GPUs that a wheel of bitsandbytes holds code for, beside a PyTorch for this CUDA; `None` where that is not known.
-pub fn bitsandbytes_build(bitsandbytes: &Version, cuda: Cuda) -> Option<Build> {
-    let release = match bitsandbytes.release() {
-        [major, minor, ..] => (*major, *minor),
-        _ => return None,
+/// The library of bitsandbytes that is loaded beside a PyTorch for some CUDA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// It is there, and holds code for these GPUs.
+    Built(Build),
+    /// The wheel holds none that fits.
+    Missing,
+    /// This release is not known.
+    Unknown,
+}
+
+/// The library that a wheel of bitsandbytes loads beside a PyTorch for this CUDA. Until 0.49 it is the one for exactly
+/// that CUDA; from 0.50 on another one of the same family stands in.
+pub fn bitsandbytes_library(bitsandbytes: &Version, cuda: Cuda) -> Library {
+    const OLD: Build = Build::with_intermediate(&[50, 52, 60, 61, 70, 75, 80, 86, 89, 90], 90);
+    const WITH_MAXWELL: Build = Build::with_intermediate(&[50, 60, 70, 75, 80, 86, 89, 90], 90);
+    const FROM_PASCAL: Build = Build::with_intermediate(&[60, 70, 75, 80, 86, 89, 90], 90);
+    const FROM_VOLTA: Build = Build::with_intermediate(&[70, 75, 80, 86, 89, 90, 100, 120], 120);
+    const FROM_TURING: Build = Build::with_intermediate(&[75, 80, 86, 89, 90, 100, 120], 120);
+    let Some(release @ (0, 45..=50)) = release(bitsandbytes) else { return Library::Unknown };
+    let build = match (release.1, cuda.major, cuda.minor) {
+        (45, 11, 7) => Build::with_intermediate(&[50, 52, 60, 61, 70, 75, 80, 86], 86),
+        (45..=46, 11, 8) | (45..=46, 12, 0..=6) => OLD,
+        (47, 11, 8) | (47, 12, 0..=6) => WITH_MAXWELL,
+        (48..=49, 11, 8) | (48..=49, 12, 0..=6) | (50, 11, _) | (50, 12, 0..=7) => FROM_PASCAL,
+        (46, 12, 8..=9) => FROM_TURING,
+        (45, 12, 8) | (47..=49, 12, 8..=9) | (50, 12, _) => FROM_VOLTA,
+        (48..=49, 13, 0) | (50, 13, _) => FROM_TURING,
+        _ => return Library::Missing,
     };
-    let build = match (release, cuda.major, cuda.minor) {
-        ((0, 46..=47), 11, 8..) | ((0, 46..=47), 12, 0..=6) => Build::new(&[50, 60, 75, 80, 86, 89, 90]),
-        ((0, 46..=47), 12, 8) => Build::new(&[75, 80, 86, 89, 90, 100, 120]),
-        ((0, 48..=50), 11, 8..) | ((0, 48..=50), 12, 0..=6) => Build::new(&[60, 70, 75, 80, 86, 89, 90]),
-        ((0, 48..=50), 12, 8..=9) => Build::new(&[70, 75, 80, 86, 89, 90, 100, 120]),
-        ((0, 48..=50), 13, 0) | ((0, 50), 13, 1..=2) => Build::new(&[75, 80, 86, 89, 90, 100, 120]),
-        _ => return None,
-    };
-    Some(build)
+    Library::Built(build)
+}
+
+/// What a wheel of vLLM from the package index was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VllmBuild {
+    /// The family of CUDA whose runtime it loads.
+    pub family: u64,
+    /// The least that its kernels are compiled for.
+    pub least: Capability,
+    /// Of how much of a GPU's memory it makes use unless told otherwise (`gpu_memory_utilization`), in hundredths.
+    pub share: u64,
+}
+
+/// What a release of vLLM was built for; `None` for one that is not known.
+pub fn vllm_build(vllm: &Version) -> Option<VllmBuild> {
+    match release(vllm)? {
+        (0, 6..=19) => Some(VllmBuild { family: 12, least: Capability::new(7, 0), share: 90 }),
+        (0, 20..=33) => Some(VllmBuild { family: 13, least: Capability::new(7, 5), share: 92 }),
+        _ => None,
+    }
+}
+
+/// The first two numbers of a version.
+fn release(version: &Version) -> Option<(u64, u64)> {
+    match version.release() {
+        [major, minor, ..] => Some((*major, *minor)),
+        _ => None,
+    }
 }
 
 /// What a wheel computes on.
@@ -304,10 +341,46 @@ mod tests {
         assert_eq!(torch.fit(Capability::new(9, 0)), Fit::Machine);
         assert_eq!(torch.fit(Capability::new(8, 9)), Fit::Machine);
         assert_eq!(torch.fit(Capability::new(12, 0)), Fit::Never);
-        let newer = torch_build(&version("2.9.1"), Cuda::new(13, 0)).unwrap();
+        let newer = torch_build(&version("2.15.0"), Cuda::new(13, 2)).unwrap();
         assert_eq!(newer.fit(Capability::new(10, 3)), Fit::Machine);
         assert_eq!(newer.fit(Capability::new(7, 0)), Fit::Never);
         assert_eq!(Build::with_intermediate(&[75], 75).fit(Capability::new(9, 0)), Fit::Compiled);
         assert_eq!(torch_build(&version("3.0"), Cuda::new(14, 0)), None);
+    }
+
+    /// What the wheels themselves hold: `torch._C._cuda_getArchFlags` of PyTorch's, the GPU code in the libraries of
+    /// bitsandbytes and vLLM.
+    #[test]
+    fn builds_are_what_the_wheels_on_the_index_hold() {
+        let maxwell: &[u32] = &[50, 60, 70, 75, 80, 86, 90];
+        let volta: &[u32] = &[70, 75, 80, 86, 90, 100, 120];
+        let turing: &[u32] = &[75, 80, 86, 90, 100, 120];
+        for (torch, cuda, held) in [
+            ("2.5.1", (12, 4), maxwell),
+            ("2.6.0", (12, 4), maxwell),
+            ("2.7.1", (12, 6), maxwell),
+            ("2.8.0", (12, 8), volta),
+            ("2.9.1", (12, 8), volta),
+            ("2.10.0", (12, 8), volta),
+            ("2.11.0", (13, 0), turing),
+            ("2.12.1", (13, 0), turing),
+            ("2.13.0", (13, 0), turing),
+            ("2.14.1", (13, 0), turing),
+            ("2.15.0", (13, 2), turing),
+        ] {
+            assert_eq!(torch_build(&version(torch), Cuda::new(cuda.0, cuda.1)), Some(Build::new(held)), "{torch}");
+        }
+        let library = |release: &str, major, minor| bitsandbytes_library(&version(release), Cuda::new(major, minor));
+        let volta = |release: &str, major, minor| match library(release, major, minor) {
+            Library::Built(build) => Some(build.fit(Capability::new(7, 0)) == Fit::Machine),
+            Library::Missing | Library::Unknown => None,
+        };
+        assert_eq!((volta("0.46.1", 12, 6), volta("0.46.1", 12, 8)), (Some(true), Some(false)));
+        assert_eq!((volta("0.47.0", 12, 8), volta("0.49.2", 13, 0)), (Some(true), Some(false)));
+        // 0.50 has none for 12.9, and takes the one for 12.8.
+        assert_eq!(library("0.50.2", 12, 9), library("0.50.2", 12, 8));
+        assert_eq!((library("0.47.0", 13, 0), library("0.51.0", 13, 0)), (Library::Missing, Library::Unknown));
+        assert_eq!(vllm_build(&version("0.14.1")).unwrap().family, 12);
+        assert_eq!(vllm_build(&version("0.33.0")).unwrap().least, Capability::new(7, 5));
     }
 }

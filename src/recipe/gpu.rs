@@ -97,6 +97,11 @@ impl Gpu {
         GPUS.into_iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name))
     }
 
+    /// All that are known.
+    pub fn all() -> impl Iterator<Item = Self> {
+        GPUS.into_iter()
+    }
+
     /// The names of all that are known.
     pub fn names() -> impl Iterator<Item = &'static str> {
         GPUS.iter().map(|gpu| gpu.name)

@@ -8,8 +8,8 @@ mod shape;
 mod tests;
 mod training;
 
-pub use serving::{ServingPlan, serving, usable};
-pub use shape::{Shape, ShapeError};
+pub use serving::{ServingPlan, pass, serving};
+pub use shape::{Family, Shape, ShapeError};
 pub use training::{TrainingPlan, training};
 
 use std::fmt;

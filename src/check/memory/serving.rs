@@ -1,12 +1,13 @@
 //! Memory of serving.
 
 use super::{Estimate, Shape, context};
-use crate::recipe::{Engine, Serving};
+use crate::recipe::{Engine, Gpu, Serving};
 
-/// Tokens that vLLM takes into one pass while it reads prompts, unless told otherwise.
-const PASS: u64 = 8192;
 /// What vLLM's CUDA graphs take. An allowance, not a measurement.
 const GRAPHS: u64 = 1 << 30;
+/// Positions that vLLM and the appliance's own server give to a sequence at once.
+const VLLM_BLOCK: u64 = 16;
+const OWN_BLOCK: u64 = 32;
 
 /// What is served, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,40 +16,59 @@ pub struct ServingPlan {
     pub serving: Serving,
     /// Among how many GPUs each layer is divided (tensor parallelism).
     pub gpus: u64,
+    /// Tokens that are read in one pass.
+    pub pass: u64,
 }
 
 /// Memory that serving takes on each GPU, with the key-value cache of all sequences at their full length.
 pub fn serving(shape: &Shape, plan: &ServingPlan) -> Estimate {
+    let engine = plan.serving.engine;
     let gpus = plan.gpus.max(1);
-    let sequences = plan.serving.concurrency;
-    let stored = shape.stored.unwrap_or_else(|| 2 * shape.all_parameters());
-    // Heads of keys and values are divided as far as there are any, then copied.
-    let key_width = shape.kv_heads.div_ceil(gpus.min(shape.kv_heads.max(1))) * shape.head;
-    let each_token = 2 * 2 * shape.layers * key_width;
-    let cache = each_token.saturating_mul(plan.serving.length).saturating_mul(sequences);
-    let tokens = match plan.serving.engine {
-        Engine::Vllm => PASS.min(plan.serving.length.saturating_mul(sequences)),
-        _ => plan.serving.length.saturating_mul(sequences),
-    };
+    let (length, sequences) = (plan.serving.length, plan.serving.concurrency);
+    // What is computed with: vLLM makes 16 bits of everything larger, the others take weights as they are stored.
+    let width = if engine == Engine::Vllm { 2 } else { shape.stored_width() };
+    let whole = width * shape.all_parameters();
+    let weights = shape.stored.map_or(whole, |stored| if engine == Engine::Vllm { stored.min(whole) } else { stored });
+    let tokens = plan.pass.min(length.saturating_mul(sequences));
     let f = shape.inner * shape.experts.1;
     // Residual stream and its normalised copy; queries, keys, values; gate, way up and their product.
     let wide = 4 * shape.hidden + (shape.queries() + 2 * shape.keys()).div_ceil(gpus) + (3 * f).div_ceil(gpus);
     let last = if shape.language_model { sequences.saturating_mul(shape.vocabulary).saturating_mul(2 + 4) } else { 0 };
-    let graphs = if plan.serving.engine == Engine::Vllm { GRAPHS } else { 0 };
+    let graphs = if engine == Engine::Vllm { GRAPHS } else { 0 };
     Estimate {
-        weights: stored.div_ceil(gpus),
-        activations: tokens.saturating_mul(2 * wide).saturating_add(last),
-        cache: if shape.language_model { cache } else { 0 },
+        weights: weights.div_ceil(gpus),
+        activations: tokens.saturating_mul(width * wide).saturating_add(last),
+        cache: if shape.language_model { cache(shape, &plan.serving, gpus, width) } else { 0 },
         context: context(gpus) + graphs,
         ..Estimate::default()
     }
 }
 
-/// Of how much of a GPU's memory an engine makes use, in hundredths.
-pub const fn usable(engine: Engine) -> u64 {
-    match engine {
-        // `gpu_memory_utilization` is 0.9 unless told otherwise.
-        Engine::Vllm => 90,
-        Engine::Transformers | Engine::GapServe | Engine::Other => 100,
+/// The key-value cache of all sequences at their full length.
+fn cache(shape: &Shape, serving: &Serving, gpus: u64, width: u64) -> u64 {
+    let (width, block) = match serving.engine {
+        Engine::Vllm => (width, VLLM_BLOCK),
+        Engine::GapServe => (4, OWN_BLOCK),
+        Engine::Transformers | Engine::Other => (width, 1),
+    };
+    let each_token = match shape.latent {
+        // One vector for keys and values of all heads, on every GPU; Transformers unpacks it before it caches.
+        Some(latent) if serving.engine == Engine::Vllm => latent,
+        // Heads of keys and values are divided as far as there are any, then copied.
+        _ => 2 * shape.kv_heads.div_ceil(gpus.min(shape.kv_heads.max(1))) * shape.head,
+    };
+    let positions = serving.length.div_ceil(block).saturating_mul(block).saturating_mul(serving.concurrency);
+    (width * shape.layers * each_token).saturating_mul(positions)
+}
+
+/// Tokens that an engine takes into one pass while it reads prompts, unless told otherwise: vLLM's own choice by the
+/// GPU (`max_num_batched_tokens` of its server); the others read all prompts that come at once.
+pub fn pass(engine: Engine, gpu: Option<&Gpu>) -> u64 {
+    const GIB: u64 = 1 << 30;
+    match (engine, gpu) {
+        (Engine::Vllm, Some(gpu)) if gpu.memory >= 160 * GIB => 16384,
+        (Engine::Vllm, Some(gpu)) if gpu.memory >= 70 * GIB && !gpu.name.starts_with("A100") => 8192,
+        (Engine::Vllm, _) => 2048,
+        (Engine::Transformers | Engine::GapServe | Engine::Other, _) => u64::MAX,
     }
 }

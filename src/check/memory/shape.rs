@@ -40,6 +40,33 @@ pub struct Shape {
     pub parameters: Option<u64>,
     /// Bytes of the weights as they are stored, if they were looked at.
     pub stored: Option<u64>,
+    /// Whether queries and keys are normalised before they meet (Qwen3, Gemma 3).
+    pub normed_heads: bool,
+    /// Numbers that the feed-forward part's activation function keeps for each of its inputs.
+    pub activation: u64,
+    /// Width of what is cached for a token where keys and values come out of one latent vector (DeepSeek's MLA).
+    pub latent: Option<u64>,
+    /// The matrices of a layer that adapters are put beside.
+    pub family: Family,
+}
+
+/// How a family of models calls and cuts the matrices of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Llama's: a matrix for each purpose.
+    Llama,
+    /// Phi-3's: one for queries, keys and values, one for gate and way up.
+    Phi3,
+    /// GPT-2's: one for queries, keys and values.
+    Gpt2,
+    /// BERT's.
+    Bert,
+    /// DistilBERT's.
+    DistilBert,
+    /// OPT's.
+    Opt,
+    /// GPT-NeoX's, BLOOM's and Falcon's: one for queries, keys and values.
+    NeoX,
 }
 
 /// Why no shape can be read.
@@ -92,6 +119,11 @@ impl Shape {
             context: number(MAX_PARAMETERS, &["max_position_embeddings", "n_positions", "n_ctx"]),
             parameters: None,
             stored: None,
+            normed_heads: ["qwen3", "gemma3", "olmo2", "olmo3"].iter().any(|name| kind.starts_with(name)),
+            activation: activation(config, gated),
+            latent: number(MAX_WIDTH, &["kv_lora_rank"])
+                .map(|rank| rank + number(MAX_WIDTH, &["qk_rope_head_dim"]).unwrap_or(0)),
+            family: Family::of(kind),
         })
     }
 
@@ -132,17 +164,81 @@ impl Shape {
         self.parameters.unwrap_or(computed)
     }
 
+    /// Bytes of a weight as it is stored: 2 or 4.
+    pub fn stored_width(&self) -> u64 {
+        match (self.stored, self.parameters) {
+            (Some(bytes), Some(count)) if bytes >= count.saturating_mul(4) => 4,
+            _ => 2,
+        }
+    }
+
     /// The projections of a layer by name, with the widths of input and output. What an adapter is put beside.
     pub fn projections(&self) -> Vec<(&'static str, u64, u64)> {
         let (h, q, k, f) = (self.hidden, self.queries(), self.keys(), self.inner);
-        let mut all = vec![("q_proj", h, q), ("k_proj", h, k), ("v_proj", h, k), ("o_proj", q, h)];
-        if self.gated {
-            all.extend([("gate_proj", h, f), ("up_proj", h, f), ("down_proj", f, h)]);
-        } else {
-            all.extend([("fc1", h, f), ("fc2", f, h)]);
+        match self.family {
+            Family::Llama if self.gated => vec![
+                ("q_proj", h, q),
+                ("k_proj", h, k),
+                ("v_proj", h, k),
+                ("o_proj", q, h),
+                ("gate_proj", h, f),
+                ("up_proj", h, f),
+                ("down_proj", f, h),
+            ],
+            Family::Phi3 => {
+                vec![("qkv_proj", h, q + 2 * k), ("o_proj", q, h), ("gate_up_proj", h, 2 * f), ("down_proj", f, h)]
+            }
+            Family::Gpt2 => vec![("c_attn", h, q + 2 * k), ("c_proj", q, h), ("c_fc", h, f), ("c_proj", f, h)],
+            Family::NeoX => vec![
+                ("query_key_value", h, q + 2 * k),
+                ("dense", q, h),
+                ("dense_h_to_4h", h, f),
+                ("dense_4h_to_h", f, h),
+            ],
+            Family::Bert => {
+                vec![("query", h, q), ("key", h, k), ("value", h, k), ("dense", q, h), ("dense", h, f), ("dense", f, h)]
+            }
+            Family::DistilBert => vec![
+                ("q_lin", h, q),
+                ("k_lin", h, k),
+                ("v_lin", h, k),
+                ("out_lin", q, h),
+                ("lin1", h, f),
+                ("lin2", f, h),
+            ],
+            Family::Llama | Family::Opt => vec![
+                ("q_proj", h, q),
+                ("k_proj", h, k),
+                ("v_proj", h, k),
+                ("out_proj", q, h),
+                ("fc1", h, f),
+                ("fc2", f, h),
+            ],
         }
-        all
     }
+}
+
+impl Family {
+    fn of(kind: &str) -> Self {
+        match kind {
+            "phi3" => Self::Phi3,
+            "gpt2" => Self::Gpt2,
+            "bert" | "roberta" | "xlm-roberta" | "camembert" | "electra" => Self::Bert,
+            "distilbert" => Self::DistilBert,
+            "opt" => Self::Opt,
+            "gpt_neox" | "bloom" | "falcon" => Self::NeoX,
+            _ => Self::Llama,
+        }
+    }
+}
+
+/// GPT-2's activation function is written out in five operations, four of which keep something; others are one.
+fn activation(config: &Value, gated: bool) -> u64 {
+    let name = ["activation_function", "hidden_act", "hidden_activation", "activation"]
+        .iter()
+        .find_map(|key| config.get(key)?.as_str())
+        .or_else(|| (config.get("model_type")?.as_str()? == "gpt2").then_some("gelu_new"));
+    if !gated && name == Some("gelu_new") { 4 } else { 1 }
 }
 
 /// Whether models of this type have a gate in their feed-forward part.

@@ -5,10 +5,12 @@
 //! all tokens; its end, when all gradients are there; the step of the optimizer.
 
 use super::{Estimate, Shape, context};
-use crate::recipe::{Method, Optimizer, Precision, Sharding, Training};
+use crate::recipe::{Method, Optimizer, Precision, Sharding, Trainer, Training};
 
 /// Parameters whose absolute maximum is stored once in NF4 (bitsandbytes' block size).
 const NF4_BLOCK: u64 = 64;
+/// Maxima whose own absolute maximum is stored once where they are quantised in turn.
+const MAXIMA_BLOCK: u64 = 256;
 
 /// Highest rank that is counted with: the width of the widest models.
 const MAX_RANK: u64 = 1 << 17;
@@ -20,6 +22,8 @@ pub struct TrainingPlan {
     pub training: Training,
     /// On how many GPUs, all nodes together.
     pub gpus: u64,
+    /// Whether the maxima of 4-bit weights are quantised in turn (`bnb_4bit_use_double_quant`).
+    pub double_quantized: bool,
 }
 
 /// Memory that a step of training takes on each GPU at its peak.
@@ -38,9 +42,17 @@ pub fn training(shape: &Shape, plan: &TrainingPlan) -> Estimate {
             ..Estimate::default()
         },
         Estimate {
-            weights: held.weights + if work.checkpointing { 0 } else { held.copies },
+            // The head's copy is made after all layers, and gone through first.
+            weights: held.weights + if work.checkpointing { held.head } else { held.copies },
             gradients: waiting,
             activations: work.kept.saturating_add(work.loss_backward),
+            ..Estimate::default()
+        },
+        // The last layer is gone through backwards, with one matrix in 16 bits again.
+        Estimate {
+            weights: held.weights + held.unpacked,
+            gradients: waiting,
+            activations: work.kept.saturating_add(work.stream),
             ..Estimate::default()
         },
         Estimate {
@@ -70,28 +82,40 @@ struct Held {
     weights: u64,
     /// 16-bit copies of 32-bit weights, made in the forward pass and kept for the backward pass.
     copies: u64,
+    /// Of those, that of the matrix that gives the distribution over tokens.
+    head: u64,
     gradients: u64,
     moments: u64,
     /// What the optimizer needs beside that while it steps.
     step: u64,
     /// Weights of other GPUs that a layer is computed with.
     gathered: u64,
+    /// The largest matrix of four bits, in the 16 bits that it is multiplied with.
+    unpacked: u64,
 }
 
 impl Held {
     fn new(shape: &Shape, plan: &TrainingPlan) -> Self {
         let training = &plan.training;
         let trained = trained(shape, &training.method);
-        let frozen = frozen(shape, training);
+        let frozen = frozen(shape, plan);
         let width = if training.precision == Precision::PureBf16 && training.method == Method::Full { 2 } else { 4 };
         let mixed = matches!(training.precision, Precision::Fp16 | Precision::Bf16);
         let multiplied = match training.method {
             // Input vectors are looked up, not multiplied with.
             Method::Full if shape.tied => trained,
             Method::Full => trained.saturating_sub(shape.embedding()),
-            _ => trained,
+            // `prepare_model_for_kbit_training` makes 32 bits of the head, and autocast 16 again.
+            Method::Qlora(_) if shape.language_model && by_bitsandbytes(training) => trained + shape.embedding(),
+            Method::Lora(_) | Method::Qlora(_) => trained,
         };
         let copies = if mixed { 2 * multiplied } else { 0 };
+        let has_copy = match training.method {
+            Method::Full => true,
+            Method::Lora(_) => false,
+            Method::Qlora(_) => by_bitsandbytes(training),
+        };
+        let head = if mixed && has_copy && shape.language_model { 2 * shape.embedding() } else { 0 };
         let whole = trained * width + frozen;
         let sharding = training.sharding;
         let share = |bytes: u64, sharded: bool| if sharded { bytes.div_ceil(plan.gpus.max(1)) } else { bytes };
@@ -102,11 +126,16 @@ impl Held {
         Self {
             weights: share(whole, weights_shared),
             copies: share(copies, weights_shared),
+            head: share(head, weights_shared),
             gradients: share(trained * width, gradients_shared),
             moments: share(moments(training.optimizer, trained, width), moments_shared),
             step: share(step(training.optimizer, trained, width), moments_shared),
             // One layer is computed while the next is fetched.
             gathered: if weights_shared && plan.gpus > 1 { 2 * layer } else { 0 },
+            unpacked: match training.method {
+                Method::Qlora(_) => 2 * shape.hidden * shape.inner.max(shape.queries()),
+                Method::Full | Method::Lora(_) => 0,
+            },
         }
     }
 }
@@ -123,17 +152,32 @@ fn trained(shape: &Shape, method: &Method) -> u64 {
     adapter.rank.min(MAX_RANK) * widths * shape.layers
 }
 
+/// Whether weights of four bits are bitsandbytes', under PEFT.
+fn by_bitsandbytes(training: &Training) -> bool {
+    training.trainer != Trainer::GapTrain
+}
+
 /// Bytes of weights that are not trained.
-fn frozen(shape: &Shape, training: &Training) -> u64 {
+fn frozen(shape: &Shape, plan: &TrainingPlan) -> u64 {
     let all = shape.all_parameters();
+    let training = &plan.training;
+    // The appliance's own trainer leaves frozen weights in the numbers that they are stored in.
+    let width = match (training.trainer, training.precision) {
+        (Trainer::GapTrain, _) => shape.stored_width(),
+        (_, Precision::Fp32) => 4,
+        _ => 2,
+    };
     match training.method {
         Method::Full => 0,
-        Method::Lora(_) => all * if training.precision == Precision::Fp32 { 4 } else { 2 },
-        // Linear layers have 4 bits and a 32-bit maximum for each block; what is left is held in 32 bits
+        Method::Lora(_) => all * width,
+        // Linear layers have 4 bits and a maximum for each block; what is left is held in 32 bits
         // (`peft.prepare_model_for_kbit_training`).
         Method::Qlora(_) => {
             let quantized = shape.linear().min(all);
-            quantized / 2 + quantized * 4 / NF4_BLOCK + 4 * (all - quantized)
+            let maxima = quantized / NF4_BLOCK;
+            let scales = if plan.double_quantized { maxima + 4 * (maxima / MAXIMA_BLOCK) } else { 4 * maxima };
+            let rest = if by_bitsandbytes(training) { 4 } else { width };
+            quantized / 2 + scales + rest * (all - quantized)
         }
     }
 }
@@ -165,6 +209,8 @@ struct Work {
     kept: u64,
     /// All of one layer.
     layer: u64,
+    /// What passes from layer to layer.
+    stream: u64,
     loss_forward: u64,
     loss_backward: u64,
 }
@@ -183,6 +229,7 @@ impl Work {
             checkpointing: training.checkpointing,
             kept: kept.saturating_mul(shape.layers),
             layer,
+            stream,
             loss_forward: distribution.saturating_mul(low),
             loss_backward: distribution.saturating_mul(12),
         }
@@ -209,7 +256,8 @@ fn per_token(shape: &Shape, training: &Training) -> u64 {
             (2 * 4 * h + 2 * 4 * h + reads * 2 * h, 2, 2)
         }
         (Method::Full, Precision::PureBf16) => (2 * (4 + 2 + 2) * h, 2, 2),
-        (_, Precision::Fp32) => (2 * 12 * h, 4, 4),
+        (Method::Full, Precision::Fp32) => (2 * 12 * h, 4, 4),
+        (Method::Lora(_) | Method::Qlora(_), Precision::Fp32) => (2 * 4 * h, 4, 4),
         (Method::Lora(_), _) => (2 * 4 * h, 2, 2),
         // Products of 4-bit layers are handed on in 32 bits.
         (Method::Qlora(_), _) => (2 * 4 * h, 2, 4),
@@ -218,19 +266,32 @@ fn per_token(shape: &Shape, training: &Training) -> u64 {
     // The RMSNorm of Transformers keeps one value more than a LayerNorm does.
     let norms = if shape.gated || frozen { norms } else { norms - 2 * 4 * h };
     // The input of a product is kept for the gradient of its weights.
-    let ways = if shape.gated { 3 } else { 1 };
+    let ways = if shape.gated { 3 } else { shape.activation };
     let products = (ways + u64::from(!frozen)) * f;
     let dropout = if shape.gated { 0 } else { 2 * h };
     let heads = 4 * shape.heads;
     let adapters = if frozen { adapter_inputs(shape, training) } else { 0 };
+    // A norm over each head keeps, of queries and keys, what the norms of the residual stream keep of that.
+    let of_heads = match (&training.method, training.precision) {
+        _ if !shape.normed_heads => 0,
+        (Method::Full, Precision::Fp32) => 12,
+        (Method::Full, Precision::PureBf16) => 8,
+        (Method::Full, _) => 6,
+        (Method::Lora(_) | Method::Qlora(_), _) => 4,
+    };
+    let norms = norms + of_heads * (q + k);
     norms + attention * (2 * q + 2 * k) + feed_forward * products + dropout + heads + adapters
 }
 
-/// What adapters keep of one token: their input in 16 bits (32 where all is), once for each.
+/// What adapters keep of one token: in 16 bits the input of each, cast for it alone; in 32 bits, where nothing is cast,
+/// inputs that others keep already only once.
 fn adapter_inputs(shape: &Shape, training: &Training) -> u64 {
+    const SHARED: [&str; 9] = ["k_proj", "v_proj", "o_proj", "up_proj", "key", "value", "k_lin", "v_lin", "out_lin"];
     let (Method::Lora(adapter) | Method::Qlora(adapter)) = &training.method else { return 0 };
-    let width = if training.precision == Precision::Fp32 { 4 } else { 2 };
+    let is_whole = training.precision == Precision::Fp32;
     let chosen = |name: &str| adapter.targets.is_empty() || adapter.targets.iter().any(|target| target == name);
-    let inputs = shape.projections().into_iter().filter(|(name, ..)| chosen(name)).map(|(_, input, _)| input);
-    width * (inputs.sum::<u64>() + adapter.rank.min(MAX_RANK) * shape.projections().len() as u64)
+    let projections = shape.projections();
+    let kept = projections.iter().filter(|(name, ..)| chosen(name) && !(is_whole && SHARED.contains(name)));
+    let inputs: u64 = kept.map(|(_, input, _)| input).sum();
+    (if is_whole { 4 } else { 2 }) * (inputs + adapter.rank.min(MAX_RANK) * projections.len() as u64)
 }

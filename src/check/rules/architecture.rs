@@ -4,7 +4,10 @@ use super::{Facts, Findings, Group, Rule, Subject};
 use crate::{
     check::{
         Status,
-        cuda::{Backend, Build, Cuda, Fit, backend, bitsandbytes_build, first_cuda, last_family, torch_build},
+        cuda::{
+            Backend, Build, Cuda, Fit, Library, backend, bitsandbytes_library, first_cuda, last_family, torch_build,
+            vllm_build,
+        },
         facts::{Image, Wheel},
     },
     recipe::{Capability, DriverVersion, Gpu, Work},
@@ -17,8 +20,6 @@ pub(super) const RULE: Rule = Rule {
     apply,
 };
 
-/// The least that vLLM's kernels are written for.
-const VLLM_LEAST: Capability = Capability::new(7, 0);
 /// The least that bitsandbytes' 8-bit products are written for.
 const INT8_LEAST: Capability = Capability::new(7, 5);
 
@@ -130,10 +131,15 @@ fn fits(
 
 fn vllm(findings: &mut Findings, image: &Image, gpu: &Gpu) {
     let Some(vllm) = image.wheel("vllm") else { return };
-    if gpu.capability < VLLM_LEAST {
+    let Some(build) = vllm_build(&vllm.version) else {
+        let reason = format!("it is not known for which GPUs vllm {} holds code", vllm.version);
+        findings.unresolved(Subject::image(&image.name), reason, "try it on a machine with the GPU");
+        return;
+    };
+    if gpu.capability < build.least {
         let reason = format!(
-            "vllm {} needs compute capability {VLLM_LEAST} or newer, and the {} has {}",
-            vllm.version, gpu.name, gpu.capability
+            "vllm {} needs compute capability {} or newer, and the {} has {}",
+            vllm.version, build.least, gpu.name, gpu.capability
         );
         findings.fail(Subject::image(&image.name), reason, "serve with another engine, or take another GPU");
     }
@@ -143,12 +149,19 @@ fn bitsandbytes(findings: &mut Findings, image: &Image, cuda: Cuda, gpu: &Gpu) {
     let Some(wheel) = image.wheel("bitsandbytes") else { return };
     let subject = Subject::image(&image.name);
     let of = format!("bitsandbytes {} beside CUDA {cuda}", wheel.version);
-    let Some(build) = bitsandbytes_build(&wheel.version, cuda) else {
-        let reason = format!("it is not known for which GPUs {of} holds code");
-        findings.unresolved(subject, reason, "run `python -m bitsandbytes` on a machine with it");
-        return;
-    };
-    fits(findings, subject, &of, &build, cuda, gpu, None);
+    match bitsandbytes_library(&wheel.version, cuda) {
+        Library::Built(build) => fits(findings, subject, &of, &build, cuda, gpu, None),
+        Library::Missing => {
+            let reason = format!("bitsandbytes {} holds no library for CUDA {cuda}", wheel.version);
+            findings.fail(subject, reason, "take a newer bitsandbytes, or a torch for another CUDA");
+            return;
+        }
+        Library::Unknown => {
+            let reason = format!("it is not known for which GPUs {of} holds code");
+            findings.unresolved(subject, reason, "run `python -m bitsandbytes` on a machine with it");
+            return;
+        }
+    }
     if gpu.capability < INT8_LEAST {
         let reason = format!(
             "8-bit products of bitsandbytes need compute capability {INT8_LEAST}, and the {} has {}",

@@ -1,7 +1,11 @@
 //! Configurations of jobs and steps do not hold what is known to break a training.
 
 use super::{Facts, Findings, Group, Rule, Subject};
-use crate::check::facts::Config;
+use crate::{
+    check::facts::Config,
+    recipe::{Trainer, Work},
+};
+use gap_contract::JobSpec;
 use serde_json::{Map, Value};
 
 pub(super) const RULE: Rule = Rule {
@@ -20,6 +24,9 @@ fn apply(facts: &Facts, findings: &mut Findings) {
         match &config.content {
             Err(reason) => findings.fail(subject, reason.clone(), "correct the file, or take it out of `configs`"),
             Ok(content) => {
+                if is_a_job_of_our_trainer(facts, config) {
+                    contract(findings, config, content);
+                }
                 for table in tables(content) {
                     lint(findings, config, table);
                 }
@@ -28,6 +35,25 @@ fn apply(facts: &Facts, findings: &mut Findings) {
                 }
             }
         }
+    }
+}
+
+/// Whether it is the job file of a training by the appliance's own trainer.
+fn is_a_job_of_our_trainer(facts: &Facts, config: &Config) -> bool {
+    let owners = facts.jobs.iter().filter(|job| config.owner == format!("job {}", job.name));
+    let mut works = owners.map(|job| &job.work);
+    let is_own = works.any(|work| matches!(work, Work::Train(training) if training.trainer == Trainer::GapTrain));
+    is_own && config.path.ends_with(".json")
+}
+
+/// The trainer refuses what the contract does: here it is told before anything crosses.
+fn contract(findings: &mut Findings, config: &Config, content: &Value) {
+    let subject = Subject::config(&config.owner, &config.path);
+    let spec = serde_json::to_vec(content).map_err(|error| error.to_string());
+    let spec = spec.and_then(|text| JobSpec::parse(&text).map_err(|error| error.to_string()));
+    match spec.and_then(|spec| spec.check().map_err(|invalid| invalid.to_string())) {
+        Ok(_) => {}
+        Err(reason) => findings.fail(subject, reason, "correct the job file by the contract: docs/jobs.md"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything that is in an image finds what it requires there.
 
-use super::{Facts, Findings, Group, Rule, Subject};
+use super::{Facts, Findings, Group, Rule, Subject, cuda_libraries::is_cudnn, training_stack};
 use crate::check::{
     facts::{Image, Wheel},
     python::environment,
@@ -28,7 +28,9 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             continue;
         };
         let Some(environment) = environment(python) else { continue };
-        let missing = missing(image, &environment);
+        // What another rule tells is not told twice.
+        let told = training_stack::absent(facts, image);
+        let missing = missing(image, &environment, &told);
         if missing.is_empty() {
             let count = image.wheels.len();
             findings
@@ -43,12 +45,20 @@ fn apply(facts: &Facts, findings: &mut Findings) {
 }
 
 /// What is missing or too old, and who wants it.
-fn missing(image: &Image, environment: &MarkerEnvironment) -> BTreeMap<String, BTreeSet<String>> {
+fn missing(
+    image: &Image,
+    environment: &MarkerEnvironment,
+    told: &BTreeSet<&str>,
+) -> BTreeMap<String, BTreeSet<String>> {
     let extras = extras(image, environment);
     let mut missing: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for wheel in &image.wheels {
         let asked = extras.get(&wheel.name).map(Vec::as_slice).unwrap_or_default();
         for requirement in applicable(wheel, asked, environment) {
+            let name = requirement.name.as_ref();
+            if told.contains(name) || (is_cudnn(name) && image.wheel(name).is_none()) {
+                continue;
+            }
             if let Some(what) = lacks(image, requirement) {
                 missing.entry(what).or_default().insert(wheel.name.to_string());
             }

@@ -1,10 +1,14 @@
-//! GPU memory is enough for each model and what is done with it; where it is not, what would be.
+//! Memory is enough for each model and what is done with it; where it is not, what would be.
 
-use super::{Facts, Findings, Group, Rule, Subject};
+use super::{Facts, Findings, Group, Rule, Subject, configuration::is_set, remedies::suggestions};
 use crate::{
-    check::memory::{self, Estimate, ServingPlan, Shape, TrainingPlan, gigabytes, usable},
-    recipe::{Adapter, Gpu, Job, Method, Optimizer, Serving, Sharding, Target, Training, Work},
+    check::{
+        cuda::vllm_build,
+        memory::{self, Estimate, ServingPlan, Shape, TrainingPlan, gigabytes},
+    },
+    recipe::{Engine, Gpu, Job, Serving, Target, Work},
 };
+use serde_json::Value;
 
 pub(super) const RULE: Rule = Rule {
     group: Group::Infrastructure,
@@ -13,10 +17,12 @@ pub(super) const RULE: Rule = Rule {
     apply,
 };
 
-/// Of how much of a GPU's memory a training may make use, in hundredths: above, fragments of freed memory break it.
+/// Of how much of a memory a training may make use, in hundredths: above, fragments of freed memory break it.
 const COMFORTABLE: u64 = 90;
-/// Most changes that are suggested.
-const SUGGESTIONS: usize = 3;
+/// Of how much of a GPU's memory vLLM makes use where its release is not known, in hundredths.
+const VLLM_SHARE: u64 = 90;
+/// Option of Transformers that quantises the maxima of 4-bit weights in turn.
+const DOUBLE: &str = "bnb_4bit_use_double_quant";
 
 fn apply(facts: &Facts, findings: &mut Findings) {
     for job in &facts.jobs {
@@ -38,11 +44,7 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             findings.unresolved(subject, "the recipe does not say on which machine it runs", remedy);
             continue;
         };
-        let Some(gpu) = target.gpu else {
-            on_a_processor(findings, subject, target, &estimate(job, &shape, 1));
-            continue;
-        };
-        judge(findings, job, &shape, target, &gpu);
+        judge(findings, subject, &Place::new(facts, job, &shape, target));
     }
 }
 
@@ -58,163 +60,171 @@ fn shape_of(facts: &Facts, name: &str) -> Result<Shape, (String, String)> {
     Ok(shape.with_weights(model.parameters, model.weight_bytes))
 }
 
-/// A machine without GPUs computes in its main memory.
-fn on_a_processor(findings: &mut Findings, subject: Subject, target: &Target, estimate: &Estimate) {
-    let needed = estimate.tensors();
-    match target.memory {
-        None => {
-            let reason = format!(
-                "{} of main memory are needed, and `[target]` does not say how much there is",
-                gigabytes(needed)
-            );
-            findings.unresolved(subject, reason, "add `memory = \"64GiB\"` to `[target]`");
+/// A job with a model on a machine: all that its memory follows from.
+#[derive(Debug, Clone)]
+pub(super) struct Place<'f> {
+    pub(super) job: Job,
+    pub(super) target: Target,
+    pub(super) shape: &'f Shape,
+    pub(super) double_quantized: bool,
+    pub(super) vllm_share: u64,
+}
+
+impl<'f> Place<'f> {
+    fn new(facts: &Facts, job: &Job, shape: &'f Shape, target: &Target) -> Self {
+        let owner = format!("job {}", job.name);
+        let double_quantized = facts.configs_of(&owner).any(|(_, config)| is_set(config, DOUBLE, &Value::Bool(true)));
+        let vllm = facts.image(&job.image).and_then(|image| vllm_build(&image.wheel("vllm")?.version));
+        Self {
+            job: job.clone(),
+            target: target.clone(),
+            shape,
+            double_quantized,
+            vllm_share: vllm.map_or(VLLM_SHARE, |build| build.share),
         }
-        Some(memory) if memory < needed => {
-            let reason =
-                format!("{} of main memory are needed, and there are {}", gigabytes(needed), gigabytes(memory));
-            findings.fail(subject, reason, "more memory, a smaller batch or shorter sequences");
+    }
+
+    /// GPUs on each node; 1 where the processor computes.
+    pub(super) fn gpus(&self) -> u32 {
+        if self.target.gpu.is_some() { self.job.gpus.unwrap_or(self.target.count) } else { 1 }
+    }
+
+    /// The GPUs among which the work is divided: those of one node for serving, those of all for training. The
+    /// appliance's own programs do not divide it.
+    fn divided_among(&self) -> u64 {
+        match &self.job.work {
+            Work::Train(_) if self.target.gpu.is_some() => u64::from(self.gpus()) * u64::from(self.target.nodes),
+            Work::Serve(Serving { engine: Engine::GapServe, .. }) => 1,
+            Work::Train(_) | Work::Serve(_) | Work::Other => u64::from(self.gpus()),
         }
-        Some(memory) => {
-            findings.pass(subject, format!("{} of {} main memory: {estimate}", gigabytes(needed), gigabytes(memory)));
+    }
+
+    /// What it takes on each GPU.
+    pub(super) fn estimate(&self) -> Estimate {
+        let gpus = self.divided_among();
+        match &self.job.work {
+            Work::Train(training) => {
+                let double_quantized = self.double_quantized;
+                memory::training(self.shape, &TrainingPlan { training: training.clone(), gpus, double_quantized })
+            }
+            Work::Serve(serving) => {
+                let told = option(&self.job.run, "--max-num-batched-tokens").and_then(|text| text.parse().ok());
+                let pass = told.unwrap_or_else(|| memory::pass(serving.engine, self.target.gpu.as_ref()));
+                memory::serving(self.shape, &ServingPlan { serving: serving.clone(), gpus, pass })
+            }
+            Work::Other => Estimate::default(),
         }
+    }
+
+    /// Bytes that are needed: CUDA itself counts on GPUs only.
+    pub(super) fn needed(&self) -> u64 {
+        let estimate = self.estimate();
+        if self.target.gpu.is_some() { estimate.total() } else { estimate.tensors() }
+    }
+
+    /// Bytes that there are for it, and the share of the memory that they are; `None` where that is not known.
+    fn room(&self) -> Option<(u64, u64)> {
+        let whole = match &self.target.gpu {
+            Some(gpu) => gpu.memory,
+            None => self.target.memory?,
+        };
+        let share = match &self.job.work {
+            Work::Serve(Serving { engine: Engine::Vllm, .. }) => {
+                let told = option(&self.job.run, "--gpu-memory-utilization").and_then(hundredths);
+                told.unwrap_or(self.vllm_share)
+            }
+            Work::Train(_) | Work::Serve(_) | Work::Other => 100,
+        };
+        Some((whole / 100 * share, share))
+    }
+
+    /// Whether it fits, with something to spare where it trains.
+    pub(super) fn fits(&self) -> bool {
+        let Some((room, share)) = self.room() else { return false };
+        let spared = if matches!(self.job.work, Work::Train(_)) { COMFORTABLE } else { share };
+        self.needed() <= room / share.max(1) * spared.min(share)
+    }
+
+    /// Whether the attention heads of the model can be divided among the GPUs as vLLM does it.
+    pub(super) fn divides(&self) -> bool {
+        self.shape.heads.is_multiple_of(self.divided_among().max(1))
     }
 }
 
-fn judge(findings: &mut Findings, job: &Job, shape: &Shape, target: &Target, gpu: &Gpu) {
-    let subject = Subject::job(&job.name);
-    let gpus = job.gpus.unwrap_or(target.count);
-    if gpus > target.count {
+/// The value of an option of a command: `--name value` or `--name=value`.
+fn option<'r>(run: &'r [String], name: &str) -> Option<&'r str> {
+    run.iter().enumerate().find_map(|(index, word)| match word.strip_prefix(name)? {
+        "" => run.get(index + 1).map(String::as_str),
+        rest => rest.strip_prefix('='),
+    })
+}
+
+/// A share such as `0.85`, in hundredths.
+fn hundredths(text: &str) -> Option<u64> {
+    let share: f64 = text.parse().ok()?;
+    // Between nothing and all of it: at most three digits.
+    (share > 0.0 && share <= 1.0).then_some((share * 100.0).round() as u64)
+}
+
+fn judge(findings: &mut Findings, subject: Subject, place: &Place<'_>) {
+    let (gpus, target) = (place.gpus(), &place.target);
+    if let Some(gpu) = &target.gpu
+        && gpus > target.count
+    {
         let reason = format!("it takes {gpus} GPUs, and each node has {}", target.count);
-        findings.fail(subject, reason, "take fewer, or correct `count` of `[target]`");
+        findings.fail(subject, reason, format!("take fewer {}, or correct `count` of `[target]`", gpu.name));
         return;
     }
-    let estimate = estimate(job, shape, all_gpus(job, target, gpus));
-    let (needed, share) = (estimate.total(), share(&job.work));
-    let room = gpu.memory / 100 * share;
-    let on = if gpus == 1 { gpu.name.to_owned() } else { format!("each of {gpus} {}", gpu.name) };
-    let sum = format!("{} of {} on {on}: {estimate}", gigabytes(needed), gigabytes(gpu.memory));
+    let (needed, estimate) = (place.needed(), place.estimate());
+    let Some((room, share)) = place.room() else {
+        let reason =
+            format!("{} of main memory are needed, and `[target]` does not say how much there is", gigabytes(needed));
+        findings.unresolved(subject, reason, "add `memory = \"64GiB\"` to `[target]`");
+        return;
+    };
+    let sum = match &target.gpu {
+        Some(gpu) => format!("{} of {} on {}: {estimate}", gigabytes(needed), gigabytes(gpu.memory), on(gpu, gpus)),
+        None => {
+            let parts = Estimate { context: 0, ..estimate };
+            format!("{} of {} main memory: {parts}", gigabytes(needed), gigabytes(room))
+        }
+    };
     if needed > room {
-        let remedy = remedy(job, shape, target, gpu);
         let reserved = if share < 100 { format!(" (the engine takes {share} % of it)") } else { String::new() };
-        findings.fail(subject, format!("it does not fit: {sum}{reserved}"), remedy);
-    } else if matches!(job.work, Work::Train(_)) && needed > gpu.memory / 100 * COMFORTABLE {
+        findings.fail(subject, format!("it does not fit: {sum}{reserved}"), remedy(place));
+    } else if !place.fits() {
         let reason = format!("it fits with less than {} % to spare: {sum}", 100 - COMFORTABLE);
-        findings.warn(subject, reason, remedy(job, shape, target, gpu));
+        findings.warn(subject, reason, remedy(place));
     } else {
         findings.pass(subject, sum);
     }
 }
 
-/// The GPUs among which a job's work is divided: those of one node for serving, those of all for training.
-fn all_gpus(job: &Job, target: &Target, gpus: u32) -> u64 {
-    match job.work {
-        Work::Train(_) => u64::from(gpus) * u64::from(target.nodes),
-        Work::Serve(_) | Work::Other => u64::from(gpus),
-    }
+fn on(gpu: &Gpu, gpus: u32) -> String {
+    if gpus == 1 { gpu.name.to_owned() } else { format!("each of {gpus} {}", gpu.name) }
 }
 
-fn estimate(job: &Job, shape: &Shape, gpus: u64) -> Estimate {
-    match &job.work {
-        Work::Train(training) => memory::training(shape, &TrainingPlan { training: training.clone(), gpus }),
-        Work::Serve(serving) => memory::serving(shape, &ServingPlan { serving: serving.clone(), gpus }),
-        Work::Other => Estimate::default(),
-    }
+/// What is suggested for a job of the facts: the words, the job and the machine.
+#[cfg(test)]
+pub(super) fn suggested(facts: &Facts, number: usize) -> Vec<(String, Job, Target)> {
+    let (job, target) = (&facts.jobs[number], facts.target.as_ref().unwrap());
+    let model = match &job.work {
+        Work::Train(training) => &training.model,
+        Work::Serve(serving) => &serving.model,
+        Work::Other => return Vec::new(),
+    };
+    let shape = shape_of(facts, model).unwrap();
+    let suggested = suggestions(&Place::new(facts, job, &shape, target));
+    suggested.into_iter().map(|(what, changed)| (what, changed.job, changed.target)).collect()
 }
 
-const fn share(work: &Work) -> u64 {
-    match work {
-        Work::Serve(serving) => usable(serving.engine),
-        Work::Train(_) | Work::Other => 100,
-    }
-}
-
-/// What would fit, by the same formulas.
-fn remedy(job: &Job, shape: &Shape, target: &Target, gpu: &Gpu) -> String {
-    let gpus = job.gpus.unwrap_or(target.count);
-    let room = gpu.memory / 100 * share(&job.work).min(COMFORTABLE);
-    let mut fitting = Vec::new();
-    for (what, changed, gpus) in changes(job, gpus) {
-        let job = Job { work: changed, ..job.clone() };
-        let needed = estimate(&job, shape, all_gpus(&job, target, gpus)).total();
-        if needed <= room {
-            fitting.push(format!("{what} ({})", gigabytes(needed)));
-        }
-        if fitting.len() == SUGGESTIONS {
-            break;
-        }
-    }
+fn remedy(place: &Place<'_>) -> String {
+    let fitting: Vec<String> = suggestions(place)
+        .into_iter()
+        .map(|(what, changed)| format!("{what} ({})", gigabytes(changed.needed())))
+        .collect();
     match fitting.is_empty() {
-        true => format!("nothing that was tried fits on a {}: take a smaller model or a larger GPU", gpu.name),
+        true => "nothing that was tried fits: take a smaller model".to_owned(),
         false => format!("what would fit: {}", fitting.join("; or ")),
     }
-}
-
-/// Changes to a job, the least intrusive first, each with the number of GPUs on a node.
-fn changes(job: &Job, gpus: u32) -> Vec<(String, Work, u32)> {
-    match &job.work {
-        Work::Train(training) => training_changes(training, gpus),
-        Work::Serve(serving) => serving_changes(serving, gpus),
-        Work::Other => Vec::new(),
-    }
-}
-
-fn training_changes(training: &Training, gpus: u32) -> Vec<(String, Work, u32)> {
-    let mut changes = Vec::new();
-    let mut add = |what: String, changed: Training, gpus: u32| changes.push((what, Work::Train(changed), gpus));
-    let checkpointed = Training { checkpointing: true, ..training.clone() };
-    if !training.checkpointing {
-        add("`checkpointing = true`".to_owned(), checkpointed.clone(), gpus);
-    }
-    for batch in halves(training.batch) {
-        let accumulate = training.accumulate * (training.batch / batch);
-        let smaller = Training { batch, accumulate, ..checkpointed.clone() };
-        add(format!("`checkpointing = true`, `batch = {batch}`, `accumulate = {accumulate}`"), smaller, gpus);
-    }
-    if gpus > 1 && !matches!(training.sharding, Sharding::Zero3 | Sharding::Fsdp) {
-        let sharded = Training { sharding: Sharding::Fsdp, ..checkpointed.clone() };
-        add("`checkpointing = true`, `sharding = \"fsdp\"`".to_owned(), sharded, gpus);
-    }
-    if training.method == Method::Full && training.optimizer == Optimizer::AdamW {
-        let eight = Training { optimizer: Optimizer::AdamW8bit, batch: 1, ..checkpointed.clone() };
-        add("`checkpointing = true`, `batch = 1`, `optimizer = \"adamw-8bit\"`".to_owned(), eight, gpus);
-    }
-    let adapter = Adapter { rank: 16, targets: Vec::new() };
-    let least = Training { batch: 1, ..checkpointed.clone() };
-    if training.method == Method::Full {
-        let lora = Training { method: Method::Lora(adapter.clone()), ..least.clone() };
-        add("`method = \"lora\"`, `checkpointing = true`, `batch = 1`".to_owned(), lora, gpus);
-    }
-    if !matches!(training.method, Method::Qlora(_)) {
-        let qlora = Training { method: Method::Qlora(adapter), ..least };
-        add("`method = \"qlora\"`, `checkpointing = true`, `batch = 1`".to_owned(), qlora, gpus);
-    }
-    for more in doubles(gpus) {
-        let sharded = Training { sharding: Sharding::Fsdp, ..checkpointed.clone() };
-        add(format!("{more} GPUs with `sharding = \"fsdp\"` and `checkpointing = true`"), sharded, more);
-    }
-    changes
-}
-
-fn serving_changes(serving: &Serving, gpus: u32) -> Vec<(String, Work, u32)> {
-    let mut changes = Vec::new();
-    for concurrency in halves(serving.concurrency) {
-        let fewer = Serving { concurrency, ..serving.clone() };
-        changes.push((format!("`concurrency = {concurrency}`"), Work::Serve(fewer), gpus));
-    }
-    for length in halves(serving.length).into_iter().filter(|&length| length >= 512) {
-        let shorter = Serving { length, concurrency: 1, ..serving.clone() };
-        changes.push((format!("`length = {length}`, `concurrency = 1`"), Work::Serve(shorter), gpus));
-    }
-    for more in doubles(gpus) {
-        changes.push((format!("{more} GPUs"), Work::Serve(serving.clone()), more));
-    }
-    changes
-}
-
-fn halves(number: u64) -> Vec<u64> {
-    std::iter::successors(Some(number / 2), |half| Some(half / 2)).take_while(|half| *half > 0).collect()
-}
-
-fn doubles(number: u32) -> Vec<u32> {
-    [2, 4, 8, 16, 32, 64].into_iter().filter(|&more| more > number).collect()
 }

@@ -21,6 +21,23 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             let reason = format!("{} are wanted, and there are {}", gigabytes(LEAST), gigabytes(memory));
             findings.warn(Subject::RECIPE, reason, "fewer and smaller workers that load data");
         }
+        Some(memory) if memory < largest(facts) => {
+            let reason = format!(
+                "weights of {} are loaded through {} of main memory",
+                gigabytes(largest(facts)),
+                gigabytes(memory)
+            );
+            findings.warn(Subject::RECIPE, reason, "load them shard by shard (`low_cpu_mem_usage`), or provide more");
+        }
         Some(memory) => findings.pass(Subject::RECIPE, format!("{} of main memory", gigabytes(memory))),
     }
+}
+
+/// Bytes of the largest weights that are trained.
+fn largest(facts: &Facts) -> u64 {
+    let trained = facts.jobs.iter().filter_map(|job| match &job.work {
+        Work::Train(training) => facts.model(&training.model)?.weight_bytes,
+        Work::Serve(_) | Work::Other => None,
+    });
+    trained.max().unwrap_or(0)
 }

@@ -9,6 +9,7 @@ mod dependencies;
 mod distributed;
 mod driver;
 mod gpu_memory;
+mod hyperparameters;
 mod licences;
 mod main_memory;
 mod model_files;
@@ -17,6 +18,7 @@ mod network;
 mod offline;
 mod platform_tags;
 mod precision;
+mod remedies;
 mod secrets;
 mod serving;
 mod splits;
@@ -41,7 +43,7 @@ pub(super) struct Rule {
     apply: fn(&Facts, &mut Findings),
 }
 
-const RULES: [Rule; 27] = [
+const RULES: [Rule; 28] = [
     gpu_memory::RULE,
     main_memory::RULE,
     storage::RULE,
@@ -58,6 +60,7 @@ const RULES: [Rule; 27] = [
     tracking::RULE,
     distributed::RULE,
     configuration::RULE,
+    hyperparameters::RULE,
     offline::RULE,
     tried::RULE,
     secrets::RULE,

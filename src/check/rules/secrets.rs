@@ -1,6 +1,7 @@
-//! No layer holds keys, tokens or credentials.
+//! No layer and no environment of an image holds keys, tokens or credentials.
 
 use super::{Facts, Findings, Group, Rule, Subject};
+use crate::check::secrets::secret_variables;
 
 pub(super) const RULE: Rule =
     Rule { group: Group::Software, name: "secrets", otherwise: "the recipe has no layers", apply };
@@ -9,6 +10,13 @@ pub(super) const RULE: Rule =
 const SHOWN: usize = 20;
 
 fn apply(facts: &Facts, findings: &mut Findings) {
+    for image in &facts.images {
+        for (name, kind) in secret_variables(&image.env) {
+            let reason = format!("the variable `{name}` of its environment looks like a {kind}");
+            let remedy = "take it out and revoke it: whoever has the image reads it";
+            findings.fail(Subject::image(&image.name), reason, remedy);
+        }
+    }
     let (mut scanned, mut harmless) = (0, 0);
     for layer in &facts.layers {
         let subject = Subject::layer(&layer.name);

@@ -3,7 +3,7 @@
 use super::{Facts, Findings, Group, Rule, Subject};
 use crate::{
     check::{facts::Image, memory::Shape},
-    recipe::{Engine, Work},
+    recipe::{Engine, Job, Work},
 };
 
 pub(super) const RULE: Rule =
@@ -37,8 +37,13 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             Some(version) => {
                 findings.pass(subject.clone(), format!("`{engine}` {version} is in the image `{}`", image.name));
                 let model = facts.model(&serving.model);
-                let context = model.and_then(|model| Shape::from_config(model.config.as_ref()?).ok()?.context);
-                if let Some(context) = context.filter(|context| serving.length > *context) {
+                let Some(shape) = model.and_then(|model| Shape::from_config(model.config.as_ref()?).ok()) else {
+                    continue;
+                };
+                if serving.engine == Engine::Vllm {
+                    divided(findings, facts, job, &shape);
+                }
+                if let Some(context) = shape.context.filter(|context| serving.length > *context) {
                     let reason = format!(
                         "`length = {}` is longer than the {context} tokens that the model knows",
                         serving.length
@@ -47,5 +52,16 @@ fn apply(facts: &Facts, findings: &mut Findings) {
                 }
             }
         }
+    }
+}
+
+/// vLLM gives each GPU as many attention heads as every other.
+fn divided(findings: &mut Findings, facts: &Facts, job: &Job, shape: &Shape) {
+    let Some(target) = facts.target.as_ref().filter(|target| target.gpu.is_some()) else { return };
+    let gpus = u64::from(job.gpus.unwrap_or(target.count)).max(1);
+    if !shape.heads.is_multiple_of(gpus) {
+        let fitting = (1..gpus).rev().find(|fewer| shape.heads.is_multiple_of(*fewer)).unwrap_or(1);
+        let reason = format!("vLLM divides the model's {} attention heads evenly, and {gpus} GPUs do not", shape.heads);
+        findings.fail(Subject::job(&job.name), reason, format!("write `gpus = {fitting}`"));
     }
 }

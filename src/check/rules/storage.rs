@@ -9,6 +9,8 @@ pub(super) const RULE: Rule =
 
 const LEAST: u64 = 3;
 const BUDGET: u64 = 5;
+/// What checkpoints and data sets want besides, however small the model is.
+const FLOOR: u64 = 50_000_000_000;
 
 fn apply(facts: &Facts, findings: &mut Findings) {
     let trained: BTreeSet<&str> = facts
@@ -41,6 +43,14 @@ fn apply(facts: &Facts, findings: &mut Findings) {
         }
         Some(disk) if disk < budget => {
             let reason = format!("{wanted} are wanted, and there are {}", gigabytes(disk));
+            findings.warn(Subject::RECIPE, reason, "keep few checkpoints (`save_total_limit`)");
+        }
+        Some(disk) if disk < FLOOR => {
+            let reason = format!(
+                "{} are usual for checkpoints and data sets, and there are {}",
+                gigabytes(FLOOR),
+                gigabytes(disk)
+            );
             findings.warn(Subject::RECIPE, reason, "keep few checkpoints (`save_total_limit`)");
         }
         Some(disk) => findings.pass(Subject::RECIPE, format!("{} of {}", gigabytes(budget), gigabytes(disk))),

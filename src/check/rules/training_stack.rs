@@ -1,4 +1,4 @@
-//! What the Trainer of Transformers needs is there, and new enough.
+//! What trains is there, and new enough: all that the Trainer of Transformers needs, or the appliance's own trainer.
 
 use super::{Facts, Findings, Group, Rule, Subject};
 use crate::{
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 pub(super) const RULE: Rule = Rule {
     group: Group::Software,
     name: "training-stack",
-    otherwise: "no image of the recipe holds Transformers",
+    otherwise: "no image of the recipe holds Transformers, and no job trains",
     apply,
 };
 
@@ -37,30 +37,15 @@ const PYTHON: (&str, &str) = ("Python", "3.10");
 const OF_TRANSFORMERS_5: [&str; 2] = ["huggingface-hub", "tokenizers"];
 
 fn apply(facts: &Facts, findings: &mut Findings) {
+    own_trainer(facts, findings);
     for image in &facts.images {
-        let trainings: Vec<&Training> = facts
-            .jobs
-            .iter()
-            .filter(|job| job.image == image.name)
-            .filter_map(|job| match &job.work {
-                Work::Train(training) => Some(training),
-                Work::Serve(_) | Work::Other => None,
-            })
-            .collect();
-        let by_trainer = |training: &&&Training| matches!(training.trainer, Trainer::Transformers | Trainer::Trl);
-        let trains = trainings.iter().filter(by_trainer).count() > 0;
+        let trains = trainings(facts, image).next().is_some();
         if !trains && image.python_package("transformers").is_none() {
             continue;
         }
         let subject = Subject::image(&image.name);
         python(findings, &subject, image);
-        let mut needed: BTreeSet<&str> = BTreeSet::new();
-        if trains {
-            needed.extend(REQUIRED.iter().map(|(name, _)| *name));
-        }
-        for training in trainings.iter().filter(by_trainer) {
-            needed.extend(wanted_by(training));
-        }
+        let needed = needed(facts, image);
         let table = REQUIRED.iter().chain(&OPTIONAL).chain(&[("bitsandbytes", "0")]);
         for (name, least) in table {
             package(findings, &subject, image, name, least, needed.contains(name));
@@ -70,6 +55,53 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             findings.pass(subject, format!("all that Transformers is {what} is there and new enough"));
         }
     }
+}
+
+/// The appliance's own trainer is a program in the image. It trains on one device, with AdamW.
+fn own_trainer(facts: &Facts, findings: &mut Findings) {
+    for job in &facts.jobs {
+        let (Work::Train(training), Some(image)) = (&job.work, facts.image(&job.image)) else { continue };
+        if training.trainer != Trainer::GapTrain {
+            continue;
+        }
+        let (subject, name) = (Subject::job(&job.name), training.trainer.name());
+        if !image.programs.iter().any(|program| program == name) {
+            let reason = format!("it trains with `{name}`, which is not in the image `{}`", image.name);
+            findings.fail(subject, reason, format!("add a `cargo` layer with the package `{name}` to the image"));
+        } else if training.optimizer != Optimizer::AdamW || training.sharding != Sharding::Ddp {
+            let reason = format!("`{name}` knows no optimizer but AdamW, and shares nothing among GPUs");
+            findings.fail(subject, reason, "take `optimizer` and `sharding` out, or another `trainer`");
+        } else {
+            findings.pass(subject, format!("`{name}` is in the image `{}`", image.name));
+        }
+    }
+}
+
+/// The trainings by the Trainer of Transformers in an image.
+fn trainings<'f>(facts: &'f Facts, image: &'f Image) -> impl Iterator<Item = &'f Training> {
+    let jobs = facts.jobs.iter().filter(|job| job.image == image.name);
+    let trainings = jobs.filter_map(|job| match &job.work {
+        Work::Train(training) => Some(training),
+        Work::Serve(_) | Work::Other => None,
+    });
+    trainings.filter(|training| matches!(training.trainer, Trainer::Transformers | Trainer::Trl))
+}
+
+/// The distributions that the trainings in an image need.
+fn needed(facts: &Facts, image: &Image) -> BTreeSet<&'static str> {
+    let mut needed = BTreeSet::new();
+    for training in trainings(facts, image) {
+        needed.extend(REQUIRED.iter().map(|(name, _)| *name));
+        needed.extend(wanted_by(training));
+    }
+    needed
+}
+
+/// Those of them that are not there.
+pub(super) fn absent(facts: &Facts, image: &Image) -> BTreeSet<&'static str> {
+    let mut absent = needed(facts, image);
+    absent.retain(|name| image.python_package(name).is_none());
+    absent
 }
 
 fn python(findings: &mut Findings, subject: &Subject, image: &Image) {

@@ -1,11 +1,13 @@
 //! Looking for keys, tokens and credentials in layers. What is found is never shown, only where it lies.
 
+mod environment;
 mod patterns;
 mod scan;
 #[cfg(test)]
 mod tests;
 
+pub use environment::secret_variables;
 pub use scan::{Finding, Origin, scan_tree};
 
 /// Raised when the patterns or the way in which files are read change, so that layers are scanned again.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;

@@ -102,24 +102,31 @@ fn is_tensors(path: &[u8]) -> bool {
 fn scan_file(path: &[u8], content: &Content, origin: Origin, found: &mut Vec<Finding>) -> io::Result<()> {
     let (reader, len) = (content.open()?, content.len());
     let harmless = origin == Origin::Packages && (is_among_tests(path) || is_program(&reader, len)?);
-    let mut add = |line: u64, kind: &str| {
-        let own_key = kind.ends_with("private key") && harmless;
-        let path = format!("/{}", path.escape_ascii());
-        found.push(Finding { path, line, kind: kind.to_owned(), came_with_package: own_key });
+    let mut here: Vec<Finding> = Vec::new();
+    let finding = |line: u64, kind: &str| {
+        let came_with_package = kind.ends_with("private key") && harmless;
+        Finding { path: format!("/{}", path.escape_ascii()), line, kind: kind.to_owned(), came_with_package }
     };
+    let mut window = Window::default();
+    while !window.is_last {
+        window.fill(&reader, len)?;
+        window.scan(origin, &mut |line, kind| here.push(finding(line, kind)));
+    }
     if let Some((kind, expression)) = by_name(path)
         && content.len() <= MAX_NAMED
     {
         let data = content.read()?;
-        if let Some(place) = expression.find(&data) {
-            add(1 + count_lines(data.get(..place.start()).unwrap_or_default()), kind);
+        for place in expression.find_iter(&data).filter(|place| !is_example(place.as_bytes())).take(MAX_FINDINGS) {
+            // What begins with the end of the line before belongs to this one.
+            let start = place.start() + place.as_bytes().iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let line = 1 + count_lines(data.get(..start).unwrap_or_default());
+            // The kind of token says more than the name of the file.
+            if !here.iter().any(|other| other.line == line) {
+                here.push(finding(line, kind));
+            }
         }
     }
-    let mut window = Window::default();
-    while !window.is_last {
-        window.fill(&reader, len)?;
-        window.scan(origin, &mut add);
-    }
+    found.append(&mut here);
     Ok(())
 }
 

@@ -18,6 +18,13 @@ fn letters(count: usize) -> String {
     (0..count).map(|index| char::from(b'a' + u8::try_from((index * 7 + index / 26) % 26).unwrap())).collect()
 }
 
+/// The same, of the digits of numbers to the base sixteen.
+fn hex(count: usize) -> String {
+    (0..count)
+        .map(|index| char::from_digit(u32::try_from((index * 7 + index / 16) % 16).unwrap(), 16).unwrap())
+        .collect()
+}
+
 fn private_key() -> String {
     format!("-----BEGIN {} KEY-----\n{}\n", "PRIVATE", letters(64))
 }
@@ -42,6 +49,30 @@ fn each_kind_is_found_with_its_line() {
         ("npm token", format!("{}{}", "npm_", letters(36))),
         ("PyPI token", format!("{}{}{}", "pypi-", "AgEIcHlwaS5vcmc", letters(60))),
         ("password in an address", format!("https://me:{}@registry.company.io/simple", letters(12))),
+        ("password in an address", format!("postgresql://app:{}@db.company.io/app", letters(12))),
+        ("PuTTY private key", format!("{}-3: ssh-ed25519\nEncryption: none", "PuTTY-User-Key-File")),
+        ("key of a Kubernetes client", format!("client-key{}: {}", "-data", letters(64))),
+        ("AWS secret key", format!("AWS_SECRET{}={}", "_ACCESS_KEY", letters(40))),
+        ("Azure storage key", format!("AccountName=a;Account{}={}==", "Key", letters(86))),
+        ("Weights & Biases key", format!("WANDB_API{}={}", "_KEY", hex(40))),
+        ("GitLab token", format!("{}{}", "glrt-", letters(20))),
+        ("Docker token", format!("{}{}", "dckr_pat_", letters(27))),
+        ("Vault token", format!("{}{}", "hvs.", letters(95))),
+        ("DigitalOcean token", format!("{}{}", "dop_v1_", hex(64))),
+        ("Databricks token", format!("{}{}", "dapi", hex(32))),
+        ("Groq key", format!("{}{}", "gsk_", letters(52))),
+        ("Replicate token", format!("{}{}", "r8_", letters(37))),
+        ("NVIDIA key", format!("{}{}", "nvapi-", letters(64))),
+        ("Stripe key", format!("{}{}", "sk_live_", letters(24))),
+        ("SendGrid key", format!("{}{}.{}", "SG.", letters(22), letters(43))),
+        ("Tailscale key", format!("{}auth-{}-{}", "tskey-", letters(12), letters(32))),
+        ("Terraform token", format!("{}.{}.{}", letters(14), "atlasv1", letters(67))),
+        (
+            "Slack webhook",
+            format!("https://hooks.slack.com/{}/T{upper}/B{upper}/{}", "services", letters(24))
+                .replace(&upper, &upper[..9]),
+        ),
+        ("Google OAuth token", format!("{}{}", "ya29.", letters(70))),
     ];
     for (kind, secret) in kinds {
         let text = format!("first line\nkey = \"{secret}\"\n");
@@ -52,15 +83,34 @@ fn each_kind_is_found_with_its_line() {
 
 #[test]
 fn files_that_exist_to_hold_credentials_count_if_they_do() {
-    let cases: [(&str, &str, bool); 8] = [
+    let cases = [
         ("root/.netrc", "machine a login b password c3cre7", true),
         ("root/.netrc", "machine a login b", false),
         ("etc/pip.conf", "[global]\nindex-url = https://u:h0rse@mirror/simple\n", true),
         ("etc/pip.conf", "[global]\nindex-url = https://mirror/simple\n", false),
+        ("etc/pip.conf", "[global]\nindex-url = https://u:${PASSWORD}@mirror/simple\n", false),
         ("root/.docker/config.json", "{\"auths\": {\"r\": {\"auth\": \"dXNlcjpwYXNz\"}}}", true),
         ("srv/model/config.json", "{\"auth\": \"dXNlcjpwYXNz\"}", false),
         ("root/.cache/huggingface/token", "abcdefghij", true),
+        ("usr/lib/python3/huggingface_hub/token", "abcdefghij", false),
         ("root/.npmrc", "//registry/:_authToken=${NPM_TOKEN}", false),
+        ("root/.npmrc", "//registry/:_authToken=qwertzuiop", true),
+        ("root/.pypirc", "[pypi]\nusername = a\npassword = qwertzuiop\n", true),
+        ("root/.cargo/credentials.toml", "[registry]\ntoken = \"qwertzuiop\"\n", true),
+        ("root/.git-credentials", "https://a:qwertzuiop@forge.company.io\n", true),
+        ("root/.aws/credentials", "[default]\naws_secret_access_key = qwertzuiopasdfgh\n", true),
+        ("root/.aws/config", "[default]\nregion = eu-central-1\n", false),
+        ("root/.kube/config", "users:\n- name: a\n  user:\n    token: qwertzuiop\n", true),
+        ("root/.kube/config", "clusters:\n- name: a\n  cluster:\n    server: https://a:6443\n", false),
+        ("etc/kubernetes/admin.conf", "users:\n- name: a\n  user:\n    password: qwertzuiop\n", true),
+        ("root/.kaggle/kaggle.json", "{\"username\":\"a\",\"key\":\"fedcba9876543210fedcba9876543210\"}", true),
+        ("root/.pgpass", "db:5432:app:app:qwertzuiop\n", true),
+        ("srv/app/.env", "# settings\nexport DB_PASSWORD=\"qwertzuiop\"\n", true),
+        ("srv/app/prod.env", "MY_API_KEY=qwertzuiop\n", true),
+        ("srv/app/.env", "LEVEL=debug\nTOKENIZER_NAME=qwen2-tokenizer\nMAX_TOKENS=100000000\n", false),
+        ("srv/app/.env", "DB_PASSWORD=${DB_PASSWORD}\nAPI_KEY=\nSECRET=changeme-please\n", false),
+        ("srv/app/.env.example", "DB_PASSWORD=qwertzuiop\n", false),
+        ("srv/app/.env", "TLS_PRIVATE_KEY=/etc/tls/key.pem\n", false),
     ];
     for (path, text, is_secret) in cases {
         assert_eq!(!scan(Origin::Owner, &[(path, text.as_bytes())]).is_empty(), is_secret, "{path}: {text}");

@@ -80,7 +80,7 @@ fn training(method: Method) -> Training {
         precision: Precision::Bf16,
         batch: 4,
         length: 2048,
-        accumulate: 1,
+        accumulate: 8,
         checkpointing: true,
         optimizer: Optimizer::AdamW,
         sharding: Sharding::Ddp,

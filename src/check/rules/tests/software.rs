@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn a_missing_accelerate() {
-    let found = only_fail(|facts| {
-        remove_wheel(facts, "accelerate");
-        replace_wheel(facts, "peft", |wheel| wheel.requires.clear());
-    });
+    let found = only_fail(|facts| remove_wheel(facts, "accelerate"));
     assert_eq!(found, "training-stack image train: `accelerate` is not there, and training needs accelerate>=1.1.0");
 }
 
@@ -68,6 +65,8 @@ fn a_missing_or_old_cudnn() {
         replace_wheel(facts, "torch", |wheel| wheel.requires.retain(|one| !one.name.as_ref().contains("cudnn")));
     });
     assert_eq!(found, "cuda-libraries image train: cuDNN is 8.5.0.96, and 8.6 or newer is needed");
+    let found = only_fail(|facts| remove_wheel(facts, "nvidia-cudnn-cu12"));
+    assert_eq!(found, "cuda-libraries image train: torch 2.9.1 takes cuDNN from a wheel that is not there");
 }
 
 #[test]
@@ -150,4 +149,84 @@ fn configurations_that_reach_for_a_network() {
 fn a_tracker_that_is_not_there() {
     let found = only_fail(|facts| facts.configs = vec![config(json!({"report_to": ["wandb"]}))]);
     assert_starts(&found, "tracking job sft: it reports to `wandb`, which is not in the image `train`");
+}
+
+fn own_trainer(facts: &mut Facts) {
+    let train = train(facts);
+    (train.trainer, train.precision) = (Trainer::GapTrain, Precision::Fp32);
+    facts.images[0].programs.push("gap-train".to_owned());
+    facts.configs = vec![Config {
+        owner: "job sft".to_owned(),
+        path: "job.json".to_owned(),
+        content: Ok(json!({
+            "model": "/models/base", "training_file": "train.jsonl", "validation_file": "validation.jsonl",
+            "output": "out", "max_steps": 100, "batch_size": 4, "gradient_accumulation_steps": 8, "max_length": 2048,
+            "learning_rate": 1e-4, "lora": {"r": 16}, "gradient_checkpointing": true,
+        })),
+    }];
+}
+
+#[test]
+fn a_training_by_the_appliance_s_own_trainer() {
+    let mut facts = good();
+    own_trainer(&mut facts);
+    let report = check(&facts);
+    assert!(!report.has_failed(), "{report}");
+    assert!(report.to_string().contains("`gap-train` is in the image `train`"), "{report}");
+    let found = only_fail(|facts| {
+        own_trainer(facts);
+        facts.images[0].programs.clear();
+    });
+    assert_eq!(found, "training-stack job sft: it trains with `gap-train`, which is not in the image `train`");
+    let found = only_fail(|facts| {
+        own_trainer(facts);
+        train(facts).sharding = Sharding::Fsdp;
+    });
+    assert_starts(&found, "training-stack job sft: `gap-train` knows no optimizer but AdamW");
+    let found = only_fail(|facts| {
+        own_trainer(facts);
+        facts.configs[0].content.as_mut().unwrap()["batch_size"] = json!(0);
+    });
+    assert_starts(&found, "configuration job sft, job.json: the job cannot be run: `batch_size`: is 0");
+}
+
+#[test]
+fn the_appliance_s_own_server() {
+    let serve = |facts: &mut Facts| {
+        let serving = Serving { model: "base".to_owned(), engine: Engine::GapServe, length: 8192, concurrency: 16 };
+        facts.jobs[1].work = Work::Serve(serving);
+    };
+    let found = only_fail(serve);
+    assert_starts(&found, "serving job serve: it serves with `gap-serve`, which is not in the image");
+    let mut facts = good();
+    serve(&mut facts);
+    facts.images[0].programs.push("gap-serve".to_owned());
+    assert!(!check(&facts).has_failed(), "{}", check(&facts));
+}
+
+#[test]
+fn what_a_configuration_says_against_the_recipe_or_what_is_usual_is_warned_of() {
+    for (content, reason) in [
+        (
+            json!({"per_device_train_batch_size": 16}),
+            "`per_device_train_batch_size: 16`, and the recipe says `batch = 4`",
+        ),
+        (json!({"max_seq_length": 4096}), "`max_seq_length: 4096`, and the recipe says `length = 2048`"),
+        (json!({"gradient_checkpointing": false}), "`gradient_checkpointing: false`, and the recipe says"),
+        (
+            json!({"learning_rate": "1e-2", "eval_strategy": "steps"}),
+            "`learning_rate: 0.01` is unusual for `method = \"lora\"`",
+        ),
+        (json!({"num_train_epochs": 30}), "5000 records are gone through 30 times"),
+        (json!({"warmup_ratio": 0.5}), "`warmup_ratio: 0.5` warms up for more than a tenth"),
+        (json!({"learning_rate": 1e-4}), "it never measures on the validation part"),
+    ] {
+        let mut facts = good();
+        facts.configs = vec![config(content)];
+        let report = check(&facts);
+        assert!(!report.has_failed(), "{report}");
+        let warned: Vec<Line> =
+            lines(&facts, Status::Warn).into_iter().filter(|line| line.rule == "hyperparameters").collect();
+        assert!(matches!(warned.as_slice(), [one] if one.reason.starts_with(reason)), "{reason}: {warned:#?}");
+    }
 }
