@@ -75,6 +75,7 @@ fn lengths_are_those_of_the_models_own_tokenizer(connected: &Connected, card: &V
 fn the_checklist_is_right(shipped: &Shipped, parameters: u64, parts: &[Vec<Value>; 3]) {
     let checklist = Checklist::of(shipped, true);
     let passes = [
+        ("gpu-memory", "of 34.4 GB main memory: weights"),
         ("main-memory", "34.4 GB of main memory"),
         ("storage", "of 100.0 GB"),
         ("network", "everything runs on one node"),
