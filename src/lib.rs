@@ -7,6 +7,7 @@ pub mod build;
 pub mod builtin;
 pub mod check;
 pub mod cmd;
+pub mod hashing;
 pub mod image;
 pub mod layer;
 pub mod lock;

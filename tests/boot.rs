@@ -127,38 +127,96 @@ fn ovmf_and_partition_tools_accept_the_disk_and_the_boot_image() {
     }
 }
 
-#[test]
-fn it_boots_from_a_file_on_a_file_system() {
-    let appliance = quickstart();
+/// Makes a disk as an administrator would: an ESP with the boot image, and a file system that holds the artifact, made
+/// by `fill` (the file system's image is `$1.fs`, of `$size` MiB; what it is to hold lies in `$1.d`).
+fn carrier(appliance: &fixture::Appliance, disk: &Path, fill: &str) {
     let inspected: serde_json::Value =
         serde_json::from_str(&stdout(&succeed(gapimage().arg("inspect").arg(&appliance.artifact).arg("--json"))))
             .unwrap();
     let esp = &inspected["esp"];
-    // A disk as an administrator would make it: an ESP with the boot image, and ext4 that holds the artifact.
-    let disk = fixture::cache().join("carrier.img");
-    let script = r#"
-        set -e; rm -f "$1" "$1".ext4 "$1".esp
+    let script = format!(
+        r#"
+        set -e; rm -rf "$1" "$1".fs "$1".esp "$1".d
         dd if="$2" of="$1".esp bs=4096 skip=$(($3 / 4096)) count=$(($4 / 4096)) status=none
         mkdir -p "$1".d; ln -f "$2" "$1".d/appliance.gap 2>/dev/null || cp "$2" "$1".d/appliance.gap
-        size=$(( $(stat -c %s "$2") / 1048576 * 11 / 10 + 64 ))
-        mke2fs -q -t ext4 -d "$1".d "$1".ext4 ${size}M
+        size=$(( $(stat -c %s "$2") / 1048576 * 11 / 10 + 400 ))
+        truncate -s ${{size}}M "$1".fs
+        {fill}
         esp=$(( ($4 + 1048575) / 1048576 ))
         truncate -s $(( size + esp + 3 ))M "$1"
-        sgdisk -n 1:1M:+${esp}M -t 1:ef00 -n 2:0:+${size}M "$1" >/dev/null
+        sgdisk -n 1:1M:+${{esp}}M -t 1:ef00 -n 2:0:+${{size}}M "$1" >/dev/null
         dd if="$1".esp of="$1" bs=1M seek=1 conv=notrunc status=none
-        dd if="$1".ext4 of="$1" bs=1M seek=$(( esp + 1 )) conv=notrunc,sparse status=none
-        rm -rf "$1".ext4 "$1".esp "$1".d"#;
+        dd if="$1".fs of="$1" bs=1M seek=$(( esp + 1 )) conv=notrunc,sparse status=none
+        rm -rf "$1".fs "$1".esp "$1".d"#
+    );
     succeed(
         Command::new("bash")
-            .args(["-c", script, "-"])
-            .arg(&disk)
+            .args(["-c", &script, "-"])
+            .arg(disk)
             .arg(&appliance.artifact)
             .arg(esp["offset"].to_string())
             .arg(esp["size"].to_string())
             .env("PATH", format!("{}:/sbin:/usr/sbin", std::env::var("PATH").unwrap())),
     );
+}
+
+#[track_caller]
+fn boots_from_a_file_on(name: &str, fill: &str) {
+    let appliance = quickstart();
+    let disk = fixture::cache().join(format!("{name}.img"));
+    carrier(appliance, &disk, fill);
     let _machine = MACHINE.lock();
     let system = system(&mut boot(&disk));
     assert_eq!(system["medium"]["file"], "/dev/vda2:/appliance.gap", "{system}");
     fs::remove_file(disk).unwrap();
+}
+
+#[test]
+fn it_boots_from_a_file_on_ext4() {
+    boots_from_a_file_on("ext4", r#"mke2fs -q -t ext4 -d "$1".d "$1".fs"#);
+}
+
+/// What sticks are sold with.
+#[test]
+#[ignore = "one more boot, in `make test-all`"]
+fn it_boots_from_a_file_on_exfat() {
+    let fill = r#"
+        device=$(losetup -f --show "$1".fs); mkdir -p "$1".mnt
+        trap 'umount "$1".mnt 2>/dev/null || true; losetup -d $device; rmdir "$1".mnt' EXIT
+        mkfs.exfat "$device" >/dev/null
+        mount.exfat-fuse "$device" "$1".mnt
+        cp "$1".d/appliance.gap "$1".mnt/
+        umount "$1".mnt; sync "$device""#;
+    boots_from_a_file_on("exfat", fill);
+}
+
+#[test]
+#[ignore = "one more boot, in `make test-all`"]
+fn it_boots_from_a_file_on_xfs() {
+    let fill = r#"
+        printf '/\n0 0\nd--755 0 0\nappliance.gap ---644 0 0 %s\n$\n' "$1".d/appliance.gap >"$1".proto
+        mkfs.xfs -q -p "$1".proto "$1".fs; rm "$1".proto"#;
+    boots_from_a_file_on("xfs", fill);
+}
+
+#[test]
+#[ignore = "one more boot, in `make test-all`"]
+fn it_boots_from_a_sata_disk() {
+    let appliance = quickstart();
+    let _machine = MACHINE.lock();
+    let system = system(boot(&appliance.artifact).args(["--attach", "sata"]));
+    assert_eq!(system["medium"]["device"], "/dev/sda", "{system}");
+}
+
+#[test]
+#[ignore = "three more boots, in `make test-all`"]
+fn it_boots_from_nvme_and_from_sticks_of_both_kinds() {
+    let appliance = quickstart();
+    let _machine = MACHINE.lock();
+    for (bus, size, device) in
+        [("nvme", "512", "/dev/nvme0n1"), ("usb", "512", "/dev/sda"), ("usb", "4096", "/dev/sda")]
+    {
+        let system = system(boot(&appliance.artifact).args(["--attach", bus, "--block-size", size]));
+        assert_eq!(system["medium"]["device"], device, "{system}");
+    }
 }

@@ -25,6 +25,8 @@ for option in level=4 inline-8bit-counters pc-table trace-compares; do
 done
 export RUSTFLAGS
 export CARGO_TARGET_DIR=$PWD/fuzz/target
+# The versions that are tested elsewhere; cargo adds what only the targets need.
+cp Cargo.lock fuzz/Cargo.lock
 ${CARGO:-cargo} build --manifest-path fuzz/Cargo.toml --target $platform "${targets[@]/#/--bin=}"
 
 work=$(mktemp -d)

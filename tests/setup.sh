@@ -8,13 +8,19 @@ declare -A package=(
   [qemu-system-x86_64]=qemu-system-x86 [newuidmap]=uidmap [cc]=gcc
 )
 programs=(qemu-system-x86_64 newuidmap cc)
-files=(/usr/share/OVMF/OVMF_CODE.fd:ovmf /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring)
+files=(
+  /usr/include/stdlib.h:libc6-dev /usr/share/OVMF/OVMF_CODE_4M.fd:ovmf
+  /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
+)
 
 if [ "${1:-demo}" = test ]; then
   package+=(
     [skopeo]=skopeo [podman]=podman [umoci]=umoci [sgdisk]=gdisk [fdisk]=fdisk [veritysetup]=cryptsetup-bin
-    [fsck.vfat]=dosfstools [fsck.erofs]=erofs-utils [mke2fs]=e2fsprogs [losetup]=mount [cmp]=diffutils [mdir]=mtools [bsdtar]=libarchive-tools [openssl]=openssl [python3]=python3
+    [fsck.vfat]=dosfstools [fsck.erofs]=erofs-utils [mke2fs]=e2fsprogs [mkfs.xfs]=xfsprogs [mkfs.exfat]=exfatprogs
+    [mount.exfat-fuse]=exfat-fuse [losetup]=mount [cmp]=diffutils [mdir]=mtools [bsdtar]=libarchive-tools
+    [openssl]=openssl [python3]=python3
     [mmdebstrap]=mmdebstrap [xz]=xz-utils [depmod]=kmod [faketime]=faketime [objdump]=binutils [jq]=jq [curl]=curl
+    [gpg]=gpg [c++]=g++
   )
   programs=("${!package[@]}")
 fi

@@ -38,17 +38,26 @@ pub(crate) fn machine_arguments(accelerator: Accelerator, cpus: u32, memory: u32
 pub(crate) fn device_arguments(options: &Options) -> Vec<String> {
     let mut arguments = Vec::new();
     let mut add = |name: &str, value: String| arguments.extend([format!("-{name}"), value]);
-    add("blockdev", block_device("medium", "medium", true));
     let blocks = format!("logical_block_size={0},physical_block_size={0}", options.block_size);
     let disk = format!("drive=medium,bootindex=0,{blocks}");
-    match options.attach {
-        Attach::Virtio => add("device", format!("virtio-blk-pci,{disk}")),
-        Attach::Nvme => add("device", format!("nvme,serial=gapimage,{disk}")),
-        Attach::Usb => {
-            add("device", "qemu-xhci".into());
-            add("device", format!("usb-storage,{disk}"));
-        }
+    if options.attach == Attach::Ahci {
+        // Such a disk is never read-only: what is written to it goes to a file of its own, and away with the machine.
+        add("drive", "id=medium,if=none,format=raw,snapshot=on,file=medium".into());
+    } else {
+        add("blockdev", block_device("medium", "medium", true));
     }
+    let device = match options.attach {
+        Attach::Virtio => format!("virtio-blk-pci,{disk}"),
+        Attach::Nvme => format!("nvme,serial=gapimage,{disk}"),
+        Attach::Ahci => format!("ide-hd,bus=ide.0,{disk}"),
+        Attach::Usb => {
+            // The usual `usb-storage` takes a block size and has blocks of 512 bytes all the same.
+            add("device", "qemu-xhci".into());
+            add("device", "usb-bot,id=stick".into());
+            format!("scsi-hd,bus=stick.0,scsi-id=0,lun=0,{disk}")
+        }
+    };
+    add("device", device);
     if options.site.is_some() {
         add("fw_cfg", format!("name={FW_CFG_NAME},file=site"));
     }

@@ -48,6 +48,8 @@ pub enum Attach {
     Virtio,
     /// An NVMe disk.
     Nvme,
+    /// A SATA disk.
+    Ahci,
     /// A USB stick.
     Usb,
 }
@@ -202,7 +204,8 @@ impl Machine {
     /// Starts QEMU in `directory`, with the guest still switched off.
     fn launch(qemu: &Path, arguments: Vec<String>, directory: TempDir) -> Result<Self, QemuError> {
         let mut command = Command::new(qemu);
-        command.args(arguments).current_dir(directory.path());
+        // What it writes besides goes away with the machine.
+        command.args(arguments).current_dir(directory.path()).env("TMPDIR", directory.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = |source: io::Error| QemuError::Start { reason: source.to_string() };
         let mut child = command.spawn().map_err(start)?;

@@ -5,7 +5,7 @@ use crate::{
     layer::{
         cargo::{self, Order},
         sandbox::{Sandbox, Scratch},
-        tree::{Node, Tree},
+        tree::Tree,
     },
     recipe::CargoLayer,
     source::cargo::LockedCargo,
@@ -18,13 +18,7 @@ const COMPILED: u64 = 3 << 30;
 pub fn build(request: &Request<'_>, layer: &CargoLayer, locked: &LockedCargo, root: &Tree) -> Result<Tree, Problem> {
     let session = request.store.session_dir();
     let directory = tempfile::tempdir_in(session)?;
-    let scratch = Scratch::for_size(size(root) + COMPILED, directory.path());
+    let scratch = Scratch::for_size(root.file_bytes() + COMPILED, directory.path());
     let order = Order { layer, locked, arch: request.recipe.appliance.arch };
     Ok(cargo::build(&order, root, request.store, &Sandbox::new(request.program, session), scratch)?)
-}
-
-/// Bytes of all files.
-pub fn size(tree: &Tree) -> u64 {
-    let file = |node: &Node| if let Node::File { content, .. } = node { content.len() } else { 0 };
-    tree.iter().map(|(_, node)| file(node)).sum()
 }

@@ -2,9 +2,10 @@
 
 use super::{BuildError, Problem, Request};
 use crate::{
+    layer::model::PlacedModel,
     lock::{Inputs, Lock},
     model::{Inspection, Level, inspect},
-    plan::{PlacedModel, Plan, PlannedLayer, State},
+    plan::{Plan, PlannedLayer, State},
     progress::{Stage, Work},
     recipe::{Image, ImageKind, LayerKind, ModelLayer, ModelSource},
     source::{

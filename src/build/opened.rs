@@ -48,16 +48,14 @@ impl LayerBytes<'_> {
         }
     }
 
-    /// The bytes of a layer that was made before; a streamed one has none until it is laid down.
+    /// The contents of its files, at their places in the layer.
     pub fn reader(&self) -> &dyn ReadAt {
         match self {
             Self::Stored { slice, .. } => slice,
-            Self::Streamed(_) => &*NOTHING,
+            Self::Streamed(tar) => *tar,
         }
     }
 }
-
-static NOTHING: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(Vec::new);
 
 /// Opens every layer of the plan.
 ///

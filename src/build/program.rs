@@ -1,6 +1,6 @@
 //! What a program leaves in one directory as a layer.
 
-use super::{Problem, Request, binary};
+use super::{Problem, Request};
 use crate::{
     layer::{
         files::FILES_DATE,
@@ -51,7 +51,7 @@ fn run(request: &Request<'_>, layer: &RunLayer, root: &Tree) -> Result<Tree, Pro
     let step = Step { command: layer.command.clone(), environment: layer.env.clone(), directory: "/".into() };
     let job = Job {
         root: &root,
-        scratch: Scratch::for_size(binary::size(&root) + WRITTEN, directory.path()),
+        scratch: Scratch::for_size(root.file_bytes() + WRITTEN, directory.path()),
         binds: Vec::new(),
         steps: vec![step],
         source_date: FILES_DATE,

@@ -1,14 +1,14 @@
 //! `gapimage boot`.
 
 use super::{
-    BootArgs, Outcome,
+    BootArgs, Bus, Outcome,
     failure::{Failure, failed},
     terminal::Terminal,
     verify::{load_trust, now, verify_file},
 };
 use crate::boot::{
     check::{CheckError, check},
-    qemu::{Accelerator, Machine, Options},
+    qemu::{Accelerator, Attach, Machine, Options},
 };
 use gap_format::release::Policy;
 use std::time::Duration;
@@ -28,6 +28,12 @@ pub fn run(args: &BootArgs) -> Outcome {
     let options = Options {
         memory: args.memory,
         block_size: args.block_size,
+        attach: match args.attach {
+            Bus::Virtio => Attach::Virtio,
+            Bus::Nvme => Attach::Nvme,
+            Bus::Sata => Attach::Ahci,
+            Bus::Usb => Attach::Usb,
+        },
         port: args.port,
         ..Options::new(&args.file, accelerator)
     };

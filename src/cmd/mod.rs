@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand, each thin.
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use std::{path::PathBuf, process::ExitCode};
 
 mod boot;
@@ -332,9 +332,22 @@ struct BootArgs {
     /// Logical block size of the virtual disk in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
     block_size: u16,
+    /// How the artifact is attached
+    #[arg(long, value_name = "BUS", value_enum, default_value_t)]
+    attach: Bus,
     /// Give up after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+}
+
+/// What a virtual disk hangs on.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Bus {
+    #[default]
+    Virtio,
+    Nvme,
+    Sata,
+    Usb,
 }
 
 #[derive(Debug, Subcommand)]

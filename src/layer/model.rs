@@ -4,6 +4,10 @@
 //! below `/models/hub/` as well: with `HF_HUB_CACHE=/models/hub`, `from_pretrained("owner/name")` works without a network.
 //! The files of the cache are hard links to those of the directory, so nothing is there twice.
 
+mod placed;
+
+pub use placed::{ModelPlaceError, PlacedModel};
+
 use super::{
     files::FILES_DATE,
     tree::{Content, Meta, Node, PathError, Tree, TreePath},

@@ -3,6 +3,7 @@
 //! TOML in one canonical form: the same content is the same bytes. It names no host, so any mirror serves it. A row is
 //! there only because something was resolved, and a key that is not known is refused.
 
+mod debian;
 mod error;
 mod models;
 mod renew;

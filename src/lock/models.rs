@@ -2,8 +2,7 @@
 
 use super::renew::{LayerError, Purpose, Renewal, hashed};
 use crate::{
-    layer::tar::TarPlan,
-    plan::PlacedModel,
+    layer::{model::PlacedModel, tar::TarPlan},
     progress::{Stage, Work},
     recipe::{ModelLayer, ModelSource, PlacedLayer},
     source::model::{Hub, LockedDirectoryModel, LockedModel, LockedModelPart, Selection, licenses_of, resolve},

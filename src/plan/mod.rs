@@ -14,11 +14,10 @@ pub mod wheels;
 
 pub use ingredients::Ingredients;
 pub use layers::State;
-pub use model::{ModelPlanError, PlacedModel};
 pub use part::{Part, Wanted};
 
 use crate::{
-    layer::tree::Tree,
+    layer::{model::ModelPlaceError, tree::Tree},
     lock::{Lock, LockedLayer},
     recipe::{PlacedLayer, Recipe},
     store::{LayerKey, Roots, Store, StoreError},
@@ -53,7 +52,7 @@ pub enum PlanError {
         /// The layer.
         layer: String,
         /// Why not.
-        source: Box<ModelPlanError>,
+        source: Box<ModelPlaceError>,
     },
     /// They cannot become a layer.
     #[error("layer `{layer}`: {source}")]

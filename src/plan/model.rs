@@ -6,85 +6,14 @@ use super::{
     part::{Part, Wanted},
 };
 use crate::{
-    layer::{
-        model::{CachePlace, ModelPart, Placement, parts},
-        tree::PathError,
-    },
-    model::ModelFiles,
-    recipe::{ModelLayer, ModelSource},
-    source::model::{LockedHubModel, LockedModel, ModelError, Selection, commit_of, list_directory},
+    layer::model::{ModelPart, ModelPlaceError, PlacedModel},
+    recipe::ModelLayer,
+    source::model::{LockedHubModel, LockedModel},
     store::Store,
 };
-use std::path::Path;
 
 /// Raised when the builder gives other bytes for the same ingredients.
 const FORMAT: u64 = 1;
-
-/// Why the parts of a model cannot be planned.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelPlanError {
-    /// See [`ModelError`].
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// A path cannot be in a layer.
-    #[error("a file of the model: {0}")]
-    Path(#[from] PathError),
-    /// The rows are those of something else.
-    #[error("its rows in the lock are not those of the recipe; run `gapimage lock`")]
-    Rows,
-}
-
-/// A model that is planned: where it goes, and its files as they lie in the store or in their directory.
-#[derive(Debug)]
-pub struct PlacedModel {
-    /// Where it lies in the image.
-    pub placement: Placement,
-    /// Its files.
-    pub files: ModelFiles,
-}
-
-impl PlacedModel {
-    /// The model `name` as it is locked, or as it lies in its directory now.
-    ///
-    /// # Errors
-    /// [`ModelPlanError`].
-    pub fn find(name: &str, layer: &ModelLayer, rows: &LockedModel, store: &Store) -> Result<Self, ModelPlanError> {
-        let name = name.to_owned();
-        match (&layer.source, rows) {
-            (ModelSource::Hub { .. }, LockedModel::Hub(rows)) => {
-                let LockedHubModel { repo, revision, commit, .. } = rows;
-                let cache = CachePlace { repo: repo.clone(), revision: revision.clone(), commit: *commit };
-                Ok(Self { placement: Placement { name, cache: Some(cache) }, files: rows.files_in(store) })
-            }
-            (ModelSource::Directory { .. }, LockedModel::Directory(_)) => Self::in_directory(&name, layer),
-            _ => Err(ModelPlanError::Rows),
-        }
-    }
-
-    /// The model `name` as it lies in its directory now.
-    ///
-    /// # Errors
-    /// [`ModelPlanError`]; of one from a hub there is none in a directory.
-    pub fn in_directory(name: &str, layer: &ModelLayer) -> Result<Self, ModelPlanError> {
-        let ModelSource::Directory { base, path, name: repo } = &layer.source else { return Err(ModelPlanError::Rows) };
-        let files = list_directory(&base.join(Path::new(path)), &Selection::new(layer)?)?;
-        let cache = match repo {
-            Some(repo) => {
-                Some(CachePlace { repo: repo.clone(), revision: "main".to_owned(), commit: commit_of(&files)? })
-            }
-            None => None,
-        };
-        Ok(Self { placement: Placement { name: name.to_owned(), cache }, files })
-    }
-
-    /// Its layers, bottom to top.
-    ///
-    /// # Errors
-    /// [`ModelPlanError::Path`].
-    pub fn parts(&self) -> Result<Vec<ModelPart>, ModelPlanError> {
-        Ok(parts(&self.placement, &self.files)?)
-    }
-}
 
 /// The parts of the model `name`.
 pub(super) fn plan(
@@ -92,7 +21,7 @@ pub(super) fn plan(
     layer: &ModelLayer,
     rows: &LockedModel,
     store: &Store,
-) -> Result<Vec<Part>, ModelPlanError> {
+) -> Result<Vec<Part>, ModelPlaceError> {
     let parts = PlacedModel::find(name, layer, rows, store)?.parts()?;
     Ok(parts
         .into_iter()

@@ -11,7 +11,7 @@ pub use libraries::{MissingLibrary, missing_libraries};
 use crate::layer::{
     files::FILES_DATE,
     sandbox::{Hear, Job, Sandbox, SandboxError, Scratch, Step},
-    tree::{Node, Tree},
+    tree::Tree,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -87,7 +87,7 @@ impl Trial {
         let directory = tempfile::tempdir_in(bench.spool).map_err(failed)?;
         let job = Job {
             root: image,
-            scratch: Scratch::for_size(size(image) + WRITTEN, directory.path()),
+            scratch: Scratch::for_size(image.file_bytes() + WRITTEN, directory.path()),
             binds: Vec::new(),
             steps: self.steps(),
             source_date: FILES_DATE,
@@ -112,9 +112,4 @@ impl Trial {
             |command| Step { command, environment: environment.clone(), directory: self.directory.clone().into() };
         probe.into_iter().chain(own).map(step).collect()
     }
-}
-
-fn size(tree: &Tree) -> u64 {
-    let file = |node: &Node| if let Node::File { content, .. } = node { content.len() } else { 0 };
-    tree.iter().map(|(_, node)| file(node)).sum()
 }

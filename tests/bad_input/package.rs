@@ -1,12 +1,14 @@
 //! Packages made by hand: good ones, and ones that no good tool would make.
 
-use super::{archive::Site, assert_says, fixture::fail_with, snapshot};
-use gap_format::Digest;
-use std::{fs, io::Write};
-use tar::EntryType;
+#[path = "../fixture/package.rs"]
+mod bytes;
 
-/// One entry of a tar: name, type, link target, contents.
-pub type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
+use super::{archive::Site, assert_says, fixture::fail_with, snapshot};
+pub use bytes::Entry;
+use bytes::{ar, tar};
+use gap_format::Digest;
+use std::fs;
+use tar::EntryType;
 
 /// A package as a mirror offers it.
 pub struct Package {
@@ -34,41 +36,6 @@ impl Package {
             Digest::of(deb).to_hex()
         )
     }
-}
-
-fn header((name, kind, link, data): Entry<'_>) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    // The setters would refuse what these tests are about.
-    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-    header.set_entry_type(kind);
-    header.set_size(data.len() as u64);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_cksum();
-    header
-}
-
-fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for &entry in entries {
-        builder.append(&header(entry), entry.3).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
-fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut data = b"!<arch>\n".to_vec();
-    for (name, body) in members {
-        writeln!(data, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", body.len()).unwrap();
-        data.extend_from_slice(body);
-        if body.len() % 2 == 1 {
-            data.push(b'\n');
-        }
-    }
-    data
 }
 
 /// A package with these files.

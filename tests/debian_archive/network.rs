@@ -20,6 +20,18 @@ fn project(mirror: &str, key: &Key) -> Project {
     project
 }
 
+/// A plain mirror by the name of [`NOWHERE`], which only the proxy knows.
+fn behind_a_proxy() -> (Server, Proxy, Project) {
+    let (server, key) = (Server::start(), Key::new(1));
+    publish(&server, &key, &PACKAGES);
+    for file in ["dists/test/InRelease", "dists/test/main/binary-amd64/Packages.xz", "pool/app_1_amd64.deb"] {
+        server.also_at(file, &format!("debian/{file}"));
+    }
+    let proxy = Proxy::start(&server.url);
+    let project = project(NOWHERE, &key);
+    (server, proxy, project)
+}
+
 #[track_caller]
 fn locks(project: &Project, command: &mut Command) {
     let output = command.output().unwrap();
@@ -67,13 +79,7 @@ fn an_encrypted_mirror_is_reached_through_a_tunnel() {
 
 #[test]
 fn a_plain_mirror_is_asked_for_through_the_proxy_by_its_whole_address() {
-    let (server, key) = (Server::start(), Key::new(1));
-    publish(&server, &key, &PACKAGES);
-    for file in ["dists/test/InRelease", "dists/test/main/binary-amd64/Packages.xz", "pool/app_1_amd64.deb"] {
-        server.also_at(file, &format!("debian/{file}"));
-    }
-    let proxy = Proxy::start(&server.url);
-    let project = project(NOWHERE, &key);
+    let (_server, proxy, project) = behind_a_proxy();
     locks(&project, project.gapimage(&["lock", "recipe.toml"]).env("http_proxy", format!("http://{}", proxy.address)));
     let requests = proxy.requests();
     assert!(requests.iter().all(|request| request.starts_with(&format!("GET {NOWHERE}/"))), "{requests:?}");
@@ -91,13 +97,7 @@ fn the_proxy_of_apt_is_used_where_the_environment_names_none() {
     if Command::new("apt-config").arg("--version").output().is_err() {
         return;
     }
-    let (server, key) = (Server::start(), Key::new(1));
-    publish(&server, &key, &PACKAGES);
-    for file in ["dists/test/InRelease", "dists/test/main/binary-amd64/Packages.xz", "pool/app_1_amd64.deb"] {
-        server.also_at(file, &format!("debian/{file}"));
-    }
-    let proxy = Proxy::start(&server.url);
-    let project = project(NOWHERE, &key);
+    let (_server, proxy, project) = behind_a_proxy();
     fs::write(project.path("apt.conf"), format!("Acquire::http::Proxy \"http://{}\";\n", proxy.address)).unwrap();
     locks(&project, project.gapimage(&["lock", "recipe.toml"]).env("APT_CONFIG", project.path("apt.conf")));
     assert!(!proxy.requests().is_empty());

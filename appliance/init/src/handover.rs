@@ -21,7 +21,15 @@ pub fn write(sysroot: &Path, report: &BootReport, trust: &[u8], site: Option<&st
     let json = serde_json::to_vec(report).map_err(io::Error::from).attempt(|| "encoding the boot report".into())?;
     put(sysroot, boot_report::PATH, &json)?;
     put(sysroot, boot_report::TRUST_PATH, trust)?;
-    site.map_or(Ok(()), |site| put(sysroot, boot_report::SITE_PATH, site.as_bytes()))
+    site.map_or(Ok(()), |site| write_site(sysroot, site))
+}
+
+/// Writes a site configuration where there was none.
+///
+/// # Errors
+/// [`Stop`] when it cannot be written.
+pub fn write_site(sysroot: &Path, site: &str) -> Result<(), Stop> {
+    put(sysroot, boot_report::SITE_PATH, site.as_bytes())
 }
 
 fn put(sysroot: &Path, path: &str, bytes: &[u8]) -> Result<(), Stop> {

@@ -22,8 +22,9 @@
 //! button, without `qemu_fw_cfg` or `vfat` no site configuration, without `efivarfs` no state of Secure Boot.
 //!
 //! # The site configuration
-//! QEMU's firmware configuration comes before a FAT volume labelled `GAPSITE`; on a machine with USB it waits for that
-//! volume until 2 s after the last driver was loaded. A configuration that does not parse is announced as ignored and
+//! QEMU's firmware configuration comes before a FAT volume labelled `GAPSITE`. The boot waits for that volume only while
+//! the USB shows a stick that is no disk yet; on a machine with USB it is looked for during 15 s more while the agent runs,
+//! and where it comes, the agent is ended and started again with it. A configuration that does not parse is announced as ignored and
 //! not handed on: nothing in it can be relied on, so the agent starts with its defaults (no network, a token made at
 //! boot).
 //!
@@ -56,5 +57,6 @@ pub mod stop;
 pub mod story;
 pub mod supervise;
 pub mod sysroot;
+pub mod usb;
 
 pub use stop::{Attempt, Stop};

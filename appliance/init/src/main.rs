@@ -12,11 +12,20 @@ use gap_init::{
     modules::Modules,
     mounts,
     release::{self, Trusted},
-    secure_boot, shutdown, site,
+    secure_boot, shutdown,
+    site::{self, Site},
     story::Story,
     supervise, sysroot,
 };
-use std::{env, fs, panic, panic::AssertUnwindSafe, path::Path, process::ExitCode, sync::Arc, thread, time::Duration};
+use std::{
+    env, fs, panic,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|argument| argument == agent::ENTER) {
@@ -39,7 +48,9 @@ fn live(root: &Path) -> ! {
         Ok(mut events) => {
             let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
             let (mapped, lived) = match booted {
-                Ok(mapping) => (mapping.names, supervise::run(&mut events, &story)),
+                Ok(Booted { mapping, image, site }) => {
+                    (mapping.names, supervise::run(&mut events, &story, &image, site))
+                }
                 Err(stop) => (Vec::new(), Err(stop)),
             };
             let end = lived.unwrap_or_else(|stop| {
@@ -62,8 +73,16 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
         .unwrap_or_else(|_| Err(Stop::Failed("gap-init itself went wrong; this is a mistake in it".into())))
 }
 
+/// A machine whose agent can be started.
+struct Booted {
+    mapping: Mapping,
+    /// The root of the OS image.
+    image: PathBuf,
+    site: Site,
+}
+
 /// The boot: everything up to the moment when the agent can be started.
-fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
+fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
     story.stage("kernel");
     // Before what may well fail: a machine that halts needs its power button.
     let mut modules = Modules::read_from(root)?;
@@ -97,13 +116,13 @@ fn boot(root: &Path, story: &mut Story) -> Result<Mapping, Stop> {
     story.tell(format_args!("OS image mounted, {} layers behind hash trees", mapping.devices.len().saturating_sub(1)));
     mounts::mount_for_os(&image)?;
 
-    background.join(&mut modules)?;
+    let driven = background.join(&mut modules)?;
     story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
-    let site = site::find(root, story, &mut modules);
+    let site = site::find(root, story, modules, driven);
     story.stage("site");
     let report = report(&found, &mapping, fingerprint, secure_boot, story);
-    handover::write(&image, &report, &raw_trust, site.as_deref())?;
-    Ok(mapping)
+    handover::write(&image, &report, &raw_trust, site.text())?;
+    Ok(Booted { mapping, image, site })
 }
 
 /// What the checks of this boot defend against, and what they do not.

@@ -83,7 +83,7 @@ pub fn find<T>(
     let begin = clock::since_boot();
     let mut last_news = begin;
     loop {
-        let more = search.modules.serve_next(Likely::Disk..=Likely::Other, story)?;
+        let more = search.modules.serve_next(&Likely::MEDIA, story)?;
         let devices = block::list_from(root).attempt(|| "listing block devices".into())?;
         let before = search.done.len();
         if let Some(found) = search.look(&devices) {

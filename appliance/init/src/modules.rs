@@ -8,16 +8,16 @@ use rustix::{io::Errno, system::finit_module};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, channel},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use crate::{Attempt, Stop, story::Story};
+use crate::{Attempt, Stop, clock, story::Story};
 
 /// The lists of the initramfs.
 #[derive(Debug, Default)]
@@ -68,7 +68,7 @@ impl Modules {
         Ok(Self { lists: Arc::new(Lists::read_from(root)?), ..Self::default() })
     }
 
-    /// Begins to load what every boot needs, and what the firmware's devices ask for, beside what is done meanwhile.
+    /// Begins to load what every boot needs, and what the firmware's devices and USB controllers ask for, beside what is done meanwhile.
     ///
     /// # Errors
     /// [`Stop`] when no thread can be had.
@@ -79,7 +79,7 @@ impl Modules {
         let work = move || {
             // Nobody waits any more where the boot has failed meanwhile; a machine that halts still needs its button.
             let _ = send.send(modules.load_always(&story));
-            modules.serve_firmware(&story).map(|()| modules)
+            modules.serve_beside(&story).map(|()| (modules, clock::since_boot()))
         };
         let thread = thread::Builder::new().name("modules".into()).spawn(work);
         Ok(Background { always, thread: thread.attempt(|| "starting a thread that loads modules".into())? })
@@ -95,9 +95,10 @@ impl Modules {
         self.tried.len()
     }
 
-    /// Loads what the firmware's devices ask for: the power button, and where a site configuration may come from.
-    fn serve_firmware(&mut self, story: &Story) -> Result<(), Stop> {
-        while self.serve_next(Likely::Firmware..=Likely::Firmware, story)? {}
+    /// Loads what the firmware's devices and USB controllers ask for: the power button, and where a site configuration
+    /// may come from. Sticks take their time, which passes while the medium is looked for.
+    fn serve_beside(&mut self, story: &Story) -> Result<(), Stop> {
+        while self.serve_next(&[Likely::Firmware, Likely::Usb], story)? {}
         Ok(())
     }
 
@@ -106,7 +107,7 @@ impl Modules {
     ///
     /// # Errors
     /// [`Stop`] when a module of the lists is not there.
-    pub fn serve_next(&mut self, kinds: RangeInclusive<Likely>, story: &Story) -> Result<bool, Stop> {
+    pub fn serve_next(&mut self, kinds: &[Likely], story: &Story) -> Result<bool, Stop> {
         let before = self.tried.len();
         self.look();
         loop {
@@ -166,7 +167,7 @@ impl Modules {
 #[derive(Debug)]
 pub struct Background {
     always: Receiver<Result<(), Stop>>,
-    thread: JoinHandle<Result<Modules, Stop>>,
+    thread: JoinHandle<Result<(Modules, Duration), Stop>>,
 }
 
 impl Background {
@@ -178,14 +179,15 @@ impl Background {
         self.always.recv().unwrap_or_else(|_| Err(Self::died()))
     }
 
-    /// Waits for all; from then on `modules` knows what was loaded.
+    /// Waits for all; from then on `modules` knows what was loaded. Gives the time since the kernel started when that was
+    /// done.
     ///
     /// # Errors
     /// [`Stop`] when one of them is not there.
-    pub fn join(self, modules: &mut Modules) -> Result<(), Stop> {
-        let others = self.thread.join().unwrap_or_else(|_| Err(Self::died()))?;
+    pub fn join(self, modules: &mut Modules) -> Result<Duration, Stop> {
+        let (others, done) = self.thread.join().unwrap_or_else(|_| Err(Self::died()))?;
         modules.tried.extend(others.tried);
-        Ok(())
+        Ok(done)
     }
 
     fn died() -> Stop {
@@ -200,17 +202,25 @@ pub enum Likely {
     Firmware,
     /// Disks of virtual machines, and NVMe.
     Disk,
+    /// Controllers of USB; what is plugged into them comes later.
+    Usb,
     /// All else.
     Other,
 }
 
 impl Likely {
+    /// All but the firmware's devices: what a medium may be attached to.
+    pub const MEDIA: [Self; 3] = [Self::Disk, Self::Usb, Self::Other];
+    /// Every device.
+    pub const ALL: [Self; 4] = [Self::Firmware, Self::Disk, Self::Usb, Self::Other];
+
     fn of(name: &str) -> Self {
         let begins = |prefix: &str| name.starts_with(prefix);
         match name {
             _ if begins("acpi:") || begins("input:") => Self::Firmware,
             // The class of NVMe controllers, and the vendor number of virtio.
             _ if begins("virtio:") || begins("pci:v00001AF4") || name.contains("bc01sc08i02") => Self::Disk,
+            _ if begins("pci:") && name.contains("bc0Csc03") => Self::Usb,
             _ => Self::Other,
         }
     }
@@ -284,7 +294,7 @@ mod tests {
     }
 
     fn serve_all(modules: &mut Modules, story: &Story) {
-        while modules.serve_next(Likely::Firmware..=Likely::Other, story).unwrap() {}
+        while modules.serve_next(&Likely::ALL, story).unwrap() {}
     }
 
     /// A loader that has loaded what every boot needs.
@@ -313,13 +323,12 @@ mod tests {
     fn likely_devices_come_first_and_one_at_a_time() {
         let (root, story) = machine("", &["pci:v00008086d00002922bc01sc06i01", "virtio:d00000002v00001AF4"]);
         let mut modules = loaded_from(&root, &story);
-        let all = || Likely::Firmware..=Likely::Other;
         assert!(tried(&modules).is_empty());
-        assert!(modules.serve_next(all(), &story).unwrap());
+        assert!(modules.serve_next(&Likely::ALL, &story).unwrap());
         assert_eq!(tried(&modules), ["virtio_blk.ko"]);
-        assert!(modules.serve_next(all(), &story).unwrap());
+        assert!(modules.serve_next(&Likely::ALL, &story).unwrap());
         assert_eq!(tried(&modules), ["radio.ko", "virtio_blk.ko"]);
-        assert!(!modules.serve_next(all(), &story).unwrap());
+        assert!(!modules.serve_next(&Likely::ALL, &story).unwrap());
     }
 
     #[test]
@@ -361,7 +370,7 @@ mod tests {
         fs::write(&alias, fs::read_to_string(&alias).unwrap() + "acpi*:PNP0C0C:* loop.ko\n").unwrap();
         let mut modules = Modules::read_from(root.path()).unwrap();
         let background = modules.begin(&story).unwrap();
-        while modules.serve_next(Likely::Disk..=Likely::Other, &story).unwrap() {}
+        while modules.serve_next(&Likely::MEDIA, &story).unwrap() {}
         assert_eq!(tried(&modules), ["virtio_blk.ko"]);
         background.join(&mut modules).unwrap();
         assert_eq!(tried(&modules), ["loop.ko", "virtio_blk.ko"]);

@@ -3,9 +3,20 @@
 //! It comes from QEMU's firmware configuration device or from a FAT volume labelled `GAPSITE`. What does not parse is
 //! not handed on, because nothing in it can be relied on: the agent then starts with its defaults, and the console says
 //! so.
+//!
+//! A boot without a stick must not wait for one, and a slow stick must not be missed. So the boot waits while the USB
+//! shows a stick that is no disk yet; where it shows none, the agent is started, and for a while a stick that comes all
+//! the same gives it a new start.
 
 use gap_handover::{SiteConfig, site};
-use std::{fs::File, io::Read, path::Path, thread, time::Duration};
+use std::{
+    fmt::Display,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     Attempt, Stop,
@@ -15,70 +26,117 @@ use crate::{
     mounts,
     probe::{self, Content},
     story::Story,
+    usb::Bus,
 };
 
-/// How long a stick may take to show up after the last driver that was loaded.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two looks while a stick is on its way.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// How long a stick that nothing told of may still come, beside the running agent.
+const LATE: Duration = Duration::from_secs(15);
 
-/// Looks for a configuration and returns its text when it is a valid one.
-pub fn find(root: &Path, story: &Story, modules: &mut Modules) -> Option<String> {
-    let (place, text) = match search(root, story, modules)? {
-        (place, Ok(text)) => (place, text),
-        (place, Err(stop)) => {
-            story.announce(format_args!("SITE CONFIGURATION IGNORED: {place}: {stop}; defaults apply"));
-            return None;
-        }
-    };
-    match SiteConfig::parse(&text) {
-        Ok(_) => {
-            story.tell(format_args!("site configuration from {place}"));
-            Some(text)
-        }
-        Err(error) => {
-            story.announce(format_args!("SITE CONFIGURATION IGNORED: {place}: {error}; defaults apply"));
-            None
+/// What came of the search when the agent is to be started.
+#[derive(Debug)]
+pub enum Site {
+    /// There is this configuration, or none.
+    Settled(Option<String>),
+    /// There is none, and a slow stick may still bring one.
+    Open(Watch),
+}
+
+impl Site {
+    /// The configuration that there is by now.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Settled(text) => text.as_deref(),
+            Self::Open(_) => None,
         }
     }
 }
 
-type Reading = (String, Result<String, Stop>);
-
-fn search(root: &Path, story: &Story, modules: &mut Modules) -> Option<Reading> {
+/// Looks for a configuration. Waits only while a stick is on its way; `modules` were loaded at `driven`.
+pub fn find(root: &Path, story: &Story, modules: Modules, driven: Duration) -> Site {
     let raw = root.join("sys/firmware/qemu_fw_cfg/by_name").join(site::FW_CFG_NAME).join("raw");
     if raw.exists() {
-        return Some(("fw_cfg".into(), bounded(&raw)));
+        return Site::Settled(valid("fw_cfg", bounded(&raw), story));
     }
-    // Drivers wait for their disks; a stick comes later, on a machine that has a place for one.
-    let mut last_news = clock::since_boot();
+    let mut bus = Bus::new(root, driven);
+    let mut watch = Watch { root: root.into(), modules, until: Duration::MAX };
     loop {
-        // A device that cannot be served has no volume; the boot does not end for that.
-        let more = modules.serve_next(Likely::Firmware..=Likely::Other, story).ok()?;
-        let now = clock::since_boot();
-        if more {
-            last_news = now;
+        match watch.look(story) {
+            Look::Found(text) => return Site::Settled(text),
+            Look::More => {}
+            Look::Nothing if bus.may_bring_a_disk(clock::since_boot()) => thread::sleep(INTERVAL),
+            Look::Nothing => break,
         }
-        let volume = block::list_from(root).ok()?.into_iter().find(is_site_volume);
-        if let Some(device) = volume {
-            return Some((
-                format!("volume {} on {}", site::VOLUME_LABEL, device.node.display()),
-                read(root, &device, story, modules),
-            ));
-        }
-        if more {
-            continue;
-        }
-        // Asked after the drivers are there: without them no machine has USB.
-        let patience = if has_usb(root) { PATIENCE } else { Duration::ZERO };
-        if now.saturating_sub(last_news) >= patience {
-            return None;
-        }
-        thread::sleep(INTERVAL);
+    }
+    if !bus.is_there() {
+        return Site::Settled(None);
+    }
+    watch.until = clock::since_boot() + LATE;
+    story.tell(format_args!(
+        "no site configuration; the boot goes on, and a stick that comes within {} s is still heeded",
+        LATE.as_secs()
+    ));
+    Site::Open(watch)
+}
+
+/// The text when it is a valid configuration; otherwise it is announced that it is not.
+fn valid(place: &str, text: Result<String, Stop>, story: &Story) -> Option<String> {
+    let ignored = |reason: &dyn Display| {
+        story.announce(format_args!("SITE CONFIGURATION IGNORED: {place}: {reason}; defaults apply"));
+        None
+    };
+    match text {
+        Err(stop) => ignored(&stop),
+        Ok(text) => match SiteConfig::parse(&text) {
+            Err(error) => ignored(&error),
+            Ok(_) => {
+                story.tell(format_args!("site configuration from {place}"));
+                Some(text)
+            }
+        },
     }
 }
 
-fn has_usb(root: &Path) -> bool {
-    root.join("sys/bus/usb/devices").read_dir().is_ok_and(|mut devices| devices.next().is_some())
+/// Looks for a volume with a configuration among the devices that have come.
+#[derive(Debug)]
+pub struct Watch {
+    root: PathBuf,
+    modules: Modules,
+    until: Duration,
+}
+
+/// What one look gave.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A volume, and its text if that is a valid configuration.
+    Found(Option<String>),
+    /// No volume, but one more driver was loaded.
+    More,
+    /// No volume, and nothing new.
+    Nothing,
+}
+
+impl Watch {
+    /// Whether its time has passed.
+    pub fn is_over(&self) -> bool {
+        clock::since_boot() >= self.until
+    }
+
+    /// Loads what one more device asks for and looks for the volume.
+    pub fn look(&mut self, story: &Story) -> Look {
+        // A device that cannot be served has no volume; the boot does not end for that.
+        let more = self.modules.serve_next(&Likely::ALL, story).unwrap_or(false);
+        let volume = block::list_from(&self.root).unwrap_or_default().into_iter().find(is_site_volume);
+        match volume {
+            Some(device) => {
+                let place = format!("volume {} on {}", site::VOLUME_LABEL, device.node.display());
+                Look::Found(valid(&place, read(&self.root, &device, story, &mut self.modules), story))
+            }
+            None if more => Look::More,
+            None => Look::Nothing,
+        }
+    }
 }
 
 fn is_site_volume(device: &BlockDevice) -> bool {
@@ -108,45 +166,99 @@ fn bounded(path: &Path) -> Result<String, Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::console::Consoles;
-    use std::fs;
-    use std::sync::Arc;
+    use crate::{console::Consoles, usb::tests::plug};
+    use std::{fs, process::Command, sync::Arc};
 
-    /// What is found when the firmware device carries `content`, and what the console shows.
-    fn with_firmware(content: Option<&[u8]>) -> (Option<String>, String) {
-        let root = tempfile::tempdir().unwrap();
-        let firmware = root.path().join("sys/firmware/qemu_fw_cfg/by_name/opt/gapimage/site");
-        fs::create_dir_all(&firmware).unwrap();
-        fs::create_dir_all(root.path().join("sys/class/block")).unwrap();
-        fs::create_dir_all(root.path().join("dev")).unwrap();
-        fs::write(root.path().join("dev/console"), "").unwrap();
-        if let Some(content) = content {
-            fs::write(firmware.join("raw"), content).unwrap();
+    struct Machine {
+        root: tempfile::TempDir,
+        story: Story,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("sys/class/block")).unwrap();
+            fs::create_dir_all(root.path().join("dev")).unwrap();
+            fs::write(root.path().join("dev/console"), "").unwrap();
+            let story = Story::new(Arc::new(Consoles::open_from(root.path())));
+            Self { root, story }
         }
-        let found = find(root.path(), &Story::new(Arc::new(Consoles::open_from(root.path()))), &mut Modules::default());
-        (found, fs::read_to_string(root.path().join("dev/console")).unwrap())
+
+        fn with_firmware(content: &[u8]) -> Self {
+            let machine = Self::new();
+            let firmware = machine.root.path().join("sys/firmware/qemu_fw_cfg/by_name/opt/gapimage/site");
+            fs::create_dir_all(&firmware).unwrap();
+            fs::write(firmware.join("raw"), content).unwrap();
+            machine
+        }
+
+        /// A FAT volume with the label, which cannot be mounted here.
+        fn add_volume(root: &Path) {
+            let (volume, directory) = (root.join("dev/sdx"), root.join("sys/class/block/sdx"));
+            File::create(&volume).unwrap().set_len(1 << 20).unwrap();
+            let made = Command::new("/sbin/mkfs.vfat").args(["-n", "GAPSITE"]).arg(&volume).output().unwrap();
+            assert!(made.status.success());
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("size"), "2048").unwrap();
+        }
+
+        fn find(&self) -> Site {
+            find(self.root.path(), &self.story, Modules::default(), clock::since_boot())
+        }
+
+        fn shown(&self) -> String {
+            fs::read_to_string(self.root.path().join("dev/console")).unwrap()
+        }
     }
 
     #[test]
     fn a_valid_configuration_is_handed_on_as_it_is() {
-        let (found, shown) = with_firmware(Some(b"hostname = 'x' # mine"));
-        assert_eq!(found.as_deref(), Some("hostname = 'x' # mine"));
-        assert!(shown.ends_with("site configuration from fw_cfg\n"), "{shown}");
+        let machine = Machine::with_firmware(b"hostname = 'x' # mine");
+        assert_eq!(machine.find().text(), Some("hostname = 'x' # mine"));
+        assert!(machine.shown().ends_with("site configuration from fw_cfg\n"), "{}", machine.shown());
     }
 
     #[test]
     fn a_broken_configuration_is_said_loudly_and_not_handed_on() {
         for broken in [&b"trust = 'mine'"[..], b"\xff", &[b'#'; site::MAX_LEN + 1]] {
-            let (found, shown) = with_firmware(Some(broken));
-            assert_eq!(found, None);
-            assert!(shown.contains("SITE CONFIGURATION IGNORED"), "{shown}");
+            let machine = Machine::with_firmware(broken);
+            assert!(matches!(machine.find(), Site::Settled(None)));
+            assert!(machine.shown().contains("SITE CONFIGURATION IGNORED"), "{}", machine.shown());
         }
     }
 
     #[test]
-    fn a_machine_without_usb_does_not_wait() {
-        let begin = clock::since_boot();
-        assert_eq!(with_firmware(None), (None, String::new()));
+    fn a_machine_without_usb_neither_waits_nor_watches() {
+        let (machine, begin) = (Machine::new(), clock::since_boot());
+        assert!(matches!(machine.find(), Site::Settled(None)));
         assert!(clock::since_boot() - begin < Duration::from_secs(1));
+        assert_eq!(machine.shown(), "");
+    }
+
+    #[test]
+    fn without_a_stick_the_boot_goes_on_and_a_late_one_is_still_seen() {
+        let (machine, begin) = (Machine::new(), clock::since_boot());
+        plug(machine.root.path(), "usb1", "09");
+        let Site::Open(mut watch) = machine.find() else { panic!("the search is over") };
+        assert!(clock::since_boot() - begin < Duration::from_secs(1));
+        assert!(!watch.is_over());
+        assert_eq!(watch.look(&machine.story), Look::Nothing);
+        Machine::add_volume(machine.root.path());
+        assert!(matches!(watch.look(&machine.story), Look::Found(_)));
+        assert!(machine.shown().contains("volume GAPSITE on "), "{}", machine.shown());
+    }
+
+    #[test]
+    fn a_stick_that_is_no_disk_yet_is_waited_for() {
+        let machine = Machine::new();
+        plug(machine.root.path(), "1-1:1.0", "08");
+        let root = machine.root.path().to_owned();
+        let late = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(700));
+            Machine::add_volume(&root);
+        });
+        assert!(matches!(machine.find(), Site::Settled(_)));
+        assert!(machine.shown().contains("volume GAPSITE on "), "{}", machine.shown());
+        late.join().unwrap();
     }
 }

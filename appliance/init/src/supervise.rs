@@ -3,13 +3,15 @@
 use gap_handover::control::EXIT_NOT_TRUSTED;
 use rustix::{
     io::Errno,
-    process::{Pid, WaitOptions, WaitStatus, wait},
+    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait},
 };
-use std::{fmt, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use crate::{
     Stop, agent, clock,
     events::{End, Event, Events},
+    handover,
+    site::{Look, Site, Watch},
     story::Story,
 };
 
@@ -17,6 +19,8 @@ use crate::{
 const SETTLED: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// Time between two looks for a late site configuration.
+const LOOK: Duration = Duration::from_millis(200);
 /// Longest sleep where nothing is due; any event ends it.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -47,15 +51,24 @@ const REFUSAL: &str = "the agent verified the release by itself and refuses it";
 
 /// The agent, running or waiting to be started.
 enum State {
-    Running { pid: Pid, since: Duration },
-    Waiting { until: Duration },
+    Running {
+        pid: Pid,
+        since: Duration,
+        /// Whether it was asked to end, to be started again at once.
+        renewed: bool,
+    },
+    Waiting {
+        until: Duration,
+    },
 }
 
-/// Starts the agent and keeps it running until the machine shall stop.
+/// Starts the agent and keeps it running until the machine shall stop. A site configuration that comes late is handed
+/// over to it by a new start.
 ///
 /// # Errors
 /// [`Stop::NotTrusted`] when the agent, which verifies the release once more by itself, does not trust it.
-pub fn run(events: &mut Events, story: &Story) -> Result<End, Stop> {
+pub fn run(events: &mut Events, story: &Story, image: &Path, site: Site) -> Result<End, Stop> {
+    let mut watch = if let Site::Open(watch) = site { Some(watch) } else { None };
     let mut back_off = BackOff::default();
     let mut state = State::Waiting { until: Duration::ZERO };
     loop {
@@ -65,22 +78,29 @@ pub fn run(events: &mut Events, story: &Story) -> Result<End, Stop> {
         {
             state = start(story, &mut back_off);
         }
+        if let Some(found) = watch.as_mut().and_then(|watch| late_site(watch, story)) {
+            watch = None;
+            if let Some(text) = found {
+                renew(&mut state, image, &text, story);
+            }
+        }
         let timeout = match state {
             State::Running { .. } => IDLE,
             State::Waiting { until } => until.saturating_sub(clock::since_boot()),
         };
-        match events.next(timeout) {
+        match events.next(if watch.is_some() { timeout.min(LOOK) } else { timeout }) {
             Event::End(end) => return Ok(end),
             Event::Timeout => {}
             Event::Child => {
                 for (pid, status) in reap() {
-                    if let State::Running { pid: agent, since } = state
+                    if let State::Running { pid: agent, since, renewed } = state
                         && pid == agent
                     {
                         if is_refusal(status) {
                             return Err(Stop::NotTrusted(REFUSAL.into()));
                         }
-                        let delay = back_off.after(clock::since_boot().saturating_sub(since));
+                        let ran = clock::since_boot().saturating_sub(since);
+                        let delay = if renewed { Duration::ZERO } else { back_off.after(ran) };
                         story.tell(format_args!(
                             "the agent {}; starting it again in {} s",
                             Ended(status),
@@ -90,6 +110,28 @@ pub fn run(events: &mut Events, story: &Story) -> Result<End, Stop> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Looks once for a late configuration. Something when the watch is over: the text, if one came.
+fn late_site(watch: &mut Watch, story: &Story) -> Option<Option<String>> {
+    match watch.look(story) {
+        Look::Found(text) => Some(text),
+        Look::More | Look::Nothing => watch.is_over().then_some(None),
+    }
+}
+
+/// Lays the configuration where the agent reads it, and asks a running agent to end.
+fn renew(state: &mut State, image: &Path, text: &str, story: &Story) {
+    if let Err(stop) = handover::write_site(image, text) {
+        story.announce(format_args!("SITE CONFIGURATION IGNORED: {stop}; defaults apply"));
+        return;
+    }
+    if let State::Running { pid, renewed, .. } = state {
+        *renewed = true;
+        if let Err(error) = kill_process(*pid, Signal::TERM) {
+            story.tell(format_args!("the agent cannot be asked to end: {error}"));
         }
     }
 }
@@ -134,7 +176,7 @@ fn start(story: &Story, back_off: &mut BackOff) -> State {
     match agent::start(story.consoles()) {
         Ok(pid) => {
             story.tell(format_args!("agent {} started", agent::AGENT));
-            State::Running { pid, since: clock::since_boot() }
+            State::Running { pid, since: clock::since_boot(), renewed: false }
         }
         Err(error) => {
             let delay = back_off.after(Duration::ZERO);

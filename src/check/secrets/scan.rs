@@ -1,20 +1,14 @@
 //! Reading the files of a layer, several at a time.
 
 use super::patterns::{ADDRESS, LITERALS, LONGEST, by_name, is_example, pattern};
-use crate::layer::tree::{Content, Node, Tree, TreePath};
+use crate::{
+    layer::tree::{Content, Node, Tree, TreePath},
+    parallel::try_map,
+};
 use gap_format::ReadAt;
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
-use std::{
-    io,
-    num::NonZero,
-    ops::Range,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::{io, num::NonZeroUsize, ops::Range, thread::available_parallelism};
 
 /// Bytes looked through at once.
 const CHUNK: usize = 1 << 20;
@@ -59,39 +53,13 @@ pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
             _ => None,
         })
         .collect();
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())));
-    let work = || {
-        let mut mine = Vec::new();
-        while let Some((path, content)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = scan_file(path.as_bytes(), content, origin, &mut mine) {
-                set(&found, Err(error));
-                return;
-            }
-        }
-        set(&found, Ok(mine));
-    };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(files.len().max(1));
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let mut findings = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let scan = |&(path, content): &(&TreePath, &Content)| scan_file(path.as_bytes(), content, origin);
+    let mut findings = try_map(&files, threads, |_| 0, scan)?.concat();
     findings.sort();
     findings.dedup();
     findings.truncate(MAX_FINDINGS);
     Ok(findings)
-}
-
-/// Adds one thread's findings to those of all; the first error stays.
-fn set(all: &Mutex<io::Result<Vec<Finding>>>, mine: io::Result<Vec<Finding>>) {
-    let mut all = all.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    match (&mut *all, mine) {
-        (Ok(all), Ok(mine)) => all.extend(mine),
-        (Err(_), _) => {}
-        (all, error) => *all = error,
-    }
 }
 
 /// Whether a file holds numbers only. Its header is text, but made by a program of names and shapes.
@@ -99,7 +67,7 @@ fn is_tensors(path: &[u8]) -> bool {
     path.ends_with(b".safetensors") || path.ends_with(b".gguf")
 }
 
-fn scan_file(path: &[u8], content: &Content, origin: Origin, found: &mut Vec<Finding>) -> io::Result<()> {
+fn scan_file(path: &[u8], content: &Content, origin: Origin) -> io::Result<Vec<Finding>> {
     let (reader, len) = (content.open()?, content.len());
     let harmless = origin == Origin::Packages && (is_among_tests(path) || is_program(&reader, len)?);
     let mut here: Vec<Finding> = Vec::new();
@@ -126,8 +94,7 @@ fn scan_file(path: &[u8], content: &Content, origin: Origin, found: &mut Vec<Fin
             }
         }
     }
-    found.append(&mut here);
-    Ok(())
+    Ok(here)
 }
 
 /// A part of a file with the end of the part before, so that nothing is cut in two. What lies in both is found twice.

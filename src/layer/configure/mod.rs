@@ -183,11 +183,9 @@ pub fn configured(installation: &Installation<'_>, workplace: &Workplace<'_>) ->
     if !had_policy {
         stack.install(&policy(source_date))?;
     }
-    let bytes =
-        stack.tree().iter().map(|(_, node)| if let Node::File { content, .. } = node { content.len() } else { 0 });
     let job = Job {
         root: stack.tree(),
-        scratch: Scratch::for_size(bytes.sum(), workplace.scratch),
+        scratch: Scratch::for_size(stack.tree().file_bytes(), workplace.scratch),
         binds: Vec::new(),
         steps: steps(packages),
         source_date,

@@ -1,20 +1,23 @@
 //! Unpacking a layer into a directory, on all cores.
 
-use crate::layer::{
-    tar::{IndexEntry, IndexKind, LayerIndex},
-    tree::{Meta, TreePath},
+use crate::{
+    layer::{
+        tar::{IndexEntry, IndexKind, LayerIndex},
+        tree::{Meta, TreePath},
+    },
+    parallel::try_map,
 };
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    num::NonZeroUsize,
     os::unix::{ffi::OsStrExt, fs::FileExt, fs::OpenOptionsExt},
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Most threads that write files.
-const MAX_THREADS: usize = 8;
+const MAX_THREADS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// Bytes copied at once.
 const CHUNK: usize = 1 << 18;
 
@@ -30,22 +33,9 @@ pub(super) fn populate(root: &Path, index: &LayerIndex, source: &File) -> Result
     }
     let files: Vec<&IndexEntry> =
         index.entries.iter().filter(|entry| matches!(entry.kind, IndexKind::File { .. })).collect();
-    let next = AtomicUsize::new(0);
-    let write_files = || -> Result<(), String> {
-        let mut buffer = vec![0; CHUNK];
-        while let Some(entry) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            write_file(&at(&entry.path), entry, source, &mut buffer).map_err(|error| failed(entry, error))?;
-        }
-        Ok(())
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_THREADS));
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(write_files)).collect();
-        let ours = write_files();
-        let theirs =
-            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err("a thread died".to_owned())));
-        theirs.fold(ours, Result::and)
-    })?;
+    let threads = std::thread::available_parallelism().map_or(MAX_THREADS, |count| count.min(MAX_THREADS));
+    let write = |entry: &&IndexEntry| write_file(&at(&entry.path), entry, source).map_err(|error| failed(entry, error));
+    try_map(&files, threads, |_| 0, write)?;
     for entry in &index.entries {
         write_other(&at(&entry.path), entry, root).map_err(|error| failed(entry, error))?;
     }
@@ -58,8 +48,9 @@ pub(super) fn populate(root: &Path, index: &LayerIndex, source: &File) -> Result
     Ok(())
 }
 
-fn write_file(place: &Path, entry: &IndexEntry, source: &File, buffer: &mut [u8]) -> io::Result<()> {
+fn write_file(place: &Path, entry: &IndexEntry, source: &File) -> io::Result<()> {
     let IndexKind::File { offset, len } = entry.kind else { return Ok(()) };
+    let mut buffer = vec![0; usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK))];
     make_parent(place)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
     let mut at = offset;

@@ -11,6 +11,7 @@ use crate::layer::{
     sink::{Buffered, Sink},
     tree::{Content, Device, Meta, Node, PATH_MAX, Tree, TreePath},
 };
+use gap_format::ReadAt;
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -181,6 +182,22 @@ impl TarPlan {
     pub fn index(&self) -> LayerIndex {
         let entries = self.members.iter().filter_map(Member::index_entry).collect();
         LayerIndex { entries, size: self.size }
+    }
+}
+
+/// The contents of files where they lie in the tar, read from their sources: what stands between them cannot be read
+/// before the layer is written.
+impl ReadAt for TarPlan {
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let after = self.members.partition_point(|member| member.data <= offset);
+        let member = after.checked_sub(1).and_then(|number| self.members.get(number));
+        let Some(Member { item: Item::File(content), data, .. }) = member else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        if offset - data + buf.len() as u64 > content.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        content.open()?.read_exact_at(buf, offset - data)
     }
 }
 

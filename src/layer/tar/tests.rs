@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::layer::tree::{Content, Device, Meta, Node, Tree, TreePath};
+use gap_format::ReadAt;
 use proptest::prelude::*;
 use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc};
 
@@ -84,6 +85,26 @@ fn every_kind_is_found_again() {
         let last = tar[usize::try_from(offset + len).unwrap() - 1];
         assert!(first == last && first != 0, "{}", entry.path);
     }
+}
+
+#[test]
+fn a_layer_that_is_not_written_gives_the_contents_of_its_files() {
+    let plan = TarPlan::new(&specimen()).unwrap();
+    let layer = written(&plan);
+    for entry in plan.index().entries {
+        let IndexKind::File { offset, len } = entry.kind else { continue };
+        let mut data = vec![0; len as usize];
+        ReadAt::read_exact_at(&plan, &mut data, offset).unwrap();
+        assert_eq!(data, layer[offset as usize..][..len as usize], "{}", entry.path);
+        if len > 2 {
+            let mut middle = vec![0; len as usize - 2];
+            ReadAt::read_exact_at(&plan, &mut middle, offset + 1).unwrap();
+            assert_eq!(middle, data[1..data.len() - 1]);
+        }
+        let mut more = vec![0; len as usize + 1];
+        assert!(ReadAt::read_exact_at(&plan, &mut more, offset).is_err(), "{} and what follows it", entry.path);
+    }
+    assert!(ReadAt::read_exact_at(&plan, &mut [0], 0).is_err());
 }
 
 #[test]

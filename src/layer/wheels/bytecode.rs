@@ -67,15 +67,13 @@ pub fn compile(
         let content = Content::bytes(text.into_bytes());
         root.insert(path(place)?, Node::File { meta: Meta::root_owned(0o644, FILE_DATE), content });
     }
-    let bytes: u64 =
-        root.iter().map(|(_, node)| if let Node::File { content, .. } = node { content.len() } else { 0 }).sum();
     let interpreter = format!("/usr/bin/python{}", python.series());
     let compiler = format!("/{COMPILER_AT}");
     let list = format!("/{SOURCES_AT}");
     let step = Step::new([&interpreter, "-I", "-S", "-B", &compiler, &list]).with("PYTHONHASHSEED", "0");
     let job = Job {
         root: &root,
-        scratch: scratch(bytes * GROWTH),
+        scratch: scratch(root.file_bytes() * GROWTH),
         read_only: false,
         binds: Vec::new(),
         steps: vec![step],

@@ -7,6 +7,7 @@ use super::{
     record::{self, Recorded},
 };
 use crate::{
+    hashing::Hashing,
     layer::tree::{Content, Meta, Node, Tree, TreePath},
     parallel::try_map,
     source::{
@@ -20,13 +21,7 @@ use crate::{
     store::Store,
 };
 use rawzip::FileReader;
-use sha2::{Digest as _, Sha256};
-use std::{
-    collections::BTreeMap,
-    io::{self, Read},
-    num::NonZeroUsize,
-    thread::available_parallelism,
-};
+use std::{collections::BTreeMap, io::Read, num::NonZeroUsize, thread::available_parallelism};
 
 /// Longest program of a wheel that is taken into memory, in bytes; no script is longer.
 const SCRIPT_MAX: u64 = 64 << 20;
@@ -116,7 +111,7 @@ fn place(
         Place::Data(rest) => (scheme.data.join(rest)?, false),
     };
     let recorded = wheel.record.get(&member.path).cloned().unwrap_or(NOTHING);
-    let mut source = Hashing { inner: wheel.archive.reader(member)?, hasher: Sha256::new() };
+    let mut source = Hashing::new(wheel.archive.reader(member)?);
     let damaged = |source| ArchiveError::Read { member: member.path.escape_debug().to_string(), source };
     let content = if is_script && member.size <= SCRIPT_MAX {
         let mut data = Vec::new();
@@ -129,7 +124,7 @@ fn place(
     if source.read(&mut [0]).map_err(damaged)? != 0 {
         return Err(WheelError::Changed(member.path.escape_debug().to_string()));
     }
-    let found = record::encoded(source.hasher);
+    let found = record::encoded(&source.digest());
     if recorded.sha256.as_ref() != Some(&found) {
         return Err(WheelError::Changed(member.path.escape_debug().to_string()));
     }
@@ -233,19 +228,5 @@ fn put(tree: &mut Tree, path: &TreePath, node: Node, scheme: &Scheme) -> Result<
     match tree.insert(path.clone(), node) {
         Some(Node::Directory { .. }) => Err(InstallError::Clash { path: path.clone() }),
         _ => Ok(()),
-    }
-}
-
-/// Hashes what passes.
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
-        self.hasher.update(buf.get(..read).unwrap_or_default());
-        Ok(read)
     }
 }

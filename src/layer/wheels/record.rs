@@ -2,7 +2,7 @@
 //! it).
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sha2::{Digest as _, Sha256};
+use gap_format::Digest;
 use std::collections::BTreeMap;
 
 /// Longest `RECORD` read, in bytes.
@@ -121,13 +121,13 @@ pub(super) fn write(files: &BTreeMap<String, Recorded>) -> String {
 }
 
 /// A digest as `RECORD` writes it.
-pub(super) fn encoded(hasher: Sha256) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(hasher.finalize())
+pub(super) fn encoded(digest: &Digest) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(digest.as_bytes())
 }
 
 /// What a `RECORD` says of these bytes.
 pub(super) fn of_bytes(data: &[u8]) -> Recorded {
-    Recorded { sha256: Some(encoded(Sha256::new_with_prefix(data))), size: Some(data.len() as u64) }
+    Recorded { sha256: Some(encoded(&Digest::of(data))), size: Some(data.len() as u64) }
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use super::{
     spool::Spool,
 };
 use crate::{
+    hashing::Hashing,
     layer::tree::{PathError, Tree, TreePath},
     parallel::try_map,
 };
 use gap_format::Digest;
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -182,7 +182,7 @@ pub enum DebError {
 /// [`DebError`]; what was written to the spool by then is lost with it.
 pub fn unpack(source: impl Read + Send, spool: &Spool, limits: &Limits) -> Result<Deb, DebError> {
     let mut ar = ArReader::new(BufReader::with_capacity(64 << 10, source))?;
-    let version = ar.expect("debian-binary", |_, body| {
+    let version = ar.member("debian-binary", |_, body| {
         let mut text = String::new();
         body.take(64).read_to_string(&mut text).map_err(reading("debian-binary"))?;
         Ok(text)
@@ -190,11 +190,11 @@ pub fn unpack(source: impl Read + Send, spool: &Spool, limits: &Limits) -> Resul
     if !version.starts_with("2.") {
         return Err(DebError::Format(format!("its format is {:?}, not 2.0", version.trim_end())));
     }
-    let (control, control_files) = ar.expect("control.tar", |extension, body| {
+    let (control, control_files) = ar.member("control.tar", |extension, body| {
         let tar = decompress(compression(extension)?, body, limits.control).map_err(reading("control.tar"))?;
         read_control(&tar)
     })?;
-    let tree = ar.expect("data.tar", |extension, body| {
+    let tree = ar.member("data.tar", |extension, body| {
         let threads = if body.limit() < IN_PARALLEL { NonZeroUsize::MIN } else { cores() };
         let threads = NonZeroU32::try_from(threads).unwrap_or(NonZeroU32::MIN);
         let data = compression(extension)?.parallel_reader(body, threads).map_err(reading("data.tar"))?;
@@ -235,7 +235,7 @@ impl<R: BufRead + Send> ArReader<R> {
 
     /// Reads the next member, whose name must start with `stem`; `read` gets what follows the stem
     /// and the body. Members whose names start with `_` are skipped, as deb(5) demands.
-    fn expect<T>(
+    fn member<T>(
         &mut self,
         stem: &'static str,
         read: impl FnOnce(&str, &mut io::Take<&mut R>) -> Result<T, DebError>,
@@ -353,11 +353,11 @@ fn unpack_locked(source: &Source<'_>, spool: &Spool, limits: &Limits) -> Result<
     let package = source.package;
     let attempt = || {
         let file = File::open(source.path).map_err(reading("opening the file"))?;
-        let mut hashing = Hashing { inner: file, hasher: Sha256::new() };
+        let mut hashing = Hashing::new(file);
         let deb = unpack(&mut hashing, spool, limits);
         // What a failed attempt left unread decides between a bad package and a damaged file.
         io::copy(&mut hashing, &mut io::sink()).map_err(reading("reading the file"))?;
-        let found = Digest::from(hashing.hasher);
+        let found = hashing.digest();
         if found != package.sha256 {
             return Err(DebError::Digest { expected: package.sha256, found });
         }
@@ -378,17 +378,4 @@ fn check_identity(control: &Control, package: &LockedPackage) -> Result<(), DebE
         return Err(DebError::Identity { expected: expected.join(" "), found: found.join(" ") });
     }
     Ok(())
-}
-
-struct Hashing<R> {
-    inner: R,
-    hasher: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
-        self.hasher.update(buf.get(..read).unwrap_or_default());
-        Ok(read)
-    }
 }

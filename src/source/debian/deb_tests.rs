@@ -1,5 +1,8 @@
 //! Packages made by hand: good ones, and ones that no good tool would make.
 
+#[path = "../../../tests/fixture/package.rs"]
+mod package;
+
 use super::{
     LockedPackage,
     deb::{Deb, DebError, Limits, Source, unpack, unpack_all},
@@ -7,53 +10,12 @@ use super::{
 };
 use crate::layer::tree::{Content, Node, TreePath};
 use gap_format::Digest;
+use package::{Entry, ar, tar};
 use proptest::prelude::*;
 use std::{io::Write, num::NonZeroUsize};
 use tar::EntryType;
 
 const CONTROL: &str = "Package: a\nVersion: 1\nArchitecture: amd64\nInstalled-Size: 4\n";
-
-/// One entry of a tar: name, type, link target, contents.
-type Entry<'a> = (&'a str, EntryType, &'a str, &'a [u8]);
-
-fn header((name, kind, link, data): Entry<'_>) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    // The setters would refuse what these tests are about.
-    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-    header.set_entry_type(kind);
-    header.set_size(data.len() as u64);
-    header.set_mode(0o4755);
-    header.set_uid(3);
-    header.set_gid(4);
-    header.set_mtime(5);
-    if matches!(kind, EntryType::Char | EntryType::Block) {
-        header.set_device_major(8).unwrap();
-        header.set_device_minor(1).unwrap();
-    }
-    header.set_cksum();
-    header
-}
-
-fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for &entry in entries {
-        builder.append(&header(entry), entry.3).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
-fn ar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut data = b"!<arch>\n".to_vec();
-    for (name, body) in members {
-        writeln!(data, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", body.len()).unwrap();
-        data.extend_from_slice(body);
-        if body.len() % 2 == 1 {
-            data.push(b'\n');
-        }
-    }
-    data
-}
 
 fn control() -> Vec<u8> {
     tar(&[

@@ -1,6 +1,6 @@
 //! What a model card says in its YAML front matter: the licence.
 
-use saphyr_parser::{Event, Parser};
+use granit_parser::{Event, Parser};
 
 /// Longest front matter that is read, in bytes.
 const FRONT_MAX: usize = 256 << 10;

@@ -1,0 +1,31 @@
+//! The container around a job: what it sees, what it may use, and the process that keeps it.
+//!
+//! The agent writes a bundle ([`Confinement::bundle`]: an OCI runtime configuration) and starts itself once more as that
+//! job's keeper ([`keeper::run`]), a process with one thread, which libcontainer needs to clone from. The keeper takes
+//! a network namespace with nothing but a loopback in it, has libcontainer build the container and waits for its end.
+//! Inside, the first process ([`init`]) puts on the system call filter, starts the program, passes signals on and takes
+//! in orphans.
+//!
+//! | what | how |
+//! |---|---|
+//! | network | own namespace, loopback only |
+//! | processes, mounts, host name, IPC, cgroups | own namespaces |
+//! | identity | a user of its own, no capabilities, no new privileges |
+//! | root | the image's verified mount, read-only; devices on it have no meaning |
+//! | writable | its output and cache on the data volume, and `/tmp`, `/run`, `/dev/shm` in its own memory |
+//! | memory, swap, processes, processor | cgroup v2 |
+//! | system calls | an allow list |
+
+mod bundle;
+mod cgroup;
+mod init;
+pub mod keeper;
+mod seccomp;
+mod spawn;
+
+pub use bundle::{BindMount, BundleError, Confinement, DeviceNode};
+pub use cgroup::Cgroup;
+pub use spawn::{Container, spawn};
+
+/// The word on the command line by which the agent starts itself as a keeper; a job's directory follows it.
+pub const KEEPER: &str = "keep-container";

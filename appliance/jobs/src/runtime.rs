@@ -1,0 +1,104 @@
+//! What runs a job: a container in the appliance, a plain process in tests.
+
+use crate::{
+    job::{Job, Level},
+    state::Ending,
+};
+use std::sync::Arc;
+
+/// Exit code of a program that ended well.
+const EXIT_SUCCEEDED: i32 = 0;
+/// Exit code of a program whose command line or job file is wrong: trying again cannot help.
+const EXIT_USAGE: i32 = 2;
+/// Exit code of a program that was told to stop and left a checkpoint (docs/jobs.md).
+const EXIT_STOPPED: i32 = 3;
+
+/// Starts programs.
+pub trait Runtime: Send + Sync {
+    /// Starts the program of a job and returns without waiting for it.
+    ///
+    /// # Errors
+    /// [`CannotStart`] when nothing runs.
+    fn start(&self, job: &Job) -> Result<Started, CannotStart>;
+
+    /// Ends whatever an earlier agent left running. Called once, before anything is started.
+    fn sweep(&self);
+
+    /// A job has ended, for now or for good: what it left is put in order.
+    fn ended(&self, job: &Job);
+}
+
+/// A program that was started.
+pub struct Started {
+    /// What can be done to it.
+    pub control: Arc<dyn Control>,
+    /// Waits until it and all that it started have ended.
+    pub wait: Box<dyn FnOnce() -> End + Send>,
+}
+
+/// What can be done to a running program. Nothing happens once it has ended.
+pub trait Control: Send + Sync {
+    /// Tells it to write a checkpoint and end (`SIGTERM`).
+    fn stop(&self);
+
+    /// Ends it and all that it started (`SIGKILL`).
+    fn kill(&self);
+
+    /// What it told since the last call.
+    fn news(&self) -> Vec<News>;
+}
+
+/// Something that a program told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// How much it matters.
+    pub level: Level,
+    /// For people.
+    pub message: String,
+    /// JSON that came with it.
+    pub data: Option<String>,
+}
+
+/// Why a program was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct CannotStart {
+    /// What was attempted and what was found.
+    pub reason: String,
+    /// Whether trying again may help.
+    pub is_passing: bool,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this exit code.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+    /// The kernel ended it because it wanted more memory than it was given.
+    OutOfMemory,
+    /// Nobody knows: whoever watched it was ended itself.
+    Unknown,
+}
+
+impl End {
+    /// What this means for a job that nobody wanted to end, and a reason where there is one.
+    pub fn meaning(self, ends_by_itself: bool) -> (Ending, Option<String>) {
+        match self {
+            Self::Exit(EXIT_SUCCEEDED) if ends_by_itself => (Ending::Success, None),
+            Self::Exit(EXIT_SUCCEEDED) => (Ending::Retry, Some("it ended, though it should go on serving".into())),
+            Self::Exit(EXIT_STOPPED) => (Ending::Stopped, None),
+            Self::Exit(EXIT_USAGE) => {
+                (Ending::Failure, Some("its command line or job file is wrong (exit code 2); its log says more".into()))
+            }
+            Self::Exit(code) => (Ending::Retry, Some(format!("it ended with exit code {code}; its log says more"))),
+            Self::Signal(signal) => (Ending::Retry, Some(format!("it was ended by signal {signal}"))),
+            Self::OutOfMemory => {
+                let reason = "it needed more memory than it was given and was ended; submit it with more memory";
+                (Ending::Failure, Some(reason.into()))
+            }
+            Self::Unknown => (Ending::Retry, Some("how it ended is not known".into())),
+        }
+    }
+}
