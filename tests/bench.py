@@ -14,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -285,11 +286,10 @@ def locked_wheels(work):
     return {wheel["name"]: wheel["version"] for wheel in wheels}
 
 
-def layer_bytes(work):
-    """Digest and size of each layer in the image."""
-    archive = f"oci-archive:{work}/out.gap:train"
-    text = run("skopeo", "inspect", "--raw", archive, stdout=subprocess.PIPE).stdout
-    return {layer["digest"]: layer["size"] for layer in json.loads(text)["layers"]}
+def blob_bytes(work):
+    """Name and size of each blob in the artifact: layers, and what belongs to images (metadata, verity trees, documents)."""
+    with tarfile.open(work / "out.gap") as archive:
+        return {member.name: member.size for member in archive if member.name.startswith("blobs/")}
 
 
 def bench_wheels(work):
@@ -347,15 +347,77 @@ def bench_wheels(work):
         write(True)
         forget()
         whole = build(work)[0]
-        before = layer_bytes(work)
+        before = blob_bytes(work)
         write(True, f'"tqdm<{pins["tqdm"]}"')
         changed = build(work)[0]
-        after = layer_bytes(work)
+        after = blob_bytes(work)
         new = sum(size for digest, size in after.items() if digest not in before)
         shares.append((changed / whole, new / sum(after.values()), changed, whole))
     time_share, byte_share, changed, whole = (statistics.median(column) for column in zip(*shares))
     yield (f"one wheel of {len(pins)} changes", f"{changed:.1f} s", f"building all: {whole:.1f} s",
            f"{time_share:.0%} of time, {byte_share:.0%} of bytes", "20 % · 5 %")
+
+
+SHARDS_RECIPE = """
+[appliance]
+name = "bench"
+version = "1.0.0"
+serial = 1
+arch = "x86_64"
+trust = "keys/trust.toml"
+
+[model.weights]
+path = "model"
+"""
+SHARD = 1_000_000_000
+
+
+def shard(path, number):
+    """Safetensors of one tensor of random bytes."""
+    header = json.dumps({f"layer{number}": {"dtype": "U8", "shape": [SHARD], "data_offsets": [0, SHARD]}}).encode()
+    random_file(path, SHARD)
+    content = path.with_suffix(".content")
+    path.rename(content)
+    with open(path, "wb") as out, open(content, "rb") as tensor:
+        out.write(len(header).to_bytes(8, "little") + header)
+        shutil.copyfileobj(tensor, out, 1 << 24)
+    content.unlink()
+
+
+def bench_shard(work):
+    """A model of four shards of which one changes: what is new in the artifact."""
+    run(GAPIMAGE, "keygen", work / "keys")
+    (work / "recipe.toml").write_text(SHARDS_RECIPE)
+    model = work / "model"
+    model.mkdir()
+    names = [f"model-{number}-of-00004.safetensors" for number in ("00001", "00002", "00003", "00004")]
+    for number, name in enumerate(names):
+        shard(model / name, number)
+    index = {"metadata": {}, "weight_map": {f"layer{number}": name for number, name in enumerate(names)}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "config.json").write_text('{"model_type": "bench", "quantization_config": {"quant_method": "none"}}')
+    (model / "tokenizer.json").write_text("{}")
+    whole = build(work)[0]
+    before = blob_bytes(work)
+    shard(model / names[2], 2)
+    changed = build(work)[0]
+    after = blob_bytes(work)
+    new = sum(size for name, size in after.items() if name not in before)
+    yield (f"4 shards × {SHARD / 1e9:g} GB, one changes", f"{new:,} new bytes, {changed:.1f} s",
+           f"that shard: {SHARD:,} bytes; building all: {whole:.1f} s", f"{new / SHARD:.4f}× its bytes", "1.05× · 1.01×")
+
+
+def bench_check(work):
+    """The checklist of a recipe whose layers were built and looked through."""
+    shutil.copytree(ROOT / "recipes", work / "recipes")
+    shutil.copytree(ROOT / "layers", work / "layers")
+    run(GAPIMAGE, "keygen", work / "keys")
+    recipe, store = work / "recipes/transformers-training.toml", CACHE / "store"
+    run(GAPIMAGE, "build", recipe, "-o", work / "out.gap", "--trust", work / "keys/trust.toml", "--store", store)
+    run(GAPIMAGE, "check", recipe, "--store", store)
+    again = statistics.median(timed(GAPIMAGE, "check", recipe, "--store", store)[0] for _ in range(RUNS))
+    yield ("`check` of `recipes/transformers-training.toml`, lock warm", f"{again:.2f} s", "–",
+           "–", "2 s · 0.3 s")
 
 
 # datasketch, in its own fastest way, with the same runs of three words.
@@ -572,7 +634,8 @@ def bench_serving(work):
 
 
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
-           "wheels": bench_wheels, "duplicates": bench_duplicates, "serving": bench_serving, "training": bench_training}
+           "wheels": bench_wheels, "shard": bench_shard, "check": bench_check, "duplicates": bench_duplicates,
+           "serving": bench_serving, "training": bench_training}
 
 
 def main():

@@ -118,7 +118,8 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
             let inputs = rows.inputs(layer, request.store)?;
             let name = DatasetLayer::name_of(&planned.place.layer.name);
-            Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
+            let model = stack_of(request, plan, &planned.built_on)?;
+            Ok(dataset_tree(name, layer, rows, &inputs, &model, request.store.session_dir())?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)

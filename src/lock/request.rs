@@ -4,7 +4,7 @@
 use crate::{
     recipe::{
         Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, HubRepository, LayerKind, ModelLayer,
-        ModelSource, PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, WheelsLayer,
+        ModelSource, PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, TokenizerSource, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -98,5 +98,10 @@ fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
             repository(hub, key).list("include", include).list("exclude", exclude)
         }
     };
-    key.list("tokenizer", layer.preparation.tokenizer.as_ref().map(|beside| &beside.path));
+    // Which tokenizer of a model of the recipe is in the rows of the model.
+    let beside = match &layer.preparation.tokenizer {
+        Some(TokenizerSource::Beside(beside)) => Some(&beside.path),
+        Some(TokenizerSource::Model(_)) | None => None,
+    };
+    key.list("tokenizer", beside);
 }

@@ -26,7 +26,7 @@ mod wheels;
 #[cfg(test)]
 mod work_tests;
 
-pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
+pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation, TokenizerSource};
 pub use gpu::{Capability, Gpu};
 pub use job::{
     Adapter, ConfigPath, Engine, Job, Method, Optimizer, Precision, Serving, Sharding, Step, Trainer, Training, Work,

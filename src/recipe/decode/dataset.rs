@@ -1,14 +1,14 @@
 //! Decoding of `[dataset.NAME]`.
 
 use super::{
-    checked,
+    DATASETS, MODELS, Mention, checked,
     hub::{self, globs},
 };
 use crate::recipe::{
-    DatasetLayer, DatasetSource, FileBeside, Preparation, name,
+    DatasetLayer, DatasetSource, FileBeside, Preparation, TokenizerSource, name,
     problem::Problems,
-    section::{Placed, Section},
-    value::Value,
+    section::{Placed, Section, wrong_type},
+    value::{Kind, Value},
 };
 use gap_data::{
     BadRows,
@@ -65,10 +65,16 @@ const SLOTS: [(&str, Slot); 10] = [
 ];
 
 /// Decodes the data set `name`.
-pub(super) fn dataset(name: &str, value: &Value, problems: &Problems) -> Option<DatasetLayer> {
+pub(super) fn dataset(
+    name: &str,
+    value: &Value,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<DatasetLayer> {
     let mut section = Section::open(format!("the data set `{name}`"), value, problems)?;
     let source = source(name, &mut section, problems);
-    let preparation = preparation(&mut section, problems);
+    let tokenizer = section.any("tokenizer").and_then(|value| tokenizer(name, value, mentions, problems));
+    let preparation = Preparation { tokenizer, ..preparation(&mut section, problems) };
     let license = section.string("license").map(|license| license.value.to_owned());
     section.finish();
     Some(DatasetLayer { source: source?, preparation, license })
@@ -155,7 +161,36 @@ fn preparation(section: &mut Section<'_>, problems: &Problems) -> Preparation {
         pii: choice(section, "pii", &PII, problems).unwrap_or(usual.pii),
         patterns: patterns(section, problems),
         split: split(section, problems),
-        tokenizer: section.string("tokenizer").and_then(|path| beside(&path, problems)),
+        tokenizer: None,
+    }
+}
+
+/// A file beside the recipe, or `{ model = "NAME" }`.
+fn tokenizer(
+    dataset: &str,
+    value: &Value,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<TokenizerSource> {
+    match &value.kind {
+        Kind::String(path) => {
+            beside(&Placed { value: path.as_str(), at: &value.at }, problems).map(TokenizerSource::Beside)
+        }
+        Kind::Table(_) => {
+            let mut section = Section::open("`tokenizer`".to_owned(), value, problems)?;
+            section.required("model", "\"MODEL\"");
+            let model = section.string("model");
+            section.finish();
+            let Placed { value: name, at } = model?;
+            let layer = format!("{MODELS}{name}");
+            let by_layer = Some(format!("{DATASETS}{dataset}"));
+            mentions.push(Mention { layer: layer.clone(), at: at.clone(), by_layer });
+            Some(TokenizerSource::Model(layer))
+        }
+        _ => {
+            wrong_type("tokenizer", "a path or `{ model = \"NAME\" }`", value, problems);
+            None
+        }
     }
 }
 
