@@ -96,12 +96,15 @@ pub fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// Tensors of 32-bit floats by their names: shape, and values as little-endian bytes.
+pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
 /// Tensors of 32-bit floats as the bytes of a safetensors file.
 ///
 /// # Errors
 /// Where the format's library refuses them.
 pub fn safetensors(
-    tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    tensors: &Tensors,
     metadata: HashMap<String, String>,
 ) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let views: Result<Vec<_>, _> = tensors
@@ -124,10 +127,7 @@ pub fn bytes(tensor: &candle_core::Tensor) -> candle_core::Result<(Vec<usize>, V
 ///
 /// # Errors
 /// Where the device fails.
-pub fn parameters(
-    model: &mut TrainableDecoder,
-    all: bool,
-) -> candle_core::Result<BTreeMap<String, (Vec<usize>, Vec<u8>)>> {
+pub fn parameters(model: &mut TrainableDecoder, all: bool) -> candle_core::Result<Tensors> {
     let (mut tensors, mut failed) = (BTreeMap::new(), None);
     model.visit(|parameter| {
         if all || parameter.is_trainable() {

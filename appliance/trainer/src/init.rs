@@ -213,7 +213,7 @@ fn weights(shape: &Shape, vocabulary: usize) -> Result<Vec<u8>, Failed> {
 
 struct New {
     key: Key,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    tensors: files::Tensors,
 }
 
 impl New {
