@@ -26,11 +26,11 @@ fn refused(name: &str, change: impl Fn(&mut Vec<(String, String)>)) -> String {
 
 #[test]
 fn a_wheel_that_was_changed_after_it_was_made_is_refused() {
-    let said = refused("other-bytes", |files| files[0].1 = "x = 2\n".to_owned());
+    let said = refused("otherbytes", |files| files[0].1 = "x = 2\n".to_owned());
     assert!(said.contains("`module.py` has another digest or length than RECORD says"), "{said}");
-    let said = refused("one-more", |files| files.insert(0, ("hidden.py".to_owned(), String::new())));
+    let said = refused("onemore", |files| files.insert(0, ("hidden.py".to_owned(), String::new())));
     assert!(said.contains("`hidden.py` is not in RECORD"), "{said}");
-    let said = refused("one-less", |files| drop(files.remove(0)));
+    let said = refused("oneless", |files| drop(files.remove(0)));
     assert!(said.contains("`module.py` is in RECORD and not in the wheel"), "{said}");
 }
 
