@@ -37,6 +37,8 @@ pub struct Meters {
     pub answer_tokens: Counter,
     /// Tokens that encoders read.
     pub encoder_tokens: Counter,
+    /// Places that requests for text hold, running and waiting ones together.
+    pub taken: Gauge,
     /// Answers that are being computed.
     pub running: Gauge,
     /// Requests that wait for a place.
@@ -66,6 +68,7 @@ impl Default for Meters {
             prompt_tokens: Counter::default(),
             answer_tokens: Counter::default(),
             encoder_tokens: Counter::default(),
+            taken: Gauge::default(),
             running: Gauge::default(),
             waiting: Gauge::default(),
             positions: Gauge::default(),
@@ -81,6 +84,7 @@ impl Default for Meters {
         registry.register("prompt_tokens", "Tokens of prompts that went through a model", meters.prompt_tokens.clone());
         registry.register("answer_tokens", "Tokens that were chosen", meters.answer_tokens.clone());
         registry.register("encoder_tokens", "Tokens that encoders read", meters.encoder_tokens.clone());
+        registry.register("taken", "Places that requests hold", meters.taken.clone());
         registry.register("running", "Answers that are being computed", meters.running.clone());
         registry.register("waiting", "Requests that wait for a place", meters.waiting.clone());
         registry.register("cache_positions", "Positions of the cache in use", meters.positions.clone());

@@ -41,11 +41,15 @@ pub struct Engine {
 }
 
 /// A place among the requests that are taken; dropped, it is free again.
-pub struct Place(Arc<AtomicUsize>);
+pub struct Place {
+    taken: Arc<AtomicUsize>,
+    meters: Arc<Meters>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+        self.meters.taken.dec();
     }
 }
 
@@ -78,7 +82,8 @@ impl Engine {
     /// Where too many are taken already.
     pub fn submit(&self, request: Request) -> Result<(), Refused> {
         let taken = self.taken.fetch_add(1, Ordering::AcqRel);
-        let place = Place(self.taken.clone());
+        self.meters.taken.inc();
+        let place = Place { taken: self.taken.clone(), meters: self.meters.clone() };
         if taken >= self.most {
             self.meters.refused.inc();
             return Err(Refused::Overloaded { retry_after: self.meters.typical_seconds() });

@@ -25,8 +25,8 @@ fn a_client_that_goes_away_frees_its_place() {
     let server = Server::with_chat("llama", &["--sequences=1", "--requests=1"]);
     for gone in 1..=3 {
         drop(begin(&server));
-        server.wait_until("gap_serve_running", 0);
-        assert!(server.measured("gap_serve_cache_positions") == 0);
+        server.wait_until("gap_serve_taken", 0);
+        server.wait_until("gap_serve_cache_positions", 0);
         assert!(server.measured("gap_serve_abandoned_total") <= gone);
     }
     // Each was given up long before its end.
@@ -41,7 +41,7 @@ fn more_requests_than_places_are_told_to_come_back() {
     assert_eq!(reply.status, 429, "{reply:?}");
     assert!(reply.head.contains("retry-after: "), "{reply:?}");
     assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
-    server.wait_until("gap_serve_running", 0);
+    server.wait_until("gap_serve_taken", 0);
     server.ask("/v1/completions", &json!({"model": "chat", "prompt": "x", "max_tokens": 2}));
 }
 
