@@ -1,41 +1,48 @@
 //! Models, by the files that the lock pins or that lie in a directory.
+//!
+//! What is known of a model must not depend on what the store was asked to forget: files whose sources are gone are read
+//! from the layers that were built of them.
 
-use super::GatherError;
+use super::{GatherError, built::index_of};
 use crate::{
     check::{
         facts::{Model, ModelFinding, ModelPart},
         report::Status,
     },
-    layer::model::PlacedModel,
-    lock::{Inputs, Lock},
-    model::{Finding, Level, ModelFiles, inspect},
-    plan::PlanError,
-    recipe::{LayerKind, ModelLayer, ModelSource, PlacedLayer, Recipe},
+    layer::{
+        model::PlacedModel,
+        tar::IndexKind,
+        tree::{Content, Node},
+    },
+    lock::Inputs,
+    model::{Finding, Level, ModelFile, ModelFiles, inspect},
+    plan::{Plan, PlanError},
+    recipe::{LayerKind, ModelLayer, ModelSource, PlacedLayer},
     source::model::LockedModel,
     store::Store,
 };
 use serde_json::Value;
-use std::{fs::File, io::Read};
+use std::{collections::BTreeMap, io::Read, path::PathBuf};
 
 const CONFIG: &str = "config.json";
 /// Largest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
 
 /// The models of a recipe, looked into as far as their files are here.
-pub(super) fn models(recipe: &Recipe, lock: &Lock, store: &Store) -> Result<Vec<Model>, GatherError> {
-    let places = recipe.placed_layers();
+pub(super) fn models(plan: &Plan<'_>, store: &Store) -> Result<Vec<Model>, GatherError> {
+    let places = plan.recipe.placed_layers();
     let models = places.iter().filter_map(|place| match &place.layer.kind {
         LayerKind::Model(layer) => Some((place, layer)),
         _ => None,
     });
-    models.map(|(place, layer)| model(place, layer, lock, store)).collect()
+    models.map(|(place, layer)| model(place, layer, plan, store)).collect()
 }
 
-fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, lock: &Lock, store: &Store) -> Result<Model, GatherError> {
+fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, plan: &Plan<'_>, store: &Store) -> Result<Model, GatherError> {
     let name = place.layer.short_name();
     let hub = layer.repo().map(|repo| repo.as_str().to_owned());
     let unknown = Model { name: name.to_owned(), hub, ..Model::default() };
-    let rows = lock.layer(place).and_then(|row| match &row.inputs {
+    let rows = plan.lock.layer(place).and_then(|row| match &row.inputs {
         Inputs::Model(rows) => Some(rows),
         _ => None,
     });
@@ -45,8 +52,49 @@ fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, lock: &Lock, store: &Store
         (None, ModelSource::Hub(_)) => return Ok(unknown),
     };
     let failed = |source| PlanError::Model { layer: place.layer.name.clone(), source: Box::new(source) };
-    let files = placed.map_err(failed)?.files;
+    let files = found_again(placed.map_err(failed)?.files, place, plan, store)?;
     Ok(looked_into(unknown, layer, rows, &files))
+}
+
+/// The files, those that are not here by themselves within the layers that hold them.
+fn found_again(
+    files: ModelFiles,
+    place: &PlacedLayer<'_>,
+    plan: &Plan<'_>,
+    store: &Store,
+) -> Result<ModelFiles, GatherError> {
+    if files.iter().all(|(_, file)| file.is_here()) {
+        return Ok(files);
+    }
+    let laid = laid_down(place, plan, store)?;
+    let found = |file: ModelFile| if file.is_here() { file } else { laid.get(&file.real).cloned().unwrap_or(file) };
+    Ok(files.into_iter().map(|(path, file)| (path, found(file))).collect())
+}
+
+/// The files in the built layers of a model, by where they came from.
+fn laid_down(
+    place: &PlacedLayer<'_>,
+    plan: &Plan<'_>,
+    store: &Store,
+) -> Result<BTreeMap<PathBuf, ModelFile>, GatherError> {
+    let mut laid = BTreeMap::new();
+    for planned in plan.layers.iter().filter(|planned| planned.place == *place) {
+        let (Some(tree), Some((found, index))) = (&planned.tree, index_of(planned, store)?) else { continue };
+        for entry in index.entries {
+            // Of several names, that of the layer's file need not be that of the tree's.
+            let node = match tree.get(&entry.path) {
+                Some(Node::HardLink { target }) => tree.get(target),
+                node => node,
+            };
+            if let IndexKind::File { offset, len } = entry.kind
+                && let Some(Node::File { content: Content::Path { path, .. }, .. }) = node
+            {
+                let file = ModelFile { real: found.path.clone(), within: Some(found.offset + offset), size: len };
+                laid.insert(path.to_path_buf(), file);
+            }
+        }
+    }
+    Ok(laid)
 }
 
 fn looked_into(model: Model, layer: &ModelLayer, rows: Option<&LockedModel>, files: &ModelFiles) -> Model {
@@ -67,7 +115,7 @@ fn looked_into(model: Model, layer: &ModelLayer, rows: Option<&LockedModel>, fil
 fn config(files: &ModelFiles) -> Option<Value> {
     let file = files.get(CONFIG).filter(|file| file.size <= MAX_CONFIG && files.is_here(CONFIG))?;
     let mut text = Vec::new();
-    File::open(&file.real).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
+    file.open().ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
