@@ -13,7 +13,17 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 5] = ["appliance/agent", "appliance/handover", "appliance/init", "appliance/modalias", "format"];
+const PACKAGES: [&str; 9] = [
+    "appliance/agent",
+    "appliance/contract",
+    "appliance/handover",
+    "appliance/init",
+    "appliance/jobs",
+    "appliance/mapping",
+    "appliance/modalias",
+    "data",
+    "format",
+];
 /// What of a package no release build uses.
 const LEFT_OUT: [&str; 4] = ["target", "tests", "benches", "examples"];
 

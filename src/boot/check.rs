@@ -6,7 +6,7 @@ use crate::boot::{
     qemu::{Machine, Options, QemuError},
 };
 use gap_format::Digest;
-use gap_handover::site::{Api, Network, SiteConfig, Tls};
+use gap_handover::site::{Api, Data, Network, SiteConfig, Tls};
 use serde_json::Value;
 use std::{
     fs::File,
@@ -94,6 +94,7 @@ impl Credentials {
             network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
             tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
             api: Api { port: None, token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()) },
+            data: Data::default(),
         };
         toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))
     }

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod boot_clock;
 pub mod certificate;
@@ -22,3 +23,4 @@ pub mod scrub;
 pub mod server;
 pub mod start;
 pub mod token;
+pub mod work;

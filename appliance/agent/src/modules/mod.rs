@@ -1,7 +1,7 @@
 //! Kernel modules for the devices that are plugged in, found by `modules.alias` and `modules.dep` (the text files that
 //! `depmod` makes, depmod(8)).
 //!
-//! Only drivers that the network needs are loaded. Module files come from the verified image, so their content is
+//! Only drivers that the network needs are loaded, and the data volume's file system. Module files come from the verified image, so their content is
 //! trusted; compressed ones are handed to the kernel as they are (`CONFIG_MODULE_DECOMPRESS`).
 
 use crate::{console, root::Root};
@@ -102,6 +102,15 @@ impl Modules {
                 self.load(root, &name, &mut tried, &mut loaded);
             }
             known = there;
+        }
+        loaded
+    }
+
+    /// Loads these modules and what they need. Returns the names of the modules that were loaded.
+    pub fn load_named(&self, root: &Root, names: &[&str]) -> Vec<String> {
+        let (mut tried, mut loaded) = (BTreeSet::new(), Vec::new());
+        for name in names {
+            self.load(root, name, &mut tried, &mut loaded);
         }
         loaded
     }
