@@ -19,6 +19,8 @@ pub enum Stage {
     Wait,
     /// Trying a test of the recipe.
     Test,
+    /// Working the checklist out.
+    Check,
     /// Assembling the artifact.
     Assemble,
     /// Verifying an artifact.

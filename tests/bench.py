@@ -10,9 +10,11 @@ import os
 import random
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -284,11 +286,10 @@ def locked_wheels(work):
     return {wheel["name"]: wheel["version"] for wheel in wheels}
 
 
-def layer_bytes(work):
-    """Digest and size of each layer in the image."""
-    archive = f"oci-archive:{work}/out.gap:train"
-    text = run("skopeo", "inspect", "--raw", archive, stdout=subprocess.PIPE).stdout
-    return {layer["digest"]: layer["size"] for layer in json.loads(text)["layers"]}
+def blob_bytes(work):
+    """Name and size of each blob in the artifact: layers, and what belongs to images (metadata, verity trees, documents)."""
+    with tarfile.open(work / "out.gap") as archive:
+        return {member.name: member.size for member in archive if member.name.startswith("blobs/")}
 
 
 def bench_wheels(work):
@@ -346,15 +347,77 @@ def bench_wheels(work):
         write(True)
         forget()
         whole = build(work)[0]
-        before = layer_bytes(work)
+        before = blob_bytes(work)
         write(True, f'"tqdm<{pins["tqdm"]}"')
         changed = build(work)[0]
-        after = layer_bytes(work)
+        after = blob_bytes(work)
         new = sum(size for digest, size in after.items() if digest not in before)
         shares.append((changed / whole, new / sum(after.values()), changed, whole))
     time_share, byte_share, changed, whole = (statistics.median(column) for column in zip(*shares))
     yield (f"one wheel of {len(pins)} changes", f"{changed:.1f} s", f"building all: {whole:.1f} s",
            f"{time_share:.0%} of time, {byte_share:.0%} of bytes", "20 % · 5 %")
+
+
+SHARDS_RECIPE = """
+[appliance]
+name = "bench"
+version = "1.0.0"
+serial = 1
+arch = "x86_64"
+trust = "keys/trust.toml"
+
+[model.weights]
+path = "model"
+"""
+SHARD = 1_000_000_000
+
+
+def shard(path, number):
+    """Safetensors of one tensor of random bytes."""
+    header = json.dumps({f"layer{number}": {"dtype": "U8", "shape": [SHARD], "data_offsets": [0, SHARD]}}).encode()
+    random_file(path, SHARD)
+    content = path.with_suffix(".content")
+    path.rename(content)
+    with open(path, "wb") as out, open(content, "rb") as tensor:
+        out.write(len(header).to_bytes(8, "little") + header)
+        shutil.copyfileobj(tensor, out, 1 << 24)
+    content.unlink()
+
+
+def bench_shard(work):
+    """A model of four shards of which one changes: what is new in the artifact."""
+    run(GAPIMAGE, "keygen", work / "keys")
+    (work / "recipe.toml").write_text(SHARDS_RECIPE)
+    model = work / "model"
+    model.mkdir()
+    names = [f"model-{number}-of-00004.safetensors" for number in ("00001", "00002", "00003", "00004")]
+    for number, name in enumerate(names):
+        shard(model / name, number)
+    index = {"metadata": {}, "weight_map": {f"layer{number}": name for number, name in enumerate(names)}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "config.json").write_text('{"model_type": "bench", "quantization_config": {"quant_method": "none"}}')
+    (model / "tokenizer.json").write_text("{}")
+    whole = build(work)[0]
+    before = blob_bytes(work)
+    shard(model / names[2], 2)
+    changed = build(work)[0]
+    after = blob_bytes(work)
+    new = sum(size for name, size in after.items() if name not in before)
+    yield (f"4 shards × {SHARD / 1e9:g} GB, one changes", f"{new:,} new bytes, {changed:.1f} s",
+           f"that shard: {SHARD:,} bytes; building all: {whole:.1f} s", f"{new / SHARD:.4f}× its bytes", "1.05× · 1.01×")
+
+
+def bench_check(work):
+    """The checklist of a recipe whose layers were built and looked through."""
+    shutil.copytree(ROOT / "recipes", work / "recipes")
+    shutil.copytree(ROOT / "layers", work / "layers")
+    run(GAPIMAGE, "keygen", work / "keys")
+    recipe, store = work / "recipes/transformers-training.toml", CACHE / "store"
+    run(GAPIMAGE, "build", recipe, "-o", work / "out.gap", "--trust", work / "keys/trust.toml", "--store", store)
+    run(GAPIMAGE, "check", recipe, "--store", store)
+    again = statistics.median(timed(GAPIMAGE, "check", recipe, "--store", store)[0] for _ in range(RUNS))
+    yield ("`check` of `recipes/transformers-training.toml`, lock warm", f"{again:.2f} s", "–",
+           "–", "2 s · 0.3 s")
 
 
 # datasketch, in its own fastest way, with the same runs of three words.
@@ -426,8 +489,153 @@ def bench_duplicates(work):
            f"{theirs_s / ours_s:.0f}× faster", "10× · 30×")
 
 
+def training_rows(kind, count, vocabulary):
+    """Examples as [tokens, first token that counts]."""
+    chance = random.Random(2)
+    draw = lambda low, high: [chance.randrange(vocabulary) for _ in range(chance.randint(low, high))]
+    if kind == "answers":
+        pairs = [(draw(60, 300), draw(20, 200)) for _ in range(count)]
+        return [[prompt + answer, len(prompt)] for prompt, answer in pairs]
+    return [[draw(256, 256), 0] for _ in range(count)]
+
+
+def training_job(work, kind, steps=6, batch=8):
+    """A model of 29 M parameters whose tokens are the words `t0`, `t1`, …, and a job for it."""
+    model, vocabulary = work / "model", 8000
+    if not model.exists():
+        short_examples(work / "words.txt", 20_000)
+        lines = (work / "words.txt").read_text().splitlines()
+        (work / "words.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        run(ROOT / "target/release/gap-train", "init", model, "--hidden", "512", "--layers", "8", "--heads", "8",
+            "--key-heads", "4", "--intermediate", "1536", "--vocab", vocabulary, "--vocab-from", work / "words.jsonl")
+        words = {f"t{token}": token for token in range(vocabulary)}
+        (model / "tokenizer.json").write_text(json.dumps({
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+            "model": {"type": "WordLevel", "vocab": words, "unk_token": "t0"}}))
+        (model / "tokenizer_config.json").unlink()
+    rows = training_rows(kind, steps * batch, vocabulary)
+    text = lambda tokens: "".join(f" t{token}" for token in tokens)
+    (work / f"{kind}.rows").write_text(json.dumps(rows))
+    (work / f"{kind}.jsonl").write_text("".join(
+        json.dumps({"prompt": text(tokens[:first]), "completion": text(tokens[first:])}) + "\n" for tokens, first in rows))
+    job = {"model": "model", "training_file": f"{kind}.jsonl", "output": f"{kind}.out", "max_steps": steps, "batch_size": batch,
+           "learning_rate": 1e-4, "shuffle": False, "lora": {"r": 16, "alpha": 32}}
+    (work / f"{kind}.json").write_text(json.dumps(job))
+    return work / f"{kind}.json"
+
+
+def train_ours(job):
+    """Seconds to the first step, tokens a second over the later ones, losses, peak of memory."""
+    out = job.with_suffix(".out")
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.perf_counter()
+    process = subprocess.Popen([ROOT / "target/release/gap-train", "run", job], env={**os.environ, "RAYON_NUM_THREADS": "2"})
+    while process.poll() is None and not (out / "events.jsonl").exists():
+        time.sleep(0.0005)
+    while process.poll() is None and not (out / "events.jsonl").stat().st_size:
+        time.sleep(0.0005)
+    start = time.perf_counter() - began
+    if process.wait() != 0:
+        raise SystemExit(f"gap-train run {job} failed")
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    seconds = sum(row["tokens"] / row["tokens_per_second"] for row in rows[1:])
+    return {"start": start, "tokens_per_second": sum(row["tokens"] for row in rows[1:]) / seconds,
+            "losses": [row["train_loss"] for row in rows], "memory": rows[-1]["memory"]}
+
+
+def train_theirs(job, root):
+    place = root / "work/bench"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    shutil.copytree(job.parent / "model", place / "model")
+    shutil.copy(ROOT / "tests/training/peft_trainer.py", place)
+    shutil.copy(job.with_suffix(".rows"), place / "rows.json")
+    (place / "job.json").write_text(json.dumps({**json.loads(job.read_text()), "model": "/work/bench/model"}))
+    done = run("chroot", root, "env", "PYTHONPATH=/opt/site:/opt/peft", "OMP_NUM_THREADS=2", "HF_HUB_OFFLINE=1", "python3",
+               "/work/bench/peft_trainer.py", "/work/bench/job.json", "/work/bench/rows.json", stdout=subprocess.PIPE)
+    return json.loads(done.stdout.decode().splitlines()[-1])
+
+
+def bench_training(work):
+    run("cargo", "build", "--release", "--locked", "-p", "gap-train", cwd=ROOT)
+    root = CACHE / "torch"
+    run(ROOT / "tests/peft.sh", root)
+    for kind, name in (("answers", "answers of 20–200 tokens to prompts of 60–300"), ("plain", "rows of 256 tokens that all count")):
+        job = training_job(work, kind)
+        ours, theirs = train_ours(job), train_theirs(job, root)
+        ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+        yield (f"LoRA on 29 M parameters, 2 cores, {name}", f"{ours['tokens_per_second']:.0f} tokens/s",
+               f"PEFT + HF Trainer: {theirs['tokens_per_second']:.0f} tokens/s", f"{ratio:.2f}×", "1.0× · 2×")
+        yield ("the same: peak memory", f"{ours['memory'] / 2**20:.0f} MiB", f"{theirs['memory'] / 2**20:.0f} MiB",
+               f"{ours['memory'] / theirs['memory']:.2f}×", "0.8× · 0.6×")
+        yield ("the same: process start to first step", f"{ours['start']:.2f} s", f"{theirs['start']:.2f} s",
+               f"{theirs['start'] / ours['start']:.0f}× faster", "5× · 20×")
+
+
+def stream_of(program, model, kind, count):
+    """Seconds from the start of gap-serve to the first token of a prompt of 64, and tokens a second after it."""
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / "socket"
+        began = time.time()
+        server = subprocess.Popen(
+            [program, f"--model=m={model}", f"--listen=unix:{path}", f"--weights={kind}", "--threads=2"], stderr=subprocess.DEVNULL,
+        )
+        try:
+            connection = socket.socket(socket.AF_UNIX)
+            while connection.connect_ex(str(path)) != 0:
+                time.sleep(0.001)
+            body = json.dumps(dict(
+                model="m", prompt=list(range(5, 69)), max_tokens=count, temperature=0, ignore_eos=True, stream=True, logprobs=0,
+            ))
+            head = f"POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall((head + body).encode())
+            times = [time.time() for line in connection.makefile("rb") if line.startswith(b"data: {")]
+        finally:
+            server.terminate()
+            server.wait()
+    # The last piece says only why it ended.
+    times = times[:count]
+    return times[0] - began, (len(times) - 1) / (times[-1] - times[0])
+
+
+def transformers_stream(root, model, kind, count):
+    """The same of unmodified Transformers."""
+    shutil.copy(ROOT / "tests/decode.py", root / "work/decode.py")
+    done = run("chroot", root, "env", "PYTHONPATH=/opt/site", f"BEGAN={time.time()}", "python3", "/work/decode.py", "run",
+               model, kind, "2", count, stdout=subprocess.PIPE)
+    return [float(number) for number in done.stdout.split()[-2:]]
+
+
+def bench_serving(work):
+    run("cargo", "build", "--release", "--locked", "-p", "gap-serve", cwd=ROOT)
+    root, program, count = CACHE / "torch", ROOT / "target/release/gap-serve", 129
+    run(ROOT / "tests/torch.sh", root)
+    (root / "work").mkdir(exist_ok=True)
+    if not (root / "work/decoder-bf16").exists():
+        shutil.copy(ROOT / "tests/decode.py", root / "work/decode.py")
+        run("chroot", root, "env", "PYTHONPATH=/opt/site", "python3", "/work/decode.py", "make", "/work/decoder")
+    for kind, word in [("float32", "f32"), ("bfloat16", "bf16")]:
+        name = "decoder" if word == "f32" else "decoder-bf16"
+        model = root / "work" / name
+        shutil.copy(ROOT / "appliance/lm/tests/reference/tokenizer.json", model / "tokenizer.json")
+        stream_of(program, model, "stored", 9)
+        pairs = [(stream_of(program, model, "stored", count), transformers_stream(root, f"/work/{name}", kind, count))
+                 for _ in range(RUNS)]
+        (ours_first, ours_rate), (theirs_first, theirs_rate) = (
+            [statistics.median(run[part] for run in side) for part in (0, 1)] for side in zip(*pairs)
+        )
+        yield (f"decoding with 110 M parameters in {word}, 2 threads", f"{ours_rate:.1f} tokens/s",
+               f"Transformers: {theirs_rate:.1f} tokens/s", f"{ours_rate / theirs_rate:.2f}× faster", "1.2× · 3×")
+        yield (f"process start to first token of the same, prompt of 64", f"{ours_first:.2f} s",
+               f"Transformers: {theirs_first:.2f} s", f"{theirs_first / ours_first:.0f}× faster", "5× · 20×")
+    _, rate = stream_of(program, root / "work/decoder", "q8", count)
+    yield ("decoding the same with 8 bits", f"{rate:.1f} tokens/s", "–", "–", "–")
+
+
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
-           "wheels": bench_wheels, "duplicates": bench_duplicates}
+           "wheels": bench_wheels, "shard": bench_shard, "check": bench_check, "duplicates": bench_duplicates,
+           "serving": bench_serving, "training": bench_training}
 
 
 def main():

@@ -194,8 +194,11 @@ fn it_boots_from_a_file_on_exfat() {
 #[ignore = "one more boot, in `make test-all`"]
 fn it_boots_from_a_file_on_xfs() {
     let fill = r#"
-        printf '/\n0 0\nd--755 0 0\nappliance.gap ---644 0 0 %s\n$\n' "$1".d/appliance.gap >"$1".proto
-        mkfs.xfs -q -p "$1".proto "$1".fs; rm "$1".proto"#;
+        device=$(losetup -f --show "$1".fs); mkdir -p "$1".mnt
+        trap 'umount "$1".mnt 2>/dev/null || true; losetup -d $device; rmdir "$1".mnt' EXIT
+        mkfs.xfs -q "$device"; mount -t xfs "$device" "$1".mnt
+        cp "$1".d/appliance.gap "$1".mnt/
+        umount "$1".mnt; sync "$device""#;
     boots_from_a_file_on("xfs", fill);
 }
 

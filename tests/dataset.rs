@@ -9,7 +9,7 @@ use fixture::{Project, fail_with, gapimage, said, stdout, succeed};
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -128,18 +128,60 @@ fn personal_data_can_be_refused_and_is_not_repeated() {
 
 /// Answers every request with these bytes.
 fn serve(body: Vec<u8>) -> String {
+    serve_with(move |_, stream| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+    })
+}
+
+/// Answers every request, of which the first line is given, as `answer` does.
+fn serve_with(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 4096];
-            let _ = stream.read(&mut request);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+            let count = stream.read(&mut request).unwrap_or_default();
+            let request = String::from_utf8_lossy(&request[..count]).into_owned();
+            answer(request.lines().next().unwrap_or_default(), &mut stream);
         }
     });
     format!("http://{address}")
+}
+
+#[test]
+fn a_file_at_an_address_is_found_behind_a_redirect_and_refused_when_it_is_cut_short() {
+    let digest = gap_format::Digest::of(rows().as_bytes()).to_hex();
+    let end = serve(rows().into_bytes());
+    let redirecting = serve_with(move |_, stream| {
+        let head =
+            format!("HTTP/1.1 302 Found\r\nLocation: {end}/x.jsonl\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+    });
+    let named = |address: &str| project(&rows(), &format!("url = \"{address}/tickets.jsonl\"\nsha256 = \"{digest}\""));
+    let build = |project: &Project| {
+        let mut command = build(project);
+        command.arg("--store").arg(project.path().join("store"));
+        command
+    };
+    succeed(&mut build(&named(&redirecting)));
+    let circle = serve_with(|request, stream| {
+        let path = request.split(' ').nth(1).unwrap_or("/").to_owned();
+        let head = format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+    });
+    let output = fail_with(1, &mut build(&named(&circle)));
+    assert!(output.contains("redirect"), "{output}");
+    let cut = serve_with(|_, stream| {
+        let rows = rows();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rows.len());
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&rows.as_bytes()[..100]));
+    });
+    let project = named(&cut);
+    let output = fail_with(1, &mut build(&project));
+    assert!(output.contains("dataset/tickets") && output.contains("unresolved"), "{output}");
+    assert!(!project.path().join("a.gap").exists());
 }
 
 #[test]

@@ -78,7 +78,8 @@ fn every_document_is_a_referrer_of_the_images_that_it_is_about() {
         assert_eq!(blob(&dir, layer), document(&artifact, title), "{title}");
         about.entry(title.to_owned()).or_default().push(name(&manifest["subject"]["digest"]));
     }
-    let expected: [(&str, &[&str]); 4] = [
+    let expected: [(&str, &[&str]); 5] = [
+        ("checklist.json", &["main", "second"]),
         ("licenses.json", &["main", "second"]),
         ("main.spdx.json", &["main"]),
         ("provenance.intoto.json", &["main", "second"]),
@@ -181,7 +182,8 @@ fn inspect_lists_documents_and_says_which_ones_there_are() {
     let artifact = project.build("a.gap");
     let summary = json(&succeed(gapimage().arg("inspect").arg(&artifact).arg("--json")).stdout);
     let titles: Vec<_> = summary["documents"].as_array().unwrap().iter().map(|it| it["title"].clone()).collect();
-    assert_eq!(titles, ["main.spdx.json", "second.spdx.json", "provenance.intoto.json", "licenses.json"]);
+    let expected = ["main.spdx.json", "second.spdx.json", "provenance.intoto.json", "licenses.json", "checklist.json"];
+    assert_eq!(titles, expected);
     let text = stdout(&succeed(gapimage().arg("inspect").arg(&artifact)));
     assert!(text.contains("application/spdx+json"), "{text}");
     let refused = fail_with(1, gapimage().arg("inspect").arg(&artifact).args(["--document", "sbom"]));

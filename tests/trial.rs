@@ -82,6 +82,63 @@ fn the_tests_of_a_recipe_run_offline_on_a_read_only_root_and_are_remembered() {
 }
 
 #[test]
+fn a_release_carries_the_tests_that_it_passed_and_they_are_tried_again_where_it_arrived() {
+    let test = "[[test]]\nname = \"script\"\nimage = \"app\"\nenv = { EXTRA = \"given\" }\n\
+                command = [\"busybox\", \"sh\", \"-ec\", \"/opt/script; echo $EXTRA; ! touch /x\"]\nexpect = [\"from the script\"]\n\
+                [[test]]\nname = \"where\"\nimage = \"app\"\ncommand = [\"busybox\", \"sh\", \"-c\", \"cat /proc/mounts\"]\n";
+    let project = project(&(made(GOOD) + test));
+    let artifact = project.signed("a.gap");
+    let document = stdout(&succeed(gapimage().arg("inspect").arg(&artifact).args(["--document", "tests"])));
+    let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+    let first = &document["tests"][0];
+    assert_eq!(
+        (&first["name"], &first["image"], &first["result"]),
+        (&"script".into(), &"app".into(), &"passed".into())
+    );
+    assert_eq!((&first["env"]["EXTRA"], &first["time_limit"]), (&"given".into(), &600.into()));
+    let summary = stdout(&succeed(gapimage().arg("inspect").arg(&artifact)));
+    assert!(summary.contains("tests          2 passed"), "{summary}");
+    let tried = stdout(&succeed(gapimage().arg("test").arg(&artifact).arg("--trust").arg(&project.keys.trust)));
+    assert!(tried.contains("passed         script in app") && tried.contains("passed         where in app"), "{tried}");
+    // The same bytes come of another store, where the tests are tried anew.
+    let other = project.path().join("b.gap");
+    let mut command = gapimage();
+    command.arg("build").arg(project.path().join("recipe.toml")).arg("-o").arg(&other);
+    command.arg("--store").arg(project.path().join("store"));
+    succeed(&mut command);
+    succeed(gapimage().arg("sign").arg(&other).arg("--key").arg(&project.keys.key));
+    assert!(std::fs::read(&artifact).unwrap() == std::fs::read(&other).unwrap());
+}
+
+#[test]
+fn a_test_that_fails_where_the_artifact_arrived_is_found_wanting_and_commands_no_terminal() {
+    // What a program can see of the machine that it runs on is how much of it it gets.
+    let test = "[[test]]\nname = \"first\"\nimage = \"app\"\n\
+                command = [\"busybox\", \"sh\", \"-c\", \"printf 'a\\\\033[2Jb'; test $(busybox cut -d' ' -f19 /proc/self/stat) -lt 19\"]\n\
+                [[test]]\nname = \"fine\"\nimage = \"app\"\ncommand = [\"busybox\", \"true\"]\n";
+    let project = project(&(made(GOOD) + test));
+    let artifact = project.build("a.gap");
+    let mut last = Command::new("nice");
+    last.args(["-n", "19", env!("CARGO_BIN_EXE_gapimage"), "test"]).arg(&artifact);
+    let said = fail_with(4, &mut last);
+    assert!(said.contains("failed         first in app") && said.contains("passed         fine in app"), "{said}");
+    assert!(said.contains("\\u{1b}[2J") && !said.contains('\u{1b}'), "{said}");
+    assert!(said.contains("1 of 2 tests fail"), "{said}");
+}
+
+#[test]
+fn an_artifact_without_tests_and_a_recipe_that_should_be_verified_are_told_apart() {
+    let project = project(&made(GOOD));
+    let artifact = project.build("a.gap");
+    assert_eq!(stdout(&succeed(gapimage().arg("test").arg(&artifact))), "the artifact records no tests\n");
+    let recipe = project.path().join("recipe.toml");
+    let said = fail_with(2, gapimage().arg("test").arg(&recipe).arg("--trust").arg(&project.keys.trust));
+    assert!(said.contains("a recipe is not verified"), "{said}");
+    fail_with(1, gapimage().arg("test").arg(project.path().join("absent.gap")));
+    fail_with(3, gapimage().arg("test").arg(&artifact).arg("--trust").arg(&project.keys.trust));
+}
+
+#[test]
 fn a_test_that_fails_stops_the_build() {
     for (test, why) in [
         ("command = [\"busybox\", \"false\"]", "ended with exit status: 1"),

@@ -59,7 +59,7 @@ mod tokenizer_json {
     use std::{
         fmt,
         fs::File,
-        io::Read,
+        io::{self, Read},
         panic::{AssertUnwindSafe, catch_unwind},
         path::Path,
     };
@@ -79,16 +79,31 @@ mod tokenizer_json {
         /// # Errors
         /// [`TokenizerError`].
         pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-            let shown = || path.display().to_string();
-            let unreadable = |source| TokenizerError::Read { path: shown(), source };
-            let mut file = File::open(path).map_err(unreadable)?;
+            let shown = path.display().to_string();
+            let unreadable = |source| TokenizerError::Read { path: shown.clone(), source };
+            let file = File::open(path).map_err(unreadable)?;
             let size = file.metadata().map_err(unreadable)?.len();
+            Self::read(&shown, size, || {
+                let mut bytes = Vec::new();
+                file.take(MAX_SIZE).read_to_end(&mut bytes).map(|_| bytes)
+            })
+        }
+
+        /// The same of the `size` bytes that `read` gives; errors call them `shown`.
+        ///
+        /// # Errors
+        /// [`TokenizerError`].
+        pub fn read(
+            shown: &str,
+            size: u64,
+            read: impl FnOnce() -> io::Result<Vec<u8>>,
+        ) -> Result<Self, TokenizerError> {
+            let path = || shown.to_owned();
             if size > MAX_SIZE {
-                return Err(TokenizerError::Size { path: shown(), size, limit: MAX_SIZE });
+                return Err(TokenizerError::Size { path: path(), size, limit: MAX_SIZE });
             }
-            let mut bytes = Vec::new();
-            file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).map_err(unreadable)?;
-            let refused = |reason: String| TokenizerError::Parse { path: shown(), reason };
+            let bytes = read().map_err(|source| TokenizerError::Read { path: path(), source })?;
+            let refused = |reason: String| TokenizerError::Parse { path: path(), reason };
             let mut inner = catch_unwind(|| tokenizers::Tokenizer::from_bytes(&bytes))
                 .map_err(|_| refused("it makes no sense".to_owned()))?
                 .map_err(|error| refused(error.to_string().chars().take(200).collect()))?;

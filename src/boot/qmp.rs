@@ -129,7 +129,8 @@ mod tests {
                 .unwrap();
         assert_eq!(qmp.execute("query-status", json!({})).unwrap(), json!({ "running": true }));
         let sent = String::from_utf8(qmp.sink).unwrap();
-        assert_eq!(sent.lines().last().unwrap(), r#"{"arguments":{},"execute":"query-status"}"#);
+        let last: Value = serde_json::from_str(sent.lines().last().unwrap()).unwrap();
+        assert_eq!(last, json!({ "execute": "query-status", "arguments": {} }));
     }
 
     #[test]

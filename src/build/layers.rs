@@ -65,8 +65,8 @@ fn fetch_layer(
             Ok(fetch_packages(packages, &mirrors, client, request.store, request.progress)?)
         }
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
-            let chosen = rows.wheels.iter().filter(|wheel| wanted.contains(&wheel.sha256));
-            Ok(wheels::fetch(chosen, layer, client, request.store, request.progress)?)
+            let files = rows.files().filter(|file| wanted.contains(&file.sha256));
+            Ok(wheels::fetch(files, layer, client, request.store, request.progress)?)
         }
         (LayerKind::Model(layer), Inputs::Model(rows)) => super::models::fetch(request, client, layer, rows, wanted),
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
@@ -118,7 +118,8 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => {
             let inputs = rows.inputs(layer, request.store)?;
             let name = DatasetLayer::name_of(&planned.place.layer.name);
-            Ok(dataset_tree(name, layer, rows, &inputs, request.store.session_dir())?)
+            let model = stack_of(request, plan, &planned.built_on)?;
+            Ok(dataset_tree(name, layer, rows, &inputs, &model, request.store.session_dir())?)
         }
         (LayerKind::Run(layer), Inputs::Run(_)) => {
             super::program::build(request, layer, &stack_of(request, plan, &planned.built_on)?)
@@ -126,7 +127,9 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
             let lower = || stack_of(request, plan, &planned.below);
-            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower)
+            let on = if layer.sdists.on.is_empty() { &planned.below } else { &planned.built_on };
+            let builder = || stack_of(request, plan, on);
+            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower, builder)
         }
         (LayerKind::Model(_), Inputs::Model(_)) => {
             planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())

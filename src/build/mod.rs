@@ -1,6 +1,7 @@
 //! Building: what the plan says is missing is fetched and made, then everything is assembled.
 
 mod binary;
+mod checklist;
 mod layers;
 mod models;
 mod opened;
@@ -17,6 +18,7 @@ pub use trials::Passed;
 
 use crate::{
     boot::{depmod::DepmodError, esp::EspError, initramfs::InitramfsError, modules::ModulesError, uki::UkiError},
+    check,
     image::{
         merge::{MergeError, Merged, merge},
         oci::{ImageInfo, RunSettings, media_type},
@@ -94,6 +96,8 @@ pub struct Built {
     pub built: Vec<(String, String)>,
     /// The tests of the recipe, all of which passed; none are tried when the artifact was there already.
     pub tests: Vec<Passed>,
+    /// How the checklist came out; not worked out when the artifact was there already.
+    pub checklist: Option<check::Summary>,
 }
 
 /// Why a build failed.
@@ -129,6 +133,9 @@ pub enum BuildError {
     /// What must work in an image does not.
     #[error("test `{test}`: {source}")]
     Test { test: String, source: Problem },
+    /// The facts that the checklist goes by cannot be had.
+    #[error(transparent)]
+    Checklist(#[from] check::gather::GatherError),
     /// The layers of an image contradict each other.
     #[error("image `{image}`: {source}")]
     Merge { image: String, source: MergeError },
@@ -156,7 +163,8 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let release_key = up_to_date::key(&plan, request.trust);
     register(request, &plan, release_key)?;
     if let Some(statement) = up_to_date::check(request.store, &release_key, request.output)? {
-        return Ok(Built { statement, up_to_date: true, lock: None, built: Vec::new(), tests: Vec::new() });
+        let (built, tests) = (Vec::new(), Vec::new());
+        return Ok(Built { statement, up_to_date: true, lock: None, built, tests, checklist: None });
     }
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
@@ -164,8 +172,10 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     models::check(request, &plan)?;
     let built = layers::build_missing(request, &plan)?;
     let tests = trials::run_all(request, &plan)?;
+    let checklist = checklist::work_out(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
-    let packed = assemble(request, &plan, &opened);
+    let results = Results { tests: &tests, checklist: &checklist };
+    let packed = assemble(request, &plan, &opened, results);
     if let Err(BuildError::Pack(PackError::Damaged(name))) = &packed {
         for layer in plan.layers.iter().filter(|layer| layer.name() == *name) {
             request.store.discard_layer(&layer.key)?;
@@ -174,7 +184,8 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     let packed = packed?;
     let lock = settle(request, &plan, &opened, &packed)?;
     up_to_date::remember(request.store, &release_key, &packed.statement)?;
-    Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests })
+    let checklist = Some(checklist.summary);
+    Ok(Built { statement: packed.statement, up_to_date: false, lock, built, tests, checklist })
 }
 
 /// Builds what is missing and tries the tests of the recipe; packs nothing.
@@ -199,8 +210,20 @@ fn register(request: &Request<'_>, plan: &Plan<'_>, release_key: gap_format::Dig
     Ok(request.store.register(&Lock::path_for(&request.recipe.path), roots)?)
 }
 
+/// What came of trying and checking, which the release tells.
+#[derive(Clone, Copy)]
+struct Results<'a> {
+    tests: &'a [Passed],
+    checklist: &'a check::Report,
+}
+
 /// Merges the images, makes the boot image and packs everything.
-fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result<Packed, BuildError> {
+fn assemble(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    opened: &[Opened],
+    results: Results<'_>,
+) -> Result<Packed, BuildError> {
     let merged = plan.images.iter().zip(&request.recipe.images).map(|(layers, image)| {
         let indexes: Vec<&LayerIndex> = layers.iter().filter_map(|&number| Some(&opened.get(number)?.index)).collect();
         merge(&indexes).map_err(|source| BuildError::Merge { image: image.name.clone(), source })
@@ -210,7 +233,7 @@ fn assemble(request: &Request<'_>, plan: &Plan<'_>, opened: &[Opened]) -> Result
     let in_images = plan.in_images();
     let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
     (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
-    let origins = origins(request, plan, opened)?;
+    let origins = origins(request, plan, opened, results)?;
     let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
     loop {
         let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known, &origins)?;
@@ -262,7 +285,12 @@ fn inputs<'a>(
 }
 
 /// What the documents about the release are made from.
-fn origins<'a>(request: &'a Request<'_>, plan: &'a Plan<'_>, opened: &[Opened]) -> Result<Origins<'a>, BuildError> {
+fn origins<'a>(
+    request: &'a Request<'_>,
+    plan: &'a Plan<'_>,
+    opened: &[Opened],
+    results: Results<'a>,
+) -> Result<Origins<'a>, BuildError> {
     let used = plan.in_images();
     let tar = |number: &usize| {
         let (opened, planned) = (opened.get(*number)?, plan.layers.get(*number)?);
@@ -274,6 +302,8 @@ fn origins<'a>(request: &'a Request<'_>, plan: &'a Plan<'_>, opened: &[Opened]) 
         release: release(request)?,
         trust: Digest::of(request.trust),
         images: plan.images.iter().map(|layers| layers.iter().filter_map(tar).collect()).collect(),
+        tests: results.tests.iter().map(|passed| passed.record.clone()).collect(),
+        checklist: results.checklist,
     })
 }
 

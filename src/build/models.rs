@@ -10,7 +10,7 @@ use crate::{
     recipe::{Image, ImageKind, LayerKind, ModelLayer, ModelSource},
     source::{
         http::Client,
-        model::{Hub, LockedModel, fetch as fetch_files},
+        model::{Hub, LockedModel, Pinned, RepoKind, Repository, fetch as fetch_files},
     },
 };
 use gap_format::Digest;
@@ -48,10 +48,12 @@ pub fn fetch(
     rows: &LockedModel,
     wanted: &BTreeSet<Digest>,
 ) -> Result<(), Problem> {
-    let (ModelSource::Hub { endpoint, .. }, LockedModel::Hub(rows)) = (&layer.source, rows) else { return Ok(()) };
-    let hub = Hub::find(client, endpoint.as_deref())?;
+    let (ModelSource::Hub(named), LockedModel::Hub(rows)) = (&layer.source, rows) else { return Ok(()) };
+    let hub = Hub::find(client, named.endpoint.as_deref())?;
     let files = rows.files.iter().filter(|file| wanted.contains(&file.sha256));
-    Ok(fetch_files(&hub, rows, files, request.store, request.progress)?)
+    let repository = Repository { kind: RepoKind::Model, name: &rows.repo };
+    let files = files.map(Pinned::from);
+    Ok(fetch_files(&hub, repository, &rows.commit, files, request.store, request.progress)?)
 }
 
 /// Looks whether every model that is to be laid down has all that it needs, and is what it says.

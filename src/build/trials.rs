@@ -2,28 +2,27 @@
 
 use super::{BuildError, Problem, Request, layers::stack_of};
 use crate::{
-    layer::tree::Tree,
     plan::Plan,
     progress::{Stage, Work},
     recipe::{Image, Test},
-    store::{KeyBuilder, StoreError},
-    trial::{Bench, Trial, missing_libraries},
+    store::KeyBuilder,
+    trial::{Bench, MissingLibrary, Record, Trial, Verdict, missing_libraries},
 };
 use gap_format::Digest;
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
 
 /// Raised when the same trial is run in another way.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// Where the store keeps what passed trials left to know.
+const NOTES: &str = "trials";
+/// Longest note that is read back, in bytes.
+const MAX_NOTE: u64 = 16 << 20;
 
 /// A test that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passed {
-    /// The image that it ran in.
-    pub image: String,
-    /// Layers of models and data sets that the image found besides its own.
-    pub with: Vec<String>,
-    /// What was tried.
-    pub trial: Trial,
+    /// What the release tells of it.
+    pub record: Record,
     /// Whether it passed earlier, in an image of the same layers.
     pub earlier: bool,
 }
@@ -49,33 +48,44 @@ fn run(request: &Request<'_>, plan: &Plan<'_>, test: &Test, number: usize) -> Re
         }
     }
     let trial = request.recipe.images.get(number).map(|image| trial(test, image)).unwrap_or_default();
-    let mut passed = Passed { image: test.image.clone(), with: test.with.clone(), trial, earlier: true };
-    let key = key(&passed.trial, plan, &parts);
-    let mark = request.store.cache_dir("trials", &key)?.join("passed");
-    if mark.exists() {
-        return Ok(passed);
+    let with = test.with.iter().filter_map(|layer| request.recipe.layer(layer));
+    let mut record = Record {
+        trial,
+        image: test.image.clone(),
+        with: with.map(|layer| layer.short_name().to_owned()).collect(),
+        result: Verdict::Passed,
+        missing_libraries: Vec::new(),
+    };
+    let key = key(&record.trial, plan, &parts);
+    if let Some(missing) = remembered(request, &key) {
+        record.missing_libraries = missing;
+        return Ok(Passed { record, earlier: true });
     }
-    passed.earlier = false;
     let text = format!("test `{}` in image `{}`", test.name, test.image);
     (request.begin)(&Work::whole(Stage::Test, &text));
     let tree = stack_of(request, plan, &parts).map_err(failed)?;
     let bench = Bench { program: request.program, spool: request.store.session_dir() };
-    passed.trial.run(&tree, bench, &|_| ()).map_err(|error| failed(error.into()))?;
-    if !passed.trial.imports.is_empty() {
-        note_missing_libraries(request, test, &tree).map_err(|error| failed(error.into()))?;
+    record.trial.run(&tree, bench, &|_| ()).map_err(|error| failed(error.into()))?;
+    if !record.trial.imports.is_empty() {
+        // Imports may work and something that is only loaded later still be missing.
+        record.missing_libraries = missing_libraries(&tree).map_err(|error| failed(error.into()))?;
+        record.missing_libraries.iter().for_each(|missing| tell(request, test, missing));
     }
-    std::fs::write(&mark, b"").map_err(StoreError::io("writing", &mark))?;
-    Ok(passed)
+    let note = serde_json::to_vec(&record.missing_libraries).map_err(|error| failed(error.into()))?;
+    request.store.remember(NOTES, &key, &note)?;
+    Ok(Passed { record, earlier: false })
 }
 
-/// Imports may work and something that is only loaded later still be missing.
-fn note_missing_libraries(request: &Request<'_>, test: &Test, tree: &Tree) -> io::Result<()> {
-    for missing in missing_libraries(tree)? {
-        let others = if missing.others > 0 { format!(" and {} more", missing.others) } else { String::new() };
-        let (name, by) = (missing.name.escape_debug(), missing.needed_by);
-        (request.note)(&format!("test `{}`: {by}{others} asks for {name}, which is nowhere in the image", test.name));
-    }
-    Ok(())
+/// What an earlier pass of the same trial left to know; `None` if there was none.
+fn remembered(request: &Request<'_>, key: &Digest) -> Option<Vec<MissingLibrary>> {
+    let note = request.store.recall(NOTES, key, MAX_NOTE)?;
+    serde_json::from_slice(&note).ok()
+}
+
+fn tell(request: &Request<'_>, test: &Test, missing: &MissingLibrary) {
+    let others = if missing.others > 0 { format!(" and {} more", missing.others) } else { String::new() };
+    let (name, by) = (missing.name.escape_debug(), &missing.needed_by);
+    (request.note)(&format!("test `{}`: {by}{others} asks for {name}, which is nowhere in the image", test.name));
 }
 
 /// A test with what its image says of how programs run.

@@ -2,6 +2,7 @@
 
 use super::BuildError;
 use crate::{
+    check::gather::configs,
     lock::Inputs,
     plan::Plan,
     source::model::LockedModel,
@@ -11,7 +12,7 @@ use gap_format::{Digest, release::Release, statement::Statement};
 use std::{fs::File, io, path::Path};
 
 /// Raised when the same inputs give another artifact.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// Where the store keeps remembered statements.
 const NOTES: &str = "releases";
 /// Longest statement that is remembered, in bytes.
@@ -35,6 +36,10 @@ pub fn key(plan: &Plan<'_>, trust: &[u8]) -> Digest {
             Inputs::Model(LockedModel::Directory(model)) => drop(key.list("licences", &model.licenses)),
             rows => drop(key.text("rows", &format!("{rows:?}"))),
         }
+    }
+    // The checklist goes by them, and no layer holds them.
+    for config in configs(recipe) {
+        key.text("configuration", &format!("{config:?}"));
     }
     key.text("archives", &format!("{:?}", plan.lock.archives));
     for (image, layers) in recipe.images.iter().zip(&plan.images) {

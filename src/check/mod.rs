@@ -15,5 +15,5 @@ mod rules;
 pub mod secrets;
 
 pub use facts::Facts;
-pub use report::{Findings, Group, Line, Report, Status, Subject};
+pub use report::{Findings, Group, Line, Report, Status, Subject, Summary};
 pub use rules::check;

@@ -1,7 +1,7 @@
 //! What a check found, as text and as JSON.
 
 use gap_format::escape::escaped;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 
 /// How one line of the checklist came out.
@@ -188,7 +188,7 @@ pub struct Report {
 }
 
 /// How many lines came out how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Lines that hold.
     pub pass: usize,
@@ -231,8 +231,14 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
-        let Summary { pass, warn, fail, unresolved } = self.summary;
-        writeln!(f, "{pass} pass, {warn} warn, {fail} fail, {unresolved} unresolved")
+        writeln!(f, "{}", self.summary)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pass, warn, fail, unresolved } = self;
+        write!(f, "{pass} pass, {warn} warn, {fail} fail, {unresolved} unresolved")
     }
 }
 

@@ -115,7 +115,10 @@ fn print_text(built: &Built, output: &Path) {
     }
     for test in &built.tests {
         let when = if test.earlier { "passed before" } else { "passed" };
-        println!("test         {} in {}: {when}", test.trial.name, test.image);
+        println!("test         {} in {}: {when}", test.record.trial.name, test.record.image);
+    }
+    if let Some(checklist) = built.checklist {
+        println!("checklist    {checklist}");
     }
     if !built.up_to_date {
         println!("next         gapimage sign {} --key KEY", output.display());
@@ -134,6 +137,7 @@ fn print_json(built: &Built, output: &Path) {
         "serial": built.statement.release.serial,
         "built": layers.collect::<Vec<_>>(),
         "lock_updated": built.lock.is_some(),
+        "checklist": built.checklist,
     });
     println!("{report}");
 }

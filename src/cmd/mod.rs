@@ -73,11 +73,11 @@ enum Command {
                             An interrupted build goes on where it was. With --json, standard error has one event a \
                             line: docs/events.md")]
     Build(BuildArgs),
-    /// Try the tests of a recipe in its images, without a network; builds what is missing of them first
-    #[command(
-        after_help = "Example:\n  gapimage test recipe.toml\n\nA test that passed in an image of the same layers is \
-                            not tried again. `gapimage build` tries them too."
-    )]
+    /// Try the tests of a recipe in its images, or those that an artifact records, without a network
+    #[command(after_help = "Examples:\n  gapimage test recipe.toml\n  gapimage test demo.gap --trust trust.toml\n\n\
+                            Of a recipe, builds what is missing first; a test that passed in an image of the same layers \
+                            is not tried again, and `gapimage build` tries them too. Of an artifact, all tests that it \
+                            passed where it was built are tried again; exits with 4 if one fails.")]
     Test(TestArgs),
     /// Run a program in an image of an artifact, without a network and with a read-only root
     #[command(after_help = "Examples:\n  gapimage run demo.gap:app -- python3 -c 'import transformers'\n  \
@@ -222,9 +222,12 @@ struct BuildArgs {
 
 #[derive(Debug, Args)]
 struct TestArgs {
-    /// The recipe
-    #[arg(value_hint = ValueHint::FilePath)]
-    recipe: PathBuf,
+    /// The recipe, or an artifact
+    #[arg(value_name = "RECIPE|FILE", value_hint = ValueHint::FilePath)]
+    file: PathBuf,
+    /// Verify the artifact first, against this trust file
+    #[arg(long, value_name = "TRUST.TOML", value_hint = ValueHint::FilePath)]
+    trust: Option<PathBuf>,
     /// Open no network connection: everything must be locked and fetched
     #[arg(long)]
     offline: bool,
@@ -298,7 +301,7 @@ struct InspectArgs {
     /// List the files of this image
     #[arg(long, value_name = "IMAGE")]
     files: Option<String>,
-    /// Print one document as it is: by its title, or sbom, provenance or licenses
+    /// Print one document as it is: by its title, or sbom, provenance, licenses, checklist or tests
     #[arg(long, value_name = "TITLE", conflicts_with_all = ["files", "json"])]
     document: Option<String>,
     /// List all packages by licence, those that nobody knows the licence of first

@@ -2,8 +2,7 @@
 
 use super::{Failure, Outcome, RunArgs, failure::failed, inspect::failure};
 use crate::{
-    layer::{stack::Stack, tree::Tree},
-    report::contents::{Contents, Image},
+    report::contents::Contents,
     trial::{Bench, Trial},
 };
 use std::{
@@ -22,11 +21,8 @@ pub fn run(args: &RunArgs) -> Outcome {
     })?;
     let contents = Contents::open(Path::new(file)).map_err(failure)?;
     let image = contents.image(name).map_err(failure)?;
-    let mut stack = Stack::default();
-    lay(&contents, image, &mut stack)?;
-    for carried in &args.with {
-        lay(&contents, contents.image(carried).map_err(failure)?, &mut stack)?;
-    }
+    let over = args.with.iter().map(|name| contents.image(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
+    let tree = contents.laid(image, &over).map_err(failure)?;
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
     let spool = tempfile::tempdir().map_err(failed("making a directory for the image"))?;
     let settings = contents.run_settings(image).map_err(failure)?;
@@ -39,7 +35,6 @@ pub fn run(args: &RunArgs) -> Outcome {
         time_limit: args.timeout,
         ..Trial::default()
     };
-    let tree: Tree = stack.into_tree();
     let hear = |printed: &[u8]| {
         // Nobody reads any more; the program may still finish.
         let _ = io::stdout().write_all(printed).and_then(|()| io::stdout().flush());
@@ -47,11 +42,4 @@ pub fn run(args: &RunArgs) -> Outcome {
     trial
         .run(&tree, Bench { program: &program, spool: spool.path() }, &hear)
         .map_err(|error| failed(format!("running `{}` in `{}`", args.command.join(" "), args.image))(error))
-}
-
-fn lay(contents: &Contents, image: &Image, stack: &mut Stack) -> Outcome {
-    for layer in contents.layer_trees(image).map_err(failure)? {
-        stack.apply(&layer).map_err(failed(format!("laying the image `{}`", image.name)))?;
-    }
-    Ok(())
 }

@@ -3,10 +3,14 @@
 use super::{
     Outcome, SignArgs,
     failure::{Failure, failed},
+    inspect::failure,
     terminal::{Terminal, human_bytes},
     verify::refused,
 };
-use crate::progress::{Stage, Work};
+use crate::{
+    progress::{Stage, Work},
+    report::{contents::Contents, summary::Results},
+};
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use gap_format::{
     dsse::EnvelopeError,
@@ -30,6 +34,10 @@ pub fn run(args: &SignArgs) -> Outcome {
     }
     let release = account(&args.file)?;
     show(&release);
+    let results = Contents::open(&args.file).and_then(|contents| Results::of(&contents)).map_err(failure)?;
+    for (what, result) in results.lines() {
+        println!("{what:<12} {result}");
+    }
     match sign_in_place(&args.file, &key) {
         Ok(id) => println!("signed       {name} with key {id}"),
         // Asking twice is no mistake: the signature is there.

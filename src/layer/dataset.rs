@@ -2,11 +2,15 @@
 
 use super::{
     files::FILES_DATE,
+    model::tokenizer_path,
     tree::{Content, Meta, Node, PathError, Tree, TreePath},
 };
-use crate::{recipe::DatasetLayer, source::dataset::LockedDataset};
+use crate::{
+    recipe::{DatasetLayer, TokenizerSource},
+    source::dataset::LockedDataset,
+};
 use gap_data::{
-    Input, Options, Tokenizer, TokenizerError, Watch,
+    CountTokens as _, Input, Options, Tokenizer, TokenizerError, Watch,
     container::Reading,
     duplicates::Dedupe,
     pii::{OwnPattern, PatternError},
@@ -40,6 +44,12 @@ pub enum DatasetLayerError {
         /// What it should be.
         locked: String,
     },
+    /// The model whose tokens are to be counted has no tokenizer of the kind that can be.
+    #[error("`{model}` has no tokenizer.json to count tokens with; name one beside the recipe: `tokenizer = \"PATH\"`")]
+    NoTokenizer {
+        /// The model's layer.
+        model: String,
+    },
     /// See [`PathError`].
     #[error("{0}")]
     Path(#[from] PathError),
@@ -49,7 +59,7 @@ pub enum DatasetLayerError {
 }
 
 /// Prepares the data set `name` of these `inputs`, which must be those of the lock, in a directory of its own below
-/// `session`, and takes what was made.
+/// `session`, and takes what was made. In `model` lies the tokenizer, where it is a model's.
 ///
 /// # Errors
 /// [`DatasetLayerError`].
@@ -58,9 +68,11 @@ pub fn dataset_tree(
     layer: &DatasetLayer,
     rows: &LockedDataset,
     inputs: &[Input],
+    model: &Tree,
     session: &Path,
 ) -> Result<Tree, DatasetLayerError> {
-    let options = options(layer, rows)?;
+    let mut options = options(layer)?;
+    options.tokenizer = tokenizer(layer, rows, model)?.map(|tokenizer| Arc::new(tokenizer) as _);
     // It goes when the store's session ends: until then, the tree reads from it.
     let directory = tempfile::tempdir_in(session)?.keep();
     let prepared = prepare(inputs, &options, &directory, Watch::unwatched())?;
@@ -94,10 +106,10 @@ fn pairs<'a>(found: impl Iterator<Item = (&'a str, Digest)>, rows: &'a LockedDat
     (0..len).map(|index| (found.get(index).copied(), locked(index))).collect()
 }
 
-fn options(layer: &DatasetLayer, rows: &LockedDataset) -> Result<Options, DatasetLayerError> {
+fn options(layer: &DatasetLayer) -> Result<Options, DatasetLayerError> {
     let wanted = &layer.preparation;
     let patterns = wanted.patterns.iter().map(|(name, pattern)| OwnPattern::new(name, pattern));
-    let mut options = Options {
+    Ok(Options {
         reading: Reading { container: wanted.container, text_unit: wanted.text },
         format: wanted.format,
         columns: wanted.columns.clone(),
@@ -112,19 +124,28 @@ fn options(layer: &DatasetLayer, rows: &LockedDataset) -> Result<Options, Datase
         patterns: patterns.collect::<Result<_, _>>()?,
         split: wanted.split,
         ..Options::default()
-    };
-    if let Some(path) = &wanted.tokenizer {
-        use gap_data::CountTokens;
-        let tokenizer = Tokenizer::open(&path.place())?;
-        if rows.tokenizer != Some(tokenizer.digest()) {
-            let locked = rows.tokenizer.map_or("nothing".to_owned(), |digest| digest.to_string());
-            return Err(DatasetLayerError::Changed {
-                name: path.path.clone(),
-                found: tokenizer.digest().to_string(),
-                locked,
-            });
+    })
+}
+
+/// What lengths in tokens are counted with: the file beside the recipe that was locked, or that of a model.
+fn tokenizer(layer: &DatasetLayer, rows: &LockedDataset, model: &Tree) -> Result<Option<Tokenizer>, DatasetLayerError> {
+    match &layer.preparation.tokenizer {
+        None => Ok(None),
+        Some(TokenizerSource::Beside(path)) => {
+            let tokenizer = Tokenizer::open(&path.place())?;
+            if rows.tokenizer != Some(tokenizer.digest()) {
+                let locked = rows.tokenizer.map_or("nothing".to_owned(), |digest| digest.to_string());
+                let (name, found) = (path.path.clone(), tokenizer.digest().to_string());
+                return Err(DatasetLayerError::Changed { name, found, locked });
+            }
+            Ok(Some(tokenizer))
         }
-        options.tokenizer = Some(Arc::new(tokenizer));
+        Some(TokenizerSource::Model(layer)) => {
+            let path = tokenizer_path(layer)?;
+            let Some(content) = model.file(&path) else {
+                return Err(DatasetLayerError::NoTokenizer { model: layer.clone() });
+            };
+            Ok(Some(Tokenizer::read(&path.to_string(), content.len(), || content.read())?))
+        }
     }
-    Ok(options)
 }

@@ -27,6 +27,15 @@ const MAIN: &str = "main";
 /// Name of the part that holds the small files.
 pub const SMALL: &str = "files";
 
+/// Where the tokenizer of the model whose layer is `layer` (`model/NAME`) lies in an image.
+///
+/// # Errors
+/// [`PathError`] if that cannot be a path.
+pub fn tokenizer_path(layer: &str) -> Result<TreePath, PathError> {
+    let name = layer.rsplit('/').next().unwrap_or(layer);
+    TreePath::new(format!("{MODELS}/{name}/tokenizer.json"))
+}
+
 /// Where a model lies in an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {

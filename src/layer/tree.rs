@@ -284,6 +284,15 @@ impl Tree {
         self.nodes.get(path)
     }
 
+    /// The content of the file at `path`, by whichever of its names the file is kept.
+    pub fn file(&self, path: &TreePath) -> Option<&Content> {
+        let node = match self.get(path)? {
+            Node::HardLink { target } => self.get(target)?,
+            node => node,
+        };
+        if let Node::File { content, .. } = node { Some(content) } else { None }
+    }
+
     /// The node at `path`, to change it.
     pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Node> {
         self.nodes.get_mut(path)

@@ -305,7 +305,10 @@ impl Lock {
                     cargo.crates.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
                 }
                 Inputs::Dataset(dataset) => dataset.files.sort(),
-                Inputs::Wheels(wheels) => wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name)),
+                Inputs::Wheels(wheels) => {
+                    wheels.wheels.sort_by(|a, b| a.name.cmp(&b.name));
+                    wheels.sdists.sort_by(|a, b| a.name.cmp(&b.name));
+                }
                 Inputs::Model(LockedModel::Hub(model)) => model.files.sort(),
                 Inputs::Model(LockedModel::Directory(_)) | Inputs::Files(_) | Inputs::Run(_) => {}
             }

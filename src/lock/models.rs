@@ -4,28 +4,31 @@ use super::renew::{LayerError, Purpose, Renewal, hashed};
 use crate::{
     layer::{model::PlacedModel, tar::TarPlan},
     progress::{Stage, Work},
-    recipe::{ModelLayer, ModelSource, PlacedLayer},
-    source::model::{Hub, LockedDirectoryModel, LockedModel, LockedModelPart, Selection, licenses_of, resolve},
+    recipe::{HubRepository, ModelLayer, ModelSource, PlacedLayer},
+    source::model::{
+        Hub, LockedDirectoryModel, LockedModel, LockedModelPart, RepoKind, Repository, Selection, licenses_of, resolve,
+    },
 };
 
 impl Renewal<'_> {
     /// Whether the rows of a model stay as they are when the recipe asks for the same: a directory is looked at again,
     /// unless a build is about to.
     pub(super) fn keeps(&self, layer: &ModelLayer) -> bool {
-        self.purpose != Purpose::Lock || matches!(layer.source, ModelSource::Hub { .. })
+        self.purpose != Purpose::Lock || matches!(layer.source, ModelSource::Hub(_))
     }
 
     /// The rows of a model.
     pub(super) fn model(&self, place: &PlacedLayer<'_>, layer: &ModelLayer) -> Result<LockedModel, LayerError> {
-        let ModelSource::Hub { repo, revision, endpoint } = &layer.source else {
+        let ModelSource::Hub(HubRepository { repo, revision, endpoint }) = &layer.source else {
             return self.model_directory(place, layer).map(LockedModel::Directory);
         };
         let client = self.client.ok_or(LayerError::Offline)?;
         let text = format!("resolving {repo} at {revision}");
         (self.begin)(&Work::on(Stage::Resolve, &place.layer.name, &text));
         let hub = Hub::find(client, endpoint.as_deref())?;
-        let selection = Selection::new(layer)?;
-        Ok(LockedModel::Hub(resolve(&hub, repo, revision, &selection, self.store, self.progress)?))
+        let selection = Selection::of_model(&layer.include, &layer.exclude)?;
+        let repository = Repository { kind: RepoKind::Model, name: repo };
+        Ok(LockedModel::Hub(resolve(&hub, repository, revision, &selection, self.store, self.progress)?))
     }
 
     fn model_directory(&self, place: &PlacedLayer<'_>, layer: &ModelLayer) -> Result<LockedDirectoryModel, LayerError> {

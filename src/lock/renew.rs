@@ -156,7 +156,7 @@ impl Renewal<'_> {
                 Err(error) if self.purpose == Purpose::Plan && self.lacks_connection(&error) => {
                     renewed.unlocked.push(name);
                 }
-                Err(error) if matches!(place.layer.kind, LayerKind::Model(_)) => {
+                Err(error) if is_elsewhere(&place.layer.kind, &error) => {
                     renewed.unresolved.push((name, error));
                 }
                 Err(error) => return Err(RenewError::Layer { layer: name, source: Box::new(error) }),
@@ -247,8 +247,13 @@ impl Renewal<'_> {
             LayerKind::Debian(layer) => layer.mirror.clone(),
             _ => None,
         });
+        let builders: Vec<&LockedPackage> = match layer.sdists.on.as_slice() {
+            [] => packages.clone(),
+            on => relock.in_stack(&recipe.places_in(on)).into_iter().flat_map(self::packages).collect(),
+        };
         let query = wheels::Query {
             layer,
+            builders: &builders,
             below: &packages,
             installed: &installed,
             mirrors: &mirrors.collect::<Vec<_>>(),
@@ -283,6 +288,15 @@ fn row(recipe: &Recipe, place: &PlacedLayer<'_>, inputs: Inputs) -> LockedLayer 
         below: place.below.iter().map(|&name| name.to_owned()).collect(),
         request: request(place, recipe.appliance.arch),
         inputs,
+    }
+}
+
+/// Whether a layer cannot be resolved because of what somebody else serves: others may be resolved all the same.
+const fn is_elsewhere(kind: &LayerKind, error: &LayerError) -> bool {
+    match (kind, error) {
+        (LayerKind::Model(_), _) => true,
+        (LayerKind::Dataset(_), LayerError::Dataset(error)) => error.is_elsewhere(),
+        _ => false,
     }
 }
 

@@ -3,8 +3,8 @@
 
 use crate::{
     recipe::{
-        Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, LayerKind, ModelLayer, ModelSource,
-        PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, WheelsLayer,
+        Arch, CargoLayer, DatasetLayer, DatasetSource, DebianLayer, FilesLayer, HubRepository, LayerKind, ModelLayer,
+        ModelSource, PackageRequest, PlacedLayer, Provided, RepoName, RunLayer, TokenizerSource, WheelsLayer,
     },
     store::KeyBuilder,
 };
@@ -63,6 +63,12 @@ fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
         .list("python", layer.python.as_ref())
         .list("index", layer.index.as_ref())
         .list("extra indexes", &layer.extra_indexes);
+    // Left out where there are none, so that other locks stay as they are.
+    if !layer.sdists.projects.is_empty() {
+        key.list("sdists", &layer.sdists.projects)
+            .list("built on", &layer.sdists.on)
+            .list("build requirements", &layer.sdists.requires);
+    }
     match &layer.provided {
         Provided::All => key.flag("all provided", true),
         Provided::Named(names) => key.list("provided", names),
@@ -71,7 +77,7 @@ fn wheels(layer: &WheelsLayer, key: &mut KeyBuilder) {
 
 fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
     match &layer.source {
-        ModelSource::Hub { repo, revision, endpoint: _ } => key.text("repo", repo.as_str()).text("revision", revision),
+        ModelSource::Hub(hub) => repository(hub, key),
         ModelSource::Directory { base: _, path, name } => {
             key.text("path", path).list("name", name.as_ref().map(RepoName::as_str))
         }
@@ -79,10 +85,23 @@ fn model(layer: &ModelLayer, key: &mut KeyBuilder) {
     key.list("include", &layer.include).list("exclude", &layer.exclude);
 }
 
+/// Which hub serves it does not count.
+fn repository<'k>(hub: &HubRepository, key: &'k mut KeyBuilder) -> &'k mut KeyBuilder {
+    key.text("repo", hub.repo.as_str()).text("revision", &hub.revision)
+}
+
 fn dataset(layer: &DatasetLayer, key: &mut KeyBuilder) {
     match &layer.source {
         DatasetSource::Path(beside) => key.text("path", &beside.path),
         DatasetSource::Url { url: _, sha256 } => key.text("sha256", &sha256.to_string()),
+        DatasetSource::Hub { repository: hub, include, exclude } => {
+            repository(hub, key).list("include", include).list("exclude", exclude)
+        }
     };
-    key.list("tokenizer", layer.preparation.tokenizer.as_ref().map(|beside| &beside.path));
+    // Which tokenizer of a model of the recipe is in the rows of the model.
+    let beside = match &layer.preparation.tokenizer {
+        Some(TokenizerSource::Beside(beside)) => Some(&beside.path),
+        Some(TokenizerSource::Model(_)) | None => None,
+    };
+    key.list("tokenizer", beside);
 }

@@ -87,6 +87,12 @@ impl<'l> Relock<'l> {
         place.below.iter().enumerate().filter_map(rows).collect()
     }
 
+    /// The rows of these places, as far as they are locked by now.
+    pub fn in_stack(&self, places: &[PlacedLayer<'_>]) -> Vec<&LockedLayer> {
+        let rows = |place: &PlacedLayer<'_>| self.new.layers.iter().find(|layer| layer.is_at(place));
+        places.iter().filter_map(rows).collect()
+    }
+
     /// The new lock, in order.
     pub fn finish(mut self) -> Lock {
         self.new.put_in_order();

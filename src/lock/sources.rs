@@ -19,7 +19,7 @@ impl Inputs {
             Self::Debian(rows) => rows.packages.iter().map(|package| package.sha256).collect(),
             Self::Cargo(rows) => rows.crates.iter().map(|krate| krate.sha256).collect(),
             Self::Dataset(rows) => rows.files.iter().map(|file| file.sha256).collect(),
-            Self::Wheels(rows) => rows.wheels.iter().map(|wheel| wheel.sha256).collect(),
+            Self::Wheels(rows) => rows.files().map(|file| file.sha256).collect(),
             Self::Model(LockedModel::Hub(model)) => model.files.iter().map(|file| file.sha256).collect(),
             Self::Model(LockedModel::Directory(_)) | Self::Files(_) | Self::Run(_) => Vec::new(),
         }

@@ -48,6 +48,8 @@ pub(super) fn plan<'r>(
     let built_on = match &place.layer.kind {
         LayerKind::Cargo(cargo) => plan.numbers_of(&cargo.build_root, &[]),
         LayerKind::Run(run) => plan.stack(&run.on),
+        LayerKind::Wheels(wheels) => plan.stack(&wheels.sdists.on),
+        LayerKind::Dataset(dataset) => dataset::tokenizer_part(plan, dataset),
         _ => Vec::new(),
     };
     if built_on_unlocked(plan, place) {
@@ -78,6 +80,8 @@ fn built_on_unlocked(plan: &Plan<'_>, place: &PlacedLayer<'_>) -> bool {
     match &place.layer.kind {
         LayerKind::Cargo(cargo) => is_unlocked(&cargo.build_root),
         LayerKind::Run(run) => run.on.iter().any(is_unlocked),
+        LayerKind::Wheels(wheels) => wheels.sdists.on.iter().any(is_unlocked),
+        LayerKind::Dataset(dataset) => dataset.tokenizer_model().is_some_and(|model| is_unlocked(&model.to_owned())),
         _ => false,
     }
 }
@@ -97,13 +101,15 @@ fn parts(
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::part(layer, rows, plan.numbered(built_on).map(|layer| layer.key))
         }
-        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows),
+        (LayerKind::Dataset(layer), Inputs::Dataset(rows)) => dataset::part(layer, rows, plan.numbered(built_on)),
         (LayerKind::Run(layer), Inputs::Run(_)) => run::part(layer, plan.numbered(built_on)),
         (LayerKind::Files(layer), Inputs::Files(_)) => {
             files::part(layer).map_err(|source| PlanError::Files { layer: name(), source })?
         }
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
-            return wheels::parts(layer, rows, plan.recipe.appliance.arch, plan.numbered(below))
+            let builders = if layer.sdists.on.is_empty() { below } else { built_on };
+            let (below, builders) = (plan.numbered(below), plan.numbered(builders));
+            return wheels::parts(layer, rows, plan.recipe.appliance.arch, below, builders)
                 .map_err(|source| PlanError::Wheels { layer: name(), source });
         }
         (LayerKind::Model(layer), Inputs::Model(rows)) => {

@@ -1,5 +1,6 @@
 //! What a recipe says of a data set.
 
+use super::HubRepository;
 use gap_data::{
     BadRows,
     container::{Container, TextUnit},
@@ -27,6 +28,14 @@ impl DatasetLayer {
     pub fn name_of(layer: &str) -> &str {
         layer.rsplit('/').next().unwrap_or(layer)
     }
+
+    /// The layer of the model in whose tokens lengths are counted, `model/NAME`.
+    pub fn tokenizer_model(&self) -> Option<&str> {
+        match &self.preparation.tokenizer {
+            Some(TokenizerSource::Model(layer)) => Some(layer),
+            Some(TokenizerSource::Beside(_)) | None => None,
+        }
+    }
 }
 
 /// Where the files of a data set come from.
@@ -40,6 +49,15 @@ pub enum DatasetSource {
         url: String,
         /// What it must be.
         sha256: Digest,
+    },
+    /// A repository of a hub that speaks Hugging Face's protocol.
+    Hub {
+        /// The repository, and which state of it.
+        repository: HubRepository,
+        /// Globs of the files to take; those of the best form when empty.
+        include: Vec<String>,
+        /// Globs of files to leave out.
+        exclude: Vec<String>,
     },
 }
 
@@ -84,8 +102,17 @@ pub struct Preparation {
     pub patterns: BTreeMap<String, String>,
     /// How large the parts are.
     pub split: Splitting,
-    /// A `tokenizer.json` that lengths are counted with.
-    pub tokenizer: Option<FileBeside>,
+    /// What lengths in tokens are counted with.
+    pub tokenizer: Option<TokenizerSource>,
+}
+
+/// Where the `tokenizer.json` lies that lengths are counted with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenizerSource {
+    /// Beside the recipe.
+    Beside(FileBeside),
+    /// In this layer: that of a model of the recipe, `model/NAME`.
+    Model(String),
 }
 
 impl Default for Preparation {

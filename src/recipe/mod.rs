@@ -26,20 +26,20 @@ mod wheels;
 #[cfg(test)]
 mod work_tests;
 
-pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation};
+pub use dataset::{DatasetLayer, DatasetSource, FileBeside, Preparation, TokenizerSource};
 pub use gpu::{Capability, Gpu};
 pub use job::{
     Adapter, ConfigPath, Engine, Job, Method, Optimizer, Precision, Serving, Sharding, Step, Trainer, Training, Work,
 };
 pub use layer::{CargoLayer, DebianLayer, FileItem, FilesLayer, Layer, LayerKind, PackageRequest, Workspace};
-pub use model::{ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
+pub use model::{HubRepository, ModelLayer, ModelSource, PicklePolicy, RepoName, RepoNameRule, is_revision};
 pub use policy::{Acceptance, Criterion, LicensePolicy, SecretPolicy};
 pub use problem::{Problem, RecipeErrors};
 pub use run::RunLayer;
 pub use stack::PlacedLayer;
 pub use target::{DriverVersion, InvalidDriver, Target};
 pub use trial::Test;
-pub use wheels::{Provided, WheelsLayer};
+pub use wheels::{Provided, Sdists, WheelsLayer};
 
 use gap_format::Digest;
 use std::{

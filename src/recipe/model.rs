@@ -23,14 +23,7 @@ pub struct ModelLayer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// A repository of a hub that speaks Hugging Face's protocol.
-    Hub {
-        /// The repository.
-        repo: RepoName,
-        /// Branch, tag or commit.
-        revision: String,
-        /// Base address of the hub; environment or the usual hub when absent.
-        endpoint: Option<String>,
-    },
+    Hub(HubRepository),
     /// A directory on this machine.
     Directory {
         /// The directory of the file that names it.
@@ -42,11 +35,22 @@ pub enum ModelSource {
     },
 }
 
+/// A repository of a hub, and which state of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubRepository {
+    /// The repository.
+    pub repo: RepoName,
+    /// Branch, tag or commit.
+    pub revision: String,
+    /// Base address of the hub; environment or the usual hub when absent.
+    pub endpoint: Option<String>,
+}
+
 impl ModelLayer {
     /// The name under which `from_pretrained` finds the model, if it has one.
     pub const fn repo(&self) -> Option<&RepoName> {
         match &self.source {
-            ModelSource::Hub { repo, .. } => Some(repo),
+            ModelSource::Hub(hub) => Some(&hub.repo),
             ModelSource::Directory { name, .. } => name.as_ref(),
         }
     }

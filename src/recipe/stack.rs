@@ -79,6 +79,10 @@ impl Recipe {
         match &layer.kind {
             LayerKind::Cargo(cargo) => self.place(&cargo.build_root, &[], placed, seen),
             LayerKind::Run(run) => self.place_stack(&run.on, placed, seen),
+            LayerKind::Wheels(wheels) => self.place_stack(&wheels.sdists.on, placed, seen),
+            LayerKind::Dataset(dataset) => {
+                dataset.tokenizer_model().into_iter().for_each(|model| self.place(model, &[], placed, seen));
+            }
             _ => {}
         }
         placed.push(PlacedLayer { layer, below });

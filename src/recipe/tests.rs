@@ -472,6 +472,10 @@ fn what_a_recipe_says_of_a_data_set_is_what_is_done() {
     assert_eq!(wanted.patterns["STAFF_ID"], "\\d{6}");
     assert_eq!(wanted.split, Splitting::Fixed("70/15/15".parse().unwrap()));
     assert_eq!(layer.license.as_deref(), Some("CC-BY-4.0"));
+    let layer = dataset("hub = \"org/rows\"\nrevision = \"v2\"\ninclude = [\"*.parquet\"]").unwrap();
+    let DatasetSource::Hub { repository, include, .. } = layer.source else { panic!("{:?}", layer.source) };
+    assert_eq!((repository.repo.as_str(), repository.revision.as_str()), ("org/rows", "v2"));
+    assert_eq!(include, ["*.parquet"]);
 }
 
 #[test]
@@ -483,6 +487,10 @@ fn mistakes_in_data_sets_are_named() {
         ("url = \"https://a.example/b\"", "has a `url` and no `sha256`"),
         ("url = \"https://a.example/b\"\nsha256 = \"12\"", "`sha256` is no digest"),
         ("path = \"a\"\nsha256 = \"12\"", "`sha256` is for a `url`"),
+        ("path = \"a\"\nhub = \"org/name\"", "has both `path` and `hub`"),
+        ("path = \"a\"\nrevision = \"main\"", "`revision` means nothing without `hub`"),
+        ("path = \"a\"\ninclude = [\"*.jsonl\"]", "mean nothing without `hub`"),
+        ("hub = \"../name\"", "is no name of a repository"),
         ("path = \"a\"\nformat = \"chat\"", "`format` cannot be `chat`"),
         ("path = \"a\"\ncolumns = { answer = \"x\" }", "no format has a part `answer`"),
         ("path = \"a\"\nsimilarity = 20", "is no similarity of near duplicates"),

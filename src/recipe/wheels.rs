@@ -26,6 +26,19 @@ pub struct WheelsLayer {
     pub bytecode: bool,
     /// Whether the wheels themselves are added, with an index of them.
     pub wheelhouse: bool,
+    /// What comes as source.
+    pub sdists: Sdists,
+}
+
+/// Projects that are built from source distributions, in the sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sdists {
+    /// The projects.
+    pub projects: Vec<String>,
+    /// The layers that make the tree in which they are built, bottom to top; those below in the image when empty.
+    pub on: Vec<String>,
+    /// What they are built with beyond what they say themselves, as PEP 508 has it.
+    pub requires: Vec<String>,
 }
 
 /// Projects that come from Debian packages.

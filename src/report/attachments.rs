@@ -1,9 +1,9 @@
 //! The documents that an artifact carries about itself.
 
 use super::{
-    jobs, licences,
+    checklist, jobs, licences,
     origins::{BOOT, Origins},
-    provenance, sbom,
+    provenance, sbom, trials,
 };
 use crate::{
     image::oci::{Annotations, annotation},
@@ -15,9 +15,14 @@ use gap_handover::declared;
 const PROVENANCE: &str = "provenance.intoto.json";
 /// File name of the licence report.
 const LICENCES: &str = "licenses.json";
+/// File name of the checklist.
+const CHECKLIST: &str = "checklist.json";
+/// File name of the list of passed tests.
+const TESTS: &str = "tests.json";
 
-/// All documents about the release: a bill of materials for each image and for what the firmware starts, and one provenance
-/// and one licence report about all of them; and what an appliance with jobs is told of them.
+/// All documents about the release: a bill of materials for each image and for what the firmware starts; one provenance, one
+/// licence report and one checklist about all of them; the tests about the images in which some were tried; and what an
+/// appliance with jobs is told of them.
 pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
     let images = origins.recipe.images.iter().enumerate();
     let mut attachments: Vec<Attachment<'a>> = images
@@ -43,8 +48,20 @@ pub fn attachments<'a>(origins: &'a Origins<'a>) -> Vec<Attachment<'a>> {
         attachment(provenance::MEDIA_TYPE, title, all.clone(), |digests| provenance::statement(origins, digests));
     provenance.annotations.insert(annotation::PREDICATE_TYPE.to_owned(), provenance::PREDICATE_TYPE.to_owned());
     attachments.push(provenance);
-    attachments.push(attachment(licences::MEDIA_TYPE, LICENCES.to_owned(), all, |_| licences::report(origins)));
+    attachments.push(attachment(licences::MEDIA_TYPE, LICENCES.to_owned(), all.clone(), |_| licences::report(origins)));
+    attachments.push(attachment(checklist::MEDIA_TYPE, CHECKLIST.to_owned(), all, |_| checklist::document(origins)));
+    let tested = tested(origins);
+    if !tested.is_empty() {
+        attachments.push(attachment(trials::MEDIA_TYPE, TESTS.to_owned(), tested, |_| trials::document(origins)));
+    }
     attachments
+}
+
+/// The images in which tests were tried.
+fn tested(origins: &Origins<'_>) -> Vec<Subject> {
+    let is_tested = |name: &str| origins.tests.iter().any(|test| test.image == name);
+    let images = origins.recipe.images.iter().enumerate().filter(|(_, image)| is_tested(&image.name));
+    images.map(|(number, _)| Subject::Image(number)).collect()
 }
 
 /// The title is the name of the file that clients of registries write the document to.

@@ -5,7 +5,10 @@ use crate::{
         merge::{Extent, MergeError, Merged, merge},
         oci::{annotation, media_type},
     },
-    layer::tar::{IndexError, LayerIndex, read_index},
+    layer::{
+        stack::StackError,
+        tar::{IndexError, LayerIndex, read_index},
+    },
 };
 use gap_format::{
     Digest, ReadAt, Release, Slice, VerifyError,
@@ -156,6 +159,26 @@ pub enum ContentsError {
         wanted: String,
         /// What it holds.
         hint: String,
+    },
+    /// The layers of images contradict each other when they are laid to be run.
+    #[error("the image `{image}` in `{}` cannot be laid: {source}", path.display())]
+    Stack {
+        /// The artifact.
+        path: PathBuf,
+        /// The image, escaped.
+        image: String,
+        /// How.
+        source: StackError,
+    },
+    /// A document is not of the form that its type says.
+    #[error("the document `{title}` in `{}` cannot be read: {reason}", path.display())]
+    Document {
+        /// The artifact.
+        path: PathBuf,
+        /// The document, escaped.
+        title: String,
+        /// What is wrong with it, escaped.
+        reason: String,
     },
     /// The configuration of an image is no OCI configuration.
     #[error("the configuration of the image `{image}` in `{}` cannot be read: {source}", path.display())]

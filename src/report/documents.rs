@@ -1,23 +1,26 @@
 //! The documents that an artifact carries about itself, found and read.
 
 use super::{
+    checklist,
     contents::{Contents, ContentsError},
-    licences, provenance, sbom,
+    licences, provenance, sbom, trials,
 };
 use crate::image::oci::annotation;
 use gap_format::{Digest, escape::escaped};
 use gap_handover::declared;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Largest document that is read, in bytes; the bill of materials of 20 000 packages is 20 MB.
 const MAX_DOCUMENT: u64 = 256 << 20;
 
 /// Short names by which a document is asked for, and their media types.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 6] = [
     ("sbom", sbom::MEDIA_TYPE),
     ("provenance", provenance::MEDIA_TYPE),
     ("licenses", licences::MEDIA_TYPE),
     ("jobs", declared::MEDIA_TYPE),
+    ("checklist", checklist::MEDIA_TYPE),
+    ("tests", trials::MEDIA_TYPE),
 ];
 
 /// A document in an artifact.
@@ -63,7 +66,16 @@ impl Document {
         Ok(documents)
     }
 
-    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`, `jobs`), if there is one only.
+    /// The first document of this media type.
+    ///
+    /// # Errors
+    /// As for [`Document::all`].
+    pub(super) fn only(contents: &Contents, media_type: &str) -> Result<Option<Self>, ContentsError> {
+        Ok(Self::all(contents)?.into_iter().find(|document| document.media_type == media_type))
+    }
+
+    /// The document of this title; or of this kind (`sbom`, `provenance`, `licenses`, `jobs`, `checklist`,
+    /// `tests`), if there is one only.
     ///
     /// # Errors
     /// [`ContentsError::NoDocument`], or as for [`Document::all`].
@@ -95,5 +107,30 @@ impl Document {
     /// [`ContentsError::Head`] if it is not there, too long or damaged.
     pub fn read(&self, contents: &Contents) -> Result<Vec<u8>, ContentsError> {
         contents.read_blob(&self.digest, MAX_DOCUMENT)
+    }
+
+    /// What it says, where its form has this version.
+    ///
+    /// # Errors
+    /// [`ContentsError::Document`] if it has another, or as for [`Document::read`].
+    pub(super) fn decode<T: DeserializeOwned>(&self, contents: &Contents, version: u32) -> Result<T, ContentsError> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let bytes = self.read(contents)?;
+        let refused = |reason: String| ContentsError::Document {
+            path: contents.path().to_owned(),
+            title: escaped(&self.title),
+            reason: escaped(&reason),
+        };
+        let form = |error: serde_json::Error| refused(error.to_string());
+        match serde_json::from_slice(&bytes).map_err(form)? {
+            Versioned { version: found } if found != version => {
+                Err(refused(format!("its version is {found}, and this program knows version {version}")))
+            }
+            Versioned { .. } => serde_json::from_slice(&bytes).map_err(form),
+        }
     }
 }

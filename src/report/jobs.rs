@@ -62,11 +62,11 @@ fn train(declared: &mut DeclaredJob, training: &Training) {
     match &training.method {
         Method::Full => {}
         Method::Lora(adapter) | Method::Qlora(adapter) => {
-            let mut lora = json!({"r": adapter.rank});
+            let mut lora = serde_json::Map::from_iter([("r".to_owned(), json!(adapter.rank))]);
             if !adapter.targets.is_empty() {
-                lora["target_modules"] = json!(adapter.targets);
+                lora.insert("target_modules".to_owned(), json!(adapter.targets));
             }
-            put("lora", lora);
+            put("lora", lora.into());
         }
     }
     put("max_length", training.length.into());

@@ -2,8 +2,10 @@
 
 use super::components::{self, Component};
 use crate::{
+    check,
     lock::{Lock, LockedLayer},
     recipe::Recipe,
+    trial::Record,
 };
 use gap_format::{Digest, statement::Release};
 use std::collections::BTreeSet;
@@ -23,6 +25,10 @@ pub struct Origins<'a> {
     pub trust: Digest,
     /// For each image in the order of the recipe, its layers from the lowest.
     pub images: Vec<Vec<Tar<'a>>>,
+    /// The tests that were passed, in the order of the recipe.
+    pub tests: Vec<Record>,
+    /// The checklist as it came out.
+    pub checklist: &'a check::Report,
 }
 
 /// A layer of an image, as its tar in the artifact.

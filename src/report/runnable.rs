@@ -1,7 +1,11 @@
-//! An image of an artifact as something to run: the trees of its layers and how its programs are started.
+//! An image of an artifact as something to run: what lies in it, and how its programs are started.
 
 use super::contents::{Contents, ContentsError, Image, Indexes};
-use crate::{image::oci::RunSettings, layer::tree::Tree};
+use crate::{
+    image::oci::RunSettings,
+    layer::{stack::Stack, tree::Tree},
+};
+use gap_format::escape::escaped;
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -13,16 +17,24 @@ struct Config {
 }
 
 impl Contents {
-    /// The trees of the layers of `image`, bottom to top; file contents are parts of the artifact.
+    /// What lies in `image` once the images `over` are laid over it; file contents are parts of the artifact.
     ///
     /// # Errors
-    /// [`ContentsError`] if a layer is malformed.
-    pub fn layer_trees(&self, image: &Image) -> Result<Vec<Tree>, ContentsError> {
+    /// [`ContentsError`] if a layer, or the stack of them, is malformed.
+    pub fn laid(&self, image: &Image, over: &[&Image]) -> Result<Tree, ContentsError> {
         let file = Arc::new(self.reopened()?);
-        let mut indexes = Indexes::new();
-        let tree =
-            |layer: &super::contents::Layer| Ok(self.index(layer, &mut indexes)?.to_tree(&file, layer.blob.offset));
-        image.layers.iter().map(tree).collect()
+        let (mut stack, mut indexes) = (Stack::default(), Indexes::new());
+        for image in std::iter::once(image).chain(over.iter().copied()) {
+            for layer in &image.layers {
+                let tree = self.index(layer, &mut indexes)?.to_tree(&file, layer.blob.offset);
+                stack.apply(&tree).map_err(|source| ContentsError::Stack {
+                    path: self.path().to_owned(),
+                    image: escaped(&image.name),
+                    source,
+                })?;
+            }
+        }
+        Ok(stack.into_tree())
     }
 
     /// How programs of `image` are started.

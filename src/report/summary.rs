@@ -1,9 +1,12 @@
 //! What an artifact says about itself.
 
 use super::{
+    checklist,
     contents::{Blob, Contents, ContentsError, Image},
     documents::Document,
+    trials::Tests,
 };
+use crate::check;
 use gap_format::{Digest, Timestamp, escape::escaped, key::KeyId, statement::Kind};
 use serde::Serialize;
 use std::fmt::{self, Write as _};
@@ -25,6 +28,35 @@ pub struct Summary<'a> {
     esp: Option<Partition>,
     images: &'a [Image],
     documents: Vec<Document>,
+    #[serde(flatten)]
+    results: Results,
+}
+
+/// What came of trying and checking when the artifact was built, as it says itself.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Results {
+    /// How many tests were passed; none where none were tried.
+    tests: Option<usize>,
+    /// How many lines of the checklist came out how.
+    checklist: Option<check::Summary>,
+}
+
+impl Results {
+    /// Of this artifact.
+    ///
+    /// # Errors
+    /// [`ContentsError`] if one of the two documents cannot be read.
+    pub fn of(contents: &Contents) -> Result<Self, ContentsError> {
+        let tests = Tests::of(contents)?.map(|list| list.tests.len());
+        Ok(Self { tests, checklist: checklist::summary(contents)? })
+    }
+
+    /// For people: what it is about, and what came of it.
+    pub fn lines(&self) -> [(&'static str, String); 2] {
+        let tests = self.tests.map_or_else(|| "none".to_owned(), |count| format!("{count} passed"));
+        let checklist = self.checklist.map_or_else(|| "none".to_owned(), |summary| summary.to_string());
+        [("tests", tests), ("checklist", checklist)]
+    }
 }
 
 /// A signature that nobody checked.
@@ -65,6 +97,7 @@ impl<'a> Summary<'a> {
             esp: contents.esp().map(partition),
             images: contents.images(),
             documents: Document::all(contents)?,
+            results: Results::of(contents)?,
         })
     }
 }
@@ -100,6 +133,9 @@ impl fmt::Display for Summary<'_> {
                     writeln!(f, "  signed by      {} (claimed)", signature.key)?;
                 }
             }
+        }
+        for (what, result) in self.results.lines() {
+            writeln!(f, "  {what:<14} {result}")?;
         }
         if let Some(esp) = &self.esp {
             writeln!(f, "  boot partition {} bytes at {}", bytes(esp.size), esp.offset)?;
@@ -172,7 +208,8 @@ mod tests {
         let sample = Sample::new();
         let contents = Contents::open(&sample.artifact("a.gap", "1.0", &[("base", "one")])).unwrap();
         let text = Summary::of(&contents).unwrap().to_string();
-        for part in ["nothing of this is verified", "image os", "(metadata)", "base", "signatures     none"] {
+        let parts = ["nothing of this is verified", "image os", "(metadata)", "base", "signatures     none"];
+        for part in parts.into_iter().chain(["tests          none", "checklist      none"]) {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }

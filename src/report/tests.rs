@@ -14,6 +14,7 @@ use crate::{
         cargo::{LockedCargo, LockedCrate, Toolchain},
         debian::LockedPackage,
     },
+    trial::{Record, Trial, Verdict},
 };
 use gap_format::{
     Digest, Timestamp,
@@ -141,7 +142,17 @@ fn with_origins<T>(lock: &Lock, check: impl FnOnce(&Origins<'_>) -> T) -> T {
         expires: None,
     };
     let images = vec![vec![tar("base", 0), tar("agent", 1), tar("site", 2)], vec![tar("base", 0)]];
-    check(&Origins { recipe: &recipe, lock, release, trust: Digest::of(b"trust"), images })
+    let checklist = crate::check::Report::new("example", "1.0", Vec::new());
+    let trial = Trial { name: "answers".into(), command: vec!["true".into()], time_limit: 600, ..Trial::default() };
+    let tests = vec![Record {
+        trial,
+        image: "tools".into(),
+        with: Vec::new(),
+        result: Verdict::Passed,
+        missing_libraries: Vec::new(),
+    }];
+    let trust = Digest::of(b"trust");
+    check(&Origins { recipe: &recipe, lock, release, trust, images, tests, checklist: &checklist })
 }
 
 fn digests(seed: &str) -> Digests {
@@ -184,7 +195,7 @@ fn relations(bill: &Value) -> BTreeSet<(String, String, String)> {
 #[test]
 fn lengths_do_not_depend_on_digests_and_no_two_namespaces_are_the_same() {
     let (one, other) = (documents("one"), documents("other"));
-    assert_eq!(one.len(), 5);
+    assert_eq!(one.len(), 7);
     assert!(one.iter().zip(&other).all(|((_, a), (_, b))| a.len() == b.len()));
     assert_eq!(one, documents("one"));
     let bills = one.iter().chain(&other).filter(|(title, _)| title.ends_with(".spdx.json"));
@@ -193,11 +204,11 @@ fn lengths_do_not_depend_on_digests_and_no_two_namespaces_are_the_same() {
 }
 
 #[test]
-fn every_image_and_the_boot_partition_have_all_documents() {
+fn every_image_and_the_boot_partition_have_the_documents_about_them() {
     with_origins(&lock(), |origins| {
         let about: Vec<Vec<Subject>> = attachments(origins).into_iter().map(|it| it.subjects).collect();
         let all = [Subject::Image(0), Subject::Image(1), Subject::Boot];
-        let expected = [&all[..1], &all[1..2], &all[2..], &all, &all];
+        let expected = [&all[..1], &all[1..2], &all[2..], &all, &all, &all, &all[1..2]];
         assert_eq!(about, expected.map(<[Subject]>::to_vec));
     });
 }
@@ -303,4 +314,16 @@ fn the_licence_report_begins_with_what_nobody_knows() {
         vec!["MIT", "OR", "Apache-2.0", "serde", "1.2.3", "ESP,os"],
     ];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn tests_and_checklist_say_whose_they_are() {
+    let made = documents("x");
+    let document = |wanted: &str| json(&made.iter().find(|(title, _)| title == wanted).unwrap().1);
+    let (tests, checklist) = (document("tests.json"), document("checklist.json"));
+    for document in [&tests, &checklist] {
+        assert_eq!((&document["name"], &document["release"]), (&"example".into(), &"1.0".into()));
+    }
+    assert_eq!((&tests["tests"][0]["image"], &tests["tests"][0]["result"]), (&"tools".into(), &"passed".into()));
+    assert_eq!(checklist["summary"]["fail"], 0);
 }

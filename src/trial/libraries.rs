@@ -10,6 +10,7 @@ use object::{
         elf::{Dyn, FileHeader},
     },
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read, Seek, SeekFrom},
@@ -30,12 +31,12 @@ const OF_THE_DRIVER: [&str; 8] = [
 ];
 
 /// A library that is nowhere in an image.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct MissingLibrary {
     /// What programs ask for (`DT_NEEDED`).
     pub name: String,
-    /// The first file that asks for it.
-    pub needed_by: TreePath,
+    /// The path of the first file that asks for it, escaped.
+    pub needed_by: String,
     /// How many more do.
     pub others: usize,
 }
@@ -62,7 +63,7 @@ pub fn missing_libraries(image: &Tree) -> io::Result<Vec<MissingLibrary>> {
         !names.contains(name.as_bytes()) && !OF_THE_DRIVER.iter().any(|driver| name.starts_with(driver))
     });
     let missing = needed.into_iter().filter_map(|(name, files)| {
-        let needed_by = (*files.first()?).clone();
+        let needed_by = files.first()?.to_string();
         Some(MissingLibrary { name, needed_by, others: files.len() - 1 })
     });
     Ok(missing.collect())
@@ -142,7 +143,7 @@ mod tests {
         let mut image = Tree::from_iter([(path("usr/bin/a"), file(&this)), (path("usr/bin/b"), file(&this))]);
         let missing = missing_libraries(&image).unwrap();
         let libc = missing.iter().find(|library| library.name == "libc.so.6").unwrap();
-        assert_eq!((libc.needed_by.to_string().as_str(), libc.others), ("/usr/bin/a", 1));
+        assert_eq!((libc.needed_by.as_str(), libc.others), ("/usr/bin/a", 1));
         let text =
             Node::File { meta: Meta::root_owned(0o644, 0), content: Content::bytes(*b"\x7fELF, but not really") };
         image.insert(path("lib/libc.so.6"), text);

@@ -4,9 +4,11 @@
 mod environment;
 mod libraries;
 mod probe;
+mod record;
 
 pub use environment::OFFLINE;
 pub use libraries::{MissingLibrary, missing_libraries};
+pub use record::{Record, Verdict};
 
 use crate::layer::{
     files::FILES_DATE,
@@ -18,7 +20,6 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// One thing to try.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Trial {
     /// Its name.
     pub name: String,

@@ -67,7 +67,7 @@ fn programs_are_told_what_begins_how_large_it_is_and_when_it_has_ended() {
     let events = events(&output.stderr);
     let begun: Vec<&Value> = events.iter().filter(|event| event["event"] == "begin").collect();
     let stages: Vec<&str> = begun.iter().map(|event| event["stage"].as_str().unwrap()).collect();
-    assert_eq!(stages, ["index", "resolve", "fetch", "build", "assemble"], "{events:?}");
+    assert_eq!(stages, ["index", "resolve", "fetch", "build", "check", "assemble"], "{events:?}");
     let ended = events.iter().filter(|event| event["event"] == "end").count();
     assert_eq!(ended, begun.len());
     let fetch = begun[2];

@@ -151,15 +151,19 @@ impl State {
             _ => {}
         }
         let path = asked.path.split('?').next().unwrap_or_default();
-        if let Some(rest) = path.strip_prefix("/api/models/") {
+        // Data sets are known here by `datasets/NAME`, as in the addresses of their files.
+        let about_model = path.strip_prefix("/api/models/").map(str::to_owned);
+        let about = about_model.or_else(|| Some(format!("datasets/{}", path.strip_prefix("/api/datasets/")?)));
+        if let Some(rest) = about {
             return match (rest.split_once("/revision/"), rest.split_once("/tree/")) {
                 (Some((repo, revision)), _) => self.revision(repo, revision, &asked),
                 (None, Some((repo, revision))) => self.tree(repo, revision, &asked),
-                (None, None) => self.revision(rest, "main", &asked),
+                (None, None) => self.revision(&rest, "main", &asked),
             };
         }
         // Small files are answered by way of a cache of the hub itself, as the real one does.
-        let (cached, path) = path.strip_prefix("/api/resolve-cache/models").map_or((false, path), |path| (true, path));
+        let cached = path.strip_prefix("/api/resolve-cache/models").or_else(|| path.strip_prefix("/api/resolve-cache"));
+        let (cached, path) = cached.map_or((false, path), |path| (true, path));
         match path.trim_start_matches('/').split_once("/resolve/") {
             Some((repo, rest)) => self.file(repo, rest, &asked, store, cached),
             None => Answer::error(404, "", "Not found"),
@@ -257,7 +261,8 @@ impl State {
         }
         let etag = format!("\"{}\"", GitId::of_blob(data));
         if !cached {
-            let at = format!("/api/resolve-cache/models/{repo}/resolve/{revision}/{path}");
+            let kind = if repo.starts_with("datasets/") { "" } else { "models/" };
+            let at = format!("/api/resolve-cache/{kind}{repo}/resolve/{revision}/{path}");
             let answer = Answer::redirect(307, &at).header("X-Linked-Etag", &etag);
             return headers(answer.header("X-Linked-Size", &data.len().to_string()));
         }

@@ -12,7 +12,9 @@ mod fixture;
 #[path = "../hub/mod.rs"]
 mod hub;
 
+mod bad_hub;
 mod build;
+mod data;
 mod protocol;
 mod python;
 mod sample;

@@ -5,10 +5,12 @@ use crate::{
     sample,
 };
 use gapimage::{
-    recipe::{ModelLayer, ModelSource, PicklePolicy, RepoName},
+    recipe::RepoName,
     source::{
         http::{Client, HttpError, Settings},
-        model::{Endpoint, Hub, LockedHubModel, ModelError, Selection, Token, fetch, resolve},
+        model::{
+            Endpoint, Hub, LockedHubModel, ModelError, Pinned, RepoKind, Repository, Selection, Token, fetch, resolve,
+        },
     },
     store::Store,
 };
@@ -36,7 +38,8 @@ impl Place {
 
     fn resolve(&self, server: &Server, revision: &str, token: Option<&str>) -> Result<LockedHubModel, ModelError> {
         let repo = RepoName::new(REPO).unwrap();
-        resolve(&hub(server, token), &repo, revision, &selection(), &self.store, &|_| {})
+        let repository = Repository { kind: RepoKind::Model, name: &repo };
+        resolve(&hub(server, token), repository, revision, &selection(), &self.store, &|_| {})
     }
 
     fn fetch(&self, server: &Server, model: &LockedHubModel, token: Option<&str>) -> Result<u64, ModelError> {
@@ -44,7 +47,9 @@ impl Place {
         let progress = |count| {
             seen.fetch_add(count, Ordering::Relaxed);
         };
-        fetch(&hub(server, token), model, &model.files, &self.store, &progress)?;
+        let repository = Repository { kind: RepoKind::Model, name: &model.repo };
+        let files = model.files.iter().map(Pinned::from);
+        fetch(&hub(server, token), repository, &model.commit, files, &self.store, &progress)?;
         Ok(seen.into_inner())
     }
 
@@ -64,9 +69,7 @@ fn hub(server: &Server, token: Option<&str>) -> Hub {
 }
 
 fn selection() -> Selection {
-    let source = ModelSource::Hub { repo: RepoName::new(REPO).unwrap(), revision: "main".to_owned(), endpoint: None };
-    let (include, exclude) = (Vec::new(), Vec::new());
-    Selection::new(&ModelLayer { source, include, exclude, allow_pickle: PicklePolicy::Refuse }).unwrap()
+    Selection::of_model(&[], &[]).unwrap()
 }
 
 fn serving() -> Server {

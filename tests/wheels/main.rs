@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail by panicking")]
 
+mod bad;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod index;
+mod source;
 mod wheel;
 
 use fixture::{Project, fail_with, gapimage, said, stdout, succeed};

@@ -13,6 +13,18 @@ pub fn wheel(name: &str, version: &str, requires: &[&str], files: &[(&str, &str)
 
 /// A wheel for what `tag` says.
 pub fn tagged(name: &str, version: &str, tag: &str, requires: &[&str], files: &[(&str, &str)]) -> (String, Vec<u8>) {
+    let members = members(name, version, tag, requires, files);
+    (format!("{name}-{version}-{tag}.whl"), packed(&members))
+}
+
+/// The files of a wheel, `RECORD` last.
+pub fn members(
+    name: &str,
+    version: &str,
+    tag: &str,
+    requires: &[&str],
+    files: &[(&str, &str)],
+) -> Vec<(String, String)> {
     let info = format!("{name}-{version}.dist-info");
     let requires: String = requires.iter().map(|needed| format!("Requires-Dist: {needed}\n")).collect();
     let metadata = format!(
@@ -29,8 +41,13 @@ pub fn tagged(name: &str, version: &str, tag: &str, requires: &[&str], files: &[
     }
     record += &format!("{info}/RECORD,,\n");
     members.push((format!("{info}/RECORD"), record));
+    members
+}
+
+/// An archive of these files.
+pub fn packed(members: &[(String, String)]) -> Vec<u8> {
     let mut zip = ZipArchiveWriter::new(Vec::new());
-    for (path, text) in &members {
+    for (path, text) in members {
         let file = zip.new_file(EntryPath::verbatim(path.as_bytes())).unix_permissions(0o100_644);
         let (mut entry, config) = file.compression_method(CompressionMethod::DEFLATE).start().unwrap();
         let mut writer = config.wrap(DeflateEncoder::new(&mut entry, Compression::default()));
@@ -39,5 +56,5 @@ pub fn tagged(name: &str, version: &str, tag: &str, requires: &[&str], files: &[
         encoder.finish().unwrap();
         entry.finish(descriptor).unwrap();
     }
-    (format!("{name}-{version}-{tag}.whl"), zip.finish().unwrap())
+    zip.finish().unwrap()
 }

@@ -7,7 +7,7 @@ use crate::{
     certificate::{CertificateError, Identity},
     console,
     given::{Given, GivenError},
-    machine,
+    gpus, machine,
     network::{self, Drivers},
     recheck::{self, RecheckError},
     root::Root,
@@ -28,7 +28,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -144,6 +144,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         network: Arc::new(network::Board::new(&site.network)),
         identity: identity.clone(),
         stages: Mutex::new(stages),
+        gpus: OnceLock::new(),
     });
 
     let (ask, mut asked) = mpsc::channel(1);
@@ -173,6 +174,14 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
     let layers = system.report.layers.clone();
     scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
+    if options.owns_machine {
+        let system = system.clone();
+        // Nobody waits for it: the API shows the outcome once it is there.
+        drop(spawn_blocking(move || {
+            drop(system.gpus.set(gpus::bring_up(&system.root, &machine::kernel().release)));
+            system.stage("GPUs provisioned");
+        }));
+    }
 
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;

@@ -14,6 +14,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Init(command::init::Init),
+    Run(command::run::Run),
+    Estimate(command::estimate::Estimate),
     Merge(command::merge::Merge),
     Export(command::export::Export),
     Mlflow(command::mlflow::Mlflow),
@@ -21,6 +24,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
+        Command::Init(init) => init.run(),
+        Command::Run(run) => return run.run().into(),
+        Command::Estimate(estimate) => return estimate.run().into(),
         Command::Merge(merge) => merge.run(),
         Command::Export(export) => export.run(),
         Command::Mlflow(mlflow) => mlflow.run(),

@@ -15,7 +15,7 @@ use std::{
 const MAX_LEN: u64 = 1 << 20;
 
 /// Reads the configurations of all jobs and steps.
-pub(super) fn configs(recipe: &Recipe) -> Vec<Config> {
+pub fn configs(recipe: &Recipe) -> Vec<Config> {
     let jobs = recipe.jobs.iter().map(|job| (format!("job {}", job.name), &job.configs));
     let steps = recipe.steps.iter().map(|step| (format!("step {}", step.name), &step.configs));
     let named = jobs.chain(steps).flat_map(|(owner, paths)| paths.iter().map(move |path| (owner.clone(), path)));

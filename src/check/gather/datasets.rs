@@ -4,6 +4,7 @@ use super::{GatherError, built::files_of};
 use crate::{
     check::facts::{DataCard, Dataset},
     layer::tree::{Node, TreePath},
+    lock::Inputs,
     plan::{Plan, PlannedLayer},
     recipe::{LayerKind, Recipe},
     store::Store,
@@ -29,7 +30,13 @@ pub(super) fn datasets(recipe: &Recipe, plan: &Plan<'_>, store: &Store) -> Resul
             Some(planned) => card_of(&name, planned, store)?,
             None => None,
         };
-        let licenses = dataset.license.iter().cloned().collect();
+        let licenses = match (&dataset.license, planned.map(|planned| &planned.locked.inputs)) {
+            (Some(declared), _) => vec![declared.clone()],
+            (None, Some(Inputs::Dataset(rows))) => {
+                rows.repository.iter().flat_map(|repository| repository.licenses.clone()).collect()
+            }
+            (None, _) => Vec::new(),
+        };
         Ok(Dataset { name, card, licenses, ..Dataset::default() })
     });
     datasets.collect()

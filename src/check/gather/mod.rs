@@ -8,7 +8,7 @@ mod models;
 mod secrets;
 mod wheels;
 
-pub use configs::parse as parse_config;
+pub use configs::{configs, parse as parse_config};
 
 use super::facts::{Driver, Facts};
 use crate::{
@@ -45,9 +45,17 @@ pub enum GatherError {
 /// [`GatherError`].
 pub fn gather(recipe: &Recipe, lock: Option<&Lock>, store: &Store) -> Result<Facts, GatherError> {
     let lock = current(recipe, lock);
-    let plan = Plan::as_far_as_locked(recipe, &lock, store)?;
+    of_plan(&Plan::as_far_as_locked(recipe, &lock, store)?, store)
+}
+
+/// The same by a plan that was made already.
+///
+/// # Errors
+/// [`GatherError`].
+pub fn of_plan(plan: &Plan<'_>, store: &Store) -> Result<Facts, GatherError> {
+    let (recipe, lock) = (plan.recipe, plan.lock);
     let unlocked: BTreeSet<String> = plan.unlocked.iter().map(|place| place.layer.name.clone()).collect();
-    let images = images::images(recipe, &lock);
+    let images = images::images(recipe, lock);
     let driver = images.iter().find_map(images::driver).or_else(|| {
         let version = recipe.target.as_ref()?.driver.clone()?;
         Some(Driver { version, origin: "by `[target]`".to_owned() })
@@ -59,14 +67,14 @@ pub fn gather(recipe: &Recipe, lock: Option<&Lock>, store: &Store) -> Result<Fac
         driver,
         images,
         tested: recipe.tests.iter().map(|test| test.image.clone()).collect(),
-        models: models::models(recipe, &lock, store)?,
-        datasets: datasets::datasets(recipe, &plan, store)?,
+        models: models::models(recipe, lock, store)?,
+        datasets: datasets::datasets(recipe, plan, store)?,
         jobs: recipe.jobs.clone(),
         steps: recipe.steps.clone(),
         configs: configs::configs(recipe),
         licenses: recipe.licenses.clone(),
         acceptance: recipe.acceptance.clone(),
-        layers: secrets::layers(&plan, store, &unlocked)?,
+        layers: secrets::layers(plan, store, &unlocked)?,
         unlocked: unlocked.into_iter().collect(),
     })
 }

@@ -42,7 +42,7 @@ fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, lock: &Lock, store: &Store
     let placed = match (rows, &layer.source) {
         (Some(rows), _) => PlacedModel::find(name, layer, rows, store),
         (None, ModelSource::Directory { .. }) => PlacedModel::in_directory(name, layer),
-        (None, ModelSource::Hub { .. }) => return Ok(unknown),
+        (None, ModelSource::Hub(_)) => return Ok(unknown),
     };
     let failed = |source| PlanError::Model { layer: place.layer.name.clone(), source: Box::new(source) };
     let files = placed.map_err(failed)?.files;

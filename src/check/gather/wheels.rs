@@ -5,7 +5,7 @@ use crate::{
         facts::{Image, Wheel},
         python::tags_of,
     },
-    source::wheels::{LockedWheel, LockedWheels},
+    source::wheels::{LockedSdist, LockedWheel, LockedWheels},
 };
 
 /// Adds the wheels of a layer to the image that it is in, and the Python and the C library that they were chosen for.
@@ -13,6 +13,7 @@ pub(super) fn add(image: &mut Image, rows: &LockedWheels) {
     image.python = rows.python.to_string().parse().ok();
     image.glibc = rows.glibc.to_string().parse().ok();
     image.wheels.extend(rows.wheels.iter().filter_map(wheel));
+    image.wheels.extend(rows.sdists.iter().filter_map(built));
     let provided = rows.provided.iter();
     image.provided.extend(provided.filter_map(|row| Some((row.name.as_str().to_owned(), row.version.parse().ok()?))));
 }
@@ -23,6 +24,17 @@ fn wheel(row: &LockedWheel) -> Option<Wheel> {
         name: row.name.as_str().parse().ok()?,
         version: row.version.parse().ok()?,
         tags: tags_of(&row.file)?,
+        requires: row.requires.iter().filter_map(|text| text.parse().ok()).collect(),
+        licenses: row.licenses.clone(),
+    })
+}
+
+/// What is built from source fits the image that it is built for.
+fn built(row: &LockedSdist) -> Option<Wheel> {
+    Some(Wheel {
+        name: row.name.as_str().parse().ok()?,
+        version: row.version.parse().ok()?,
+        tags: tags_of("built-0-py3-none-any.whl")?,
         requires: row.requires.iter().filter_map(|text| text.parse().ok()).collect(),
         licenses: row.licenses.clone(),
     })

@@ -41,7 +41,7 @@ impl PlacedModel {
     pub fn find(name: &str, layer: &ModelLayer, rows: &LockedModel, store: &Store) -> Result<Self, ModelPlaceError> {
         let name = name.to_owned();
         match (&layer.source, rows) {
-            (ModelSource::Hub { .. }, LockedModel::Hub(rows)) => {
+            (ModelSource::Hub(_), LockedModel::Hub(rows)) => {
                 let LockedHubModel { repo, revision, commit, .. } = rows;
                 let cache = CachePlace { repo: repo.clone(), revision: revision.clone(), commit: *commit };
                 Ok(Self { placement: Placement { name, cache: Some(cache) }, files: rows.files_in(store) })
@@ -59,7 +59,7 @@ impl PlacedModel {
         let ModelSource::Directory { base, path, name: repo } = &layer.source else {
             return Err(ModelPlaceError::Rows);
         };
-        let files = list_directory(&base.join(Path::new(path)), &Selection::new(layer)?)?;
+        let files = list_directory(&base.join(Path::new(path)), &Selection::of_model(&layer.include, &layer.exclude)?)?;
         let cache = match repo {
             Some(repo) => {
                 Some(CachePlace { repo: repo.clone(), revision: "main".to_owned(), commit: commit_of(&files)? })

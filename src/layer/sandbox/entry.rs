@@ -1,9 +1,10 @@
 //! The helper's first half: enters the name spaces and starts PID 1 in them.
 
 use super::{
-    ids,
+    device, ids,
     init::init,
-    protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report},
+    mounts,
+    protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report, Specification},
 };
 use rustix::{process::Signal, thread::UnshareFlags};
 use std::{
@@ -57,6 +58,14 @@ fn enter() -> Result<ExitCode, String> {
     rustix::thread::set_thread_groups(&[]).map_err(not_root)?;
     rustix::thread::set_thread_gid(rustix::process::Gid::ROOT).map_err(not_root)?;
     rustix::thread::set_thread_uid(rustix::process::Uid::ROOT).map_err(not_root)?;
+    let specification: Specification =
+        serde_json::from_slice(&message).map_err(|error| format!("the specification is malformed: {error}"))?;
+    if specification.view
+        && let Err(message) = hand_over_view(&input)
+    {
+        report(&Report::NoView { message });
+        return Ok(ExitCode::FAILURE);
+    }
     let failed = |error: io::Error| format!("cannot start the first process inside: {error}");
     let mut child = Command::new("/proc/self/exe")
         .args([ENTRY_ARGUMENT, INIT_ARGUMENT])
@@ -69,6 +78,12 @@ fn enter() -> Result<ExitCode, String> {
     }
     let status = child.wait().map_err(failed)?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Mounts a root that the caller serves, and hands it the device.
+fn hand_over_view(caller: &io::Stdin) -> Result<(), String> {
+    let device = mounts::view()?;
+    device::send(caller, &device).map_err(|error| format!("cannot hand the view over: {error}"))
 }
 
 /// Makes the kernel kill this process when the one that started it dies.

@@ -52,6 +52,9 @@ fn perform(specification: &Specification) -> Result<Report, String> {
         empty(&stage).map_err(failed(&stage))?;
         return Ok(Report::Done { output_len: 0 });
     }
+    if specification.view {
+        return perform_in_view(specification);
+    }
     let input = File::open(&specification.input).map_err(failed(&specification.input))?;
     let output = OpenOptions::new().write(true).open(&specification.output).map_err(failed(&specification.output))?;
     let binds = mounts::hold(&specification.binds)?;
@@ -84,6 +87,16 @@ fn perform(specification: &Specification) -> Result<Report, String> {
         empty(root).map_err(|error| format!("cannot empty the scratch directory: {error}"))?;
     }
     Ok(outcome)
+}
+
+/// Runs the steps in the root that is mounted already, and of which nothing comes back.
+fn perform_in_view(specification: &Specification) -> Result<Report, String> {
+    let nothing = mounts::hold(&[])?;
+    mounts::enter(Path::new(mounts::STAGE), nothing)?;
+    mounts::close_root()?;
+    let outcome = run_steps(specification)?;
+    kill_others().map_err(|error| format!("cannot end what still runs inside: {error}"))?;
+    Ok(outcome.unwrap_or(Report::Done { output_len: 0 }))
 }
 
 /// Runs all steps; the report of the first that fails.

@@ -2,13 +2,15 @@
 //!
 //! A program runs as root of new user, mount, process, network, IPC and host name spaces: without
 //! network, without host paths but named read-only ones, with its own `/proc`, `/dev`, `/tmp` and
-//! `/run`, a fixed environment and a time limit. What it changed comes back as a layer.
+//! `/run`, a fixed environment and a time limit. What it changed comes back as a layer. A root that it
+//! may not change is not even copied: it is served from where its bytes lie ([`view`]).
 //!
 //! The work is done by a helper, the `gapimage` program itself with the hidden argument
 //! [`ENTRY_ARGUMENT`]; a process must be single-threaded to enter a user name space, and only `exec`
 //! gives one without `unsafe`. The helper needs either root or subordinate ids (`/etc/subuid`).
 
 mod collect;
+mod device;
 mod entry;
 mod ids;
 mod init;
@@ -16,6 +18,7 @@ mod mounts;
 mod populate;
 mod protocol;
 mod run;
+mod view;
 
 pub use entry::{ENTRY_ARGUMENT, entry};
 pub use ids::IdMapError;
@@ -53,7 +56,8 @@ pub struct Job<'a> {
     pub source_date: i64,
     /// How long all of it may take.
     pub time_limit: Duration,
-    /// Whether the root cannot be written to, as on the appliance; `/tmp` and `/run` can.
+    /// Whether the root cannot be written to, as on the appliance; `/tmp` and `/run` can. Nothing of it is copied then,
+    /// where FUSE can be had and nothing is bound.
     pub read_only: bool,
 }
 

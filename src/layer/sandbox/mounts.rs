@@ -5,21 +5,24 @@ use rustix::{
     fs::{AtFlags, CWD, Mode, StatVfsMountFlags, Timespec, Timestamps, symlink, utimensat},
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-        UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind, mount_change, mount_remount,
-        move_mount, open_tree, unmount,
+        UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind,
+        mount_change, mount_remount, move_mount, open_tree, unmount,
     },
     process::{chdir, pivot_root},
 };
 use std::{
     fs, io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
 /// Host devices that appear in `/dev`.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Where the root lies before it becomes the root.
-const STAGE: &str = "/tmp";
+pub(super) const STAGE: &str = "/tmp";
 
 /// Directories that were made to mount on, and are no part of the tree.
 pub(super) type Made = Vec<PathBuf>;
@@ -42,10 +45,34 @@ pub(super) fn hold(binds: &[Bind]) -> Result<HeldBinds, String> {
     held.collect::<Result<_, String>>().map(HeldBinds)
 }
 
+/// Mounts a root that another process serves, read-only, and returns the device that it is served over.
+pub(super) fn view() -> Result<OwnedFd, String> {
+    separate()?;
+    let path = Path::new("/dev/fuse");
+    let device = explain_io("open", path, fs::OpenOptions::new().read(true).write(true).open(path))?;
+    let number = device.as_raw_fd().to_string();
+    let options = [("fd", number.as_str()), ("rootmode", "40000"), ("user_id", "0"), ("group_id", "0")];
+    let flags = ["allow_other", "default_permissions"];
+    let made = || {
+        let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        options.iter().try_for_each(|(name, value)| fsconfig_set_string(&context, *name, *value))?;
+        flags.iter().try_for_each(|name| fsconfig_set_flag(&context, *name))?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    let root = explain("make a fuse file system", made())?;
+    explain("mount the root", attach(&root, Path::new(STAGE)))?;
+    Ok(device.into())
+}
+
+fn separate() -> Result<(), String> {
+    let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    explain("separate the mounts", mount_change("/", all))
+}
+
 /// Mounts the (still empty) root and returns where it is.
 pub(super) fn stage(scratch: &Scratch) -> Result<PathBuf, String> {
-    let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    explain("separate the mounts", mount_change("/", all))?;
+    separate()?;
     let stage = PathBuf::from(STAGE);
     match scratch {
         Scratch::Memory(bytes) => {

@@ -2,8 +2,9 @@
 //!
 //! The caller writes the length of the specification (8 bytes, little endian) and the specification
 //! (JSON) to the helper's standard input. The helper enters its name spaces and writes [`MAP_ME`] to
-//! its standard output; the caller sets the id maps and answers [`MAPPED`]. Then the helper writes
-//! one [`Report`] (JSON) and exits. Its standard error is the programs' output.
+//! its standard output; the caller sets the id maps and answers [`MAPPED`]. If the root is to be a view, the helper mounts it
+//! and sends the device that its answers are to be written to over its standard input, which is a socket. Then the helper
+//! writes one [`Report`] (JSON) and exits. Its standard error is the programs' output.
 
 use super::{Bind, Scratch, Step};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub(super) struct Specification {
     pub source_date: i64,
     /// Whether the root is made read-only before the programs run.
     pub read_only: bool,
+    /// Whether the caller serves the root through FUSE; then there is no input, no output and nothing in `scratch`.
+    pub view: bool,
     /// Only empty the scratch directory, which an interrupted run left full.
     pub clean_only: bool,
 }
@@ -41,6 +44,8 @@ pub(super) enum Report {
     Done { output_len: u64 },
     /// A step ended badly.
     StepFailed { step: usize, status: String },
+    /// The root cannot be served through FUSE here; nothing was run.
+    NoView { message: String },
     /// The sandbox itself could not do its work.
     Broken { message: String },
 }

@@ -1,10 +1,11 @@
 //! The caller's half: hands the tree over, starts the helper, maps ids, waits, takes the changes.
 
 use super::{
-    Job, Outcome, Sandbox, SandboxError, Scratch,
+    Job, Outcome, Sandbox, SandboxError, Scratch, device,
     entry::{ENTRY_ARGUMENT, write_message},
     ids,
     protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report, Specification},
+    view::View,
 };
 use crate::layer::{
     tar::{TarPlan, read_index},
@@ -13,6 +14,8 @@ use crate::layer::{
 use rustix::process::{Pid, Signal};
 use std::{
     io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::PathBuf,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, mpsc},
     time::Duration,
@@ -43,6 +46,39 @@ impl Sandbox {
     /// # Errors
     /// As for [`Sandbox::run`].
     pub fn run_heard(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Outcome, SandboxError> {
+        let in_view = job.read_only && job.binds.is_empty();
+        if in_view && let Some(outcome) = self.run_in_view(job, hear)? {
+            return Ok(outcome);
+        }
+        self.run_in_copy(job, hear)
+    }
+
+    /// Runs the job in a root that is served from where its bytes lie; `None` where that cannot be had.
+    fn run_in_view(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Option<Outcome>, SandboxError> {
+        let specification = Specification {
+            input: PathBuf::new(),
+            input_len: 0,
+            output: PathBuf::new(),
+            scratch: Scratch::Memory(0),
+            binds: Vec::new(),
+            steps: job.steps.clone(),
+            source_date: job.source_date,
+            read_only: true,
+            view: true,
+            clean_only: false,
+        };
+        let (report, printed) = self.perform(&specification, job.time_limit, hear, Some(View::new(job.root)))?;
+        match report {
+            Report::NoView { .. } => Ok(None),
+            report => {
+                finished(job, report, &printed)?;
+                Ok(Some(Outcome { changes: Tree::new(), output: printed }))
+            }
+        }
+    }
+
+    /// Runs the job in a copy of the root.
+    fn run_in_copy(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Outcome, SandboxError> {
         let spooling = || format!("cannot spool the sandbox's files in {}", self.spool.display());
         let mut input = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
         let output = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
@@ -57,27 +93,20 @@ impl Sandbox {
             steps: job.steps.clone(),
             source_date: job.source_date,
             read_only: job.read_only,
+            view: false,
             clean_only: false,
         };
-        let result = self.perform(&specification, job.time_limit, hear);
+        let result = self.perform(&specification, job.time_limit, hear, None);
         let done = matches!(result, Ok((Report::Done { .. }, _)));
         if !done && matches!(job.scratch, Scratch::Directory(_)) {
             let clean = Specification { clean_only: true, binds: Vec::new(), steps: Vec::new(), ..specification };
-            self.perform(&clean, CLEANING_TIME, &|_| ())?;
+            self.perform(&clean, CLEANING_TIME, &|_| (), None)?;
         }
         let (report, printed) = result?;
-        match report {
-            Report::Done { output_len } => {
-                let file = output.into_file();
-                let index = read_index(&file, output_len)?;
-                Ok(Outcome { changes: index.to_tree(&Arc::new(file), 0), output: printed })
-            }
-            Report::StepFailed { step, status } => {
-                let command = job.steps.get(step).map(|step| step.command.join(" ")).unwrap_or_default();
-                Err(SandboxError::Step { command, status, output: shown(&printed) })
-            }
-            Report::Broken { message } => Err(SandboxError::Broken { message, output: shown(&printed) }),
-        }
+        let output_len = finished(job, report, &printed)?;
+        let file = output.into_file();
+        let index = read_index(&file, output_len)?;
+        Ok(Outcome { changes: index.to_tree(&Arc::new(file), 0), output: printed })
     }
 
     fn perform(
@@ -85,13 +114,15 @@ impl Sandbox {
         specification: &Specification,
         limit: Duration,
         hear: Hear<'_>,
+        view: Option<View>,
     ) -> Result<(Report, Vec<u8>), SandboxError> {
         let starting = || format!("cannot start the sandbox's helper {}", self.helper.display());
         let message = serde_json::to_vec(specification).map_err(io::Error::other).map_err(during(starting))?;
+        let (socket, theirs) = UnixStream::pair().map_err(during(starting))?;
         let mut child = Command::new(&self.helper)
             .arg(ENTRY_ARGUMENT)
             .env_clear()
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -106,7 +137,7 @@ impl Sandbox {
                 // The child is not waited for before this thread has ended, so the number is still its own.
                 late && rustix::process::kill_process(pid, Signal::KILL).is_ok()
             });
-            let report = converse(&mut child, &message);
+            let report = converse(&mut child, socket, &message, view);
             if report.is_err() {
                 // The watchdog may have been first.
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -135,13 +166,30 @@ fn during(what: impl Fn() -> String) -> impl Fn(io::Error) -> SandboxError {
     move |source| SandboxError::Io { during: what(), source }
 }
 
-/// Hands over the specification, maps the ids when the helper asks for it, and takes its report.
-fn converse(child: &mut Child, message: &[u8]) -> Result<Option<Report>, SandboxError> {
+/// The length of what came back, if the helper says that all went well.
+fn finished(job: &Job<'_>, report: Report, printed: &[u8]) -> Result<u64, SandboxError> {
+    match report {
+        Report::Done { output_len } => Ok(output_len),
+        Report::StepFailed { step, status } => {
+            let command = job.steps.get(step).map(|step| step.command.join(" ")).unwrap_or_default();
+            Err(SandboxError::Step { command, status, output: shown(printed) })
+        }
+        Report::Broken { message } | Report::NoView { message } => {
+            Err(SandboxError::Broken { message, output: shown(printed) })
+        }
+    }
+}
+
+/// Hands over the specification, maps the ids when the helper asks for it, serves the view, and takes the report.
+fn converse(
+    child: &mut Child,
+    mut socket: UnixStream,
+    message: &[u8],
+    view: Option<View>,
+) -> Result<Option<Report>, SandboxError> {
     let talking = during(|| "cannot talk to the sandbox's helper".to_owned());
-    let (Some(mut stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Ok(None);
-    };
-    write_message(&mut stdin, message).map_err(&talking)?;
+    let Some(mut stdout) = child.stdout.take() else { return Ok(None) };
+    write_message(&mut socket, message).map_err(&talking)?;
     let mut first = [0];
     if stdout.read(&mut first).map_err(&talking)? == 0 {
         return Ok(None);
@@ -150,8 +198,15 @@ fn converse(child: &mut Child, message: &[u8]) -> Result<Option<Report>, Sandbox
         return rest(stdout, &first).map_err(&talking);
     }
     ids::map(child.id())?;
-    stdin.write_all(&[MAPPED]).map_err(&talking)?;
-    drop(stdin);
+    socket.write_all(&[MAPPED]).map_err(&talking)?;
+    if let Some(view) = view
+        && let Some(device) = device::receive(&socket).map_err(io::Error::from).map_err(&talking)?
+    {
+        // It ends when the mount does, which is when the sandbox does; what it could say then is said by the programs that
+        // could not read.
+        std::thread::spawn(move || view.serve(device));
+    }
+    drop(socket);
     rest(stdout, &[]).map_err(&talking)
 }
 

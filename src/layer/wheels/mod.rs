@@ -5,6 +5,7 @@
 //! (`/usr/local/lib/python3.N/dist-packages`, before `/usr/lib/python3/dist-packages`), or into a virtual environment of
 //! their own. Files keep the times that the wheel gives them; what is made here dates from 1980.
 
+mod built;
 mod bytecode;
 mod entry_points;
 mod error;
@@ -17,6 +18,7 @@ mod scheme;
 mod tests;
 mod wheelhouse;
 
+pub use built::{BUILT, BuildError, Builder, build};
 pub use entry_points::{EntryPointError, programs};
 pub use error::{InstallError, WheelError};
 pub use opened::Opened;

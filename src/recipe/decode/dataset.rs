@@ -1,11 +1,14 @@
 //! Decoding of `[dataset.NAME]`.
 
-use super::checked;
+use super::{
+    DATASETS, MODELS, Mention, checked,
+    hub::{self, globs},
+};
 use crate::recipe::{
-    DatasetLayer, DatasetSource, FileBeside, Preparation, name,
+    DatasetLayer, DatasetSource, FileBeside, Preparation, TokenizerSource, name,
     problem::Problems,
-    section::{Placed, Section},
-    value::Value,
+    section::{Placed, Section, wrong_type},
+    value::{Kind, Value},
 };
 use gap_data::{
     BadRows,
@@ -62,50 +65,79 @@ const SLOTS: [(&str, Slot); 10] = [
 ];
 
 /// Decodes the data set `name`.
-pub(super) fn dataset(name: &str, value: &Value, problems: &Problems) -> Option<DatasetLayer> {
+pub(super) fn dataset(
+    name: &str,
+    value: &Value,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<DatasetLayer> {
     let mut section = Section::open(format!("the data set `{name}`"), value, problems)?;
     let source = source(name, &mut section, problems);
-    let preparation = preparation(&mut section, problems);
+    let tokenizer = section.any("tokenizer").and_then(|value| tokenizer(name, value, mentions, problems));
+    let preparation = Preparation { tokenizer, ..preparation(&mut section, problems) };
     let license = section.string("license").map(|license| license.value.to_owned());
     section.finish();
     Some(DatasetLayer { source: source?, preparation, license })
 }
 
 fn source(name: &str, section: &mut Section<'_>, problems: &Problems) -> Option<DatasetSource> {
-    let (path, url, sha256) = (section.string("path"), section.string("url"), section.string("sha256"));
-    match (path, url, sha256) {
+    let (path, url, hub) = (section.string("path"), section.string("url"), section.string("hub"));
+    let sha256 = section.string("sha256");
+    let beside_hub = hub::Keys::take(section);
+    let (include, exclude) = (globs(section, "include"), globs(section, "exclude"));
+    if url.is_none()
+        && let Some(other) = &sha256
+    {
+        let help = "the lock notes the digests of everything else";
+        problems.add_with_help(other.at, "`sha256` is for a `url`", help);
+    }
+    if hub.is_none() {
+        beside_hub.refuse(problems);
+        if !(include.is_empty() && exclude.is_empty()) {
+            let help = "take them out, or name a directory that holds just these files";
+            problems.add_with_help(section.at, "`include` and `exclude` mean nothing without `hub`", help);
+        }
+    }
+    match (path, url, hub) {
         (Some(path), None, None) => beside(&path, problems).map(DatasetSource::Path),
-        (None, Some(url), Some(sha256)) => {
-            let address = checked("the address of a data set", url.value, url.at, name::mirror, problems);
-            let digest = Digest::from_hex(sha256.value).ok().or_else(|| sha256.value.parse().ok());
-            if digest.is_none() {
-                problems.add_with_help(sha256.at, "`sha256` is no digest", "64 lower-case hexadecimal digits");
-            }
-            Some(DatasetSource::Url { url: address?.to_owned(), sha256: digest? })
-        }
-        (None, Some(url), None) => {
-            let help = "add `sha256 = \"…\"`: what comes from an address is only taken if it is what you meant";
-            problems.add_with_help(url.at, format!("the data set `{name}` has a `url` and no `sha256`"), help);
-            None
-        }
-        (None, None, Some(other)) | (Some(_), None, Some(other)) => {
-            problems.add_with_help(
-                other.at,
-                "`sha256` is for a `url`",
-                "the lock notes the digests of files beside the recipe",
-            );
-            None
-        }
-        (Some(_), Some(url), _) => {
-            let message = format!("the data set `{name}` has both `path` and `url`");
-            problems.add_with_help(url.at, message, "leave out one of the two");
-            None
+        (None, Some(url), None) => at_address(name, &url, sha256.as_ref(), problems),
+        (None, None, Some(hub)) => {
+            let repository = beside_hub.repository(&hub, problems)?;
+            Some(DatasetSource::Hub { repository, include, exclude })
         }
         (None, None, None) => {
             section.missing("path", "\"FILE OR DIRECTORY\"");
             None
         }
+        (path, url, hub) => {
+            let given = [("path", path), ("url", url), ("hub", hub)];
+            let mut given = given.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+            if let (Some((one, _)), Some((other, value))) = (given.next(), given.next()) {
+                let message = format!("the data set `{name}` has both `{one}` and `{other}`");
+                problems.add_with_help(value.at, message, "leave out one of the two");
+            }
+            None
+        }
     }
+}
+
+fn at_address(
+    name: &str,
+    url: &Placed<'_, &str>,
+    sha256: Option<&Placed<'_, &str>>,
+    problems: &Problems,
+) -> Option<DatasetSource> {
+    let Some(sha256) = sha256 else {
+        let help = "add `sha256 = \"…\"`: what comes from an address is only taken if it is what you meant";
+        problems.add_with_help(url.at, format!("the data set `{name}` has a `url` and no `sha256`"), help);
+        return None;
+    };
+    let address = checked("the address of a data set", url.value, url.at, name::mirror, problems);
+    let digest = Digest::from_hex(sha256.value).ok().or_else(|| sha256.value.parse().ok());
+    if digest.is_none() {
+        problems.add_with_help(sha256.at, "`sha256` is no digest", "64 lower-case hexadecimal digits");
+    }
+    Some(DatasetSource::Url { url: address?.to_owned(), sha256: digest? })
 }
 
 fn beside(path: &Placed<'_, &str>, problems: &Problems) -> Option<FileBeside> {
@@ -129,7 +161,36 @@ fn preparation(section: &mut Section<'_>, problems: &Problems) -> Preparation {
         pii: choice(section, "pii", &PII, problems).unwrap_or(usual.pii),
         patterns: patterns(section, problems),
         split: split(section, problems),
-        tokenizer: section.string("tokenizer").and_then(|path| beside(&path, problems)),
+        tokenizer: None,
+    }
+}
+
+/// A file beside the recipe, or `{ model = "NAME" }`.
+fn tokenizer(
+    dataset: &str,
+    value: &Value,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<TokenizerSource> {
+    match &value.kind {
+        Kind::String(path) => {
+            beside(&Placed { value: path.as_str(), at: &value.at }, problems).map(TokenizerSource::Beside)
+        }
+        Kind::Table(_) => {
+            let mut section = Section::open("`tokenizer`".to_owned(), value, problems)?;
+            section.required("model", "\"MODEL\"");
+            let model = section.string("model");
+            section.finish();
+            let Placed { value: name, at } = model?;
+            let layer = format!("{MODELS}{name}");
+            let by_layer = Some(format!("{DATASETS}{dataset}"));
+            mentions.push(Mention { layer: layer.clone(), at: at.clone(), by_layer });
+            Some(TokenizerSource::Model(layer))
+        }
+        _ => {
+            wrong_type("tokenizer", "a path or `{ model = \"NAME\" }`", value, problems);
+            None
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn layer(
         "debian" => LayerKind::Debian(debian(name, body, defaults, problems)?),
         "cargo" => LayerKind::Cargo(cargo(name, body, mentions, problems)?),
         "run" => LayerKind::Run(run(name, body, mentions, problems)?),
-        "wheels" => LayerKind::Wheels(wheels(name, body, problems)?),
+        "wheels" => LayerKind::Wheels(wheels(name, body, mentions, problems)?),
         _ => LayerKind::Files(files(name, body, problems)?),
     };
     Some(Layer { name: name.to_owned(), kind, line: at.line_column().0 })

@@ -1,6 +1,7 @@
 //! From TOML values to the types of a recipe.
 
 mod dataset;
+mod hub;
 mod job;
 mod layer;
 mod model;
@@ -138,7 +139,7 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
         carried(ImageKind::Model, &key, decoded, &mut draft, problems);
     }
     for (key, value) in tables(&mut top, "dataset", problems) {
-        let decoded = dataset::dataset(key.value, value, problems).map(LayerKind::Dataset);
+        let decoded = dataset::dataset(key.value, value, &mut draft.mentions, problems).map(LayerKind::Dataset);
         carried(ImageKind::Dataset, &key, decoded, &mut draft, problems);
     }
     if draft.recipe.images.is_empty() && problems.is_empty() {

@@ -1,17 +1,22 @@
 //! Decoding of layers of Python packages.
 
-use super::{checked, layer::destination, read_source};
+use super::{Mention, checked, layer::destination, read_source};
 use crate::recipe::{
-    Provided, WheelsLayer, name,
+    Provided, Sdists, WheelsLayer, name,
     problem::{At, Problems, suggestion},
     section::{Placed, Section, string, wrong_type},
     value::{Kind, Value},
 };
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{PackageName, Requirement, VerbatimUrl, VersionOrUrl};
 use std::str::FromStr;
 
 /// Decodes `wheels` of the layer `name`.
-pub(super) fn wheels(name: &str, value: &Value, problems: &Problems) -> Option<WheelsLayer> {
+pub(super) fn wheels(
+    name: &str,
+    value: &Value,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<WheelsLayer> {
     let mut section = Section::open(format!("`wheels` of the layer `{name}`"), value, problems)?;
     let mut requirements = requirements(&mut section, "requirements", problems);
     let file = section.string("requirements_file");
@@ -39,6 +44,11 @@ pub(super) fn wheels(name: &str, value: &Value, problems: &Problems) -> Option<W
         let help = "add `wheelhouse = true`, or leave out `install = false`";
         problems.add_with_help(section.at, format!("the layer `{name}` neither installs nor keeps wheels"), help);
     }
+    let sdists = sdists(name, &mut section, mentions, problems);
+    if !sdists.projects.is_empty() && (wheelhouse || !install) {
+        let help = "keep wheels in a layer of their own, and put a layer with `sdist` on top of it";
+        problems.add_with_help(section.at, "what is built from source is installed, and in no wheelhouse", help);
+    }
     section.finish();
     Some(WheelsLayer {
         requirements,
@@ -51,7 +61,33 @@ pub(super) fn wheels(name: &str, value: &Value, problems: &Problems) -> Option<W
         install,
         bytecode,
         wheelhouse,
+        sdists,
     })
+}
+
+/// What comes as source, and how it is built.
+fn sdists(name: &str, section: &mut Section<'_>, mentions: &mut Vec<Mention>, problems: &Problems) -> Sdists {
+    let project = |text: &Placed<'_, &str>| match PackageName::from_str(text.value) {
+        Ok(project) => Some(project.to_string()),
+        Err(_) => {
+            let message = format!("`{}` is no name of a Python project", text.value.escape_debug());
+            problems.add_with_help(text.at, message, "write `sdist = [\"NAME\"]`, without versions");
+            None
+        }
+    };
+    let projects: Vec<String> = section.strings("sdist").iter().filter_map(project).collect();
+    let on = section.strings("build_on");
+    let requires = requirements(section, "build_requires", problems);
+    if projects.is_empty()
+        && let Some(at) = on.first().map(|layer| layer.at)
+    {
+        problems.add_with_help(at, "`build_on` means nothing without `sdist`", "take it out");
+    }
+    for layer in &on {
+        let by_layer = Some(name.to_owned());
+        mentions.push(Mention { layer: layer.value.to_owned(), at: layer.at.clone(), by_layer });
+    }
+    Sdists { projects, on: on.iter().map(|layer| layer.value.to_owned()).collect(), requires }
 }
 
 fn requirements(section: &mut Section<'_>, key: &'static str, problems: &Problems) -> Vec<String> {

@@ -4,7 +4,7 @@ use super::{Component, ComponentId, Pin, Role};
 use crate::{
     recipe::{DatasetLayer, DatasetSource},
     source::{
-        dataset::{LockedDataFile, LockedDataset},
+        dataset::{LockedDataFile, LockedDataset, LockedRepository},
         licence::Licence,
     },
 };
@@ -13,7 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 /// The data set `name` as it was prepared, and each of its files.
 pub(super) fn components(name: &str, layer: &DatasetLayer, rows: &LockedDataset) -> Vec<Component> {
-    let licence = Licence::declared("dataset", layer.license.as_deref());
+    let licence = match (&layer.license, &rows.repository) {
+        (None, Some(repository)) => Licence::all_of("huggingface", &repository.licenses),
+        (declared, _) => Licence::declared("dataset", declared.as_deref()),
+    };
     let sources = sources(rows);
     let id = ComponentId::new("dataset", name, &[&sources.to_hex()]);
     let prepared = Component {
@@ -28,14 +31,32 @@ pub(super) fn components(name: &str, layer: &DatasetLayer, rows: &LockedDataset)
         origin: Some("a data set that was prepared for training".to_owned()),
         role: Role::Contained,
     };
+    let repository = rows.repository.iter().map(|repository| self::repository(repository, &licence, &id));
     let files = rows.files.iter().map(|row| file(row, layer, &licence, &id));
-    std::iter::once(prepared).chain(files).collect()
+    std::iter::once(prepared).chain(repository).chain(files).collect()
+}
+
+/// The repository that the files come from; no registry of package URLs knows data sets of a hub.
+fn repository(locked: &LockedRepository, licence: &Licence, dataset: &ComponentId) -> Component {
+    let (repo, commit) = (format!("datasets/{}", locked.repo), locked.commit.to_string());
+    Component {
+        id: ComponentId::new("data", &repo, &[&commit]),
+        name: repo.clone(),
+        version: Some(commit.clone()),
+        purl: None,
+        file: None,
+        pin: Pin::Commit(commit),
+        licence: licence.clone(),
+        origin: Some(format!("{repo} at {}", locked.revision)),
+        role: Role::BuiltInto(dataset.clone()),
+    }
 }
 
 fn file(row: &LockedDataFile, layer: &DatasetLayer, licence: &Licence, dataset: &ComponentId) -> Component {
     let origin = match layer.source {
         DatasetSource::Path(_) => "a file beside the recipe",
         DatasetSource::Url { .. } => "a file at an address that the recipe names",
+        DatasetSource::Hub { .. } => "a file of a repository of a hub",
     };
     Component {
         id: ComponentId::new("data", &row.name, &[&row.sha256.to_hex()]),
@@ -75,7 +96,7 @@ mod tests {
             license: Some("CC-BY-4.0".to_owned()),
         };
         let file = |name: &str| LockedDataFile { name: name.to_owned(), size: 1, sha256: Digest::of(name.as_bytes()) };
-        let rows = LockedDataset { tokenizer: None, files: vec![file("rows/a.jsonl"), file("rows/b.csv")] };
+        let rows = LockedDataset { files: vec![file("rows/a.jsonl"), file("rows/b.csv")], ..LockedDataset::default() };
         let components = components("tickets", &layer, &rows);
         let names: Vec<&str> = components.iter().map(|component| component.name.as_str()).collect();
         assert_eq!(names, ["tickets", "rows/a.jsonl", "rows/b.csv"]);

@@ -1,8 +1,7 @@
 //! Data sets at an address: one file, which the recipe names by its digest.
 
-use super::{DatasetError, Fetching, LockedDataFile, LockedDataset};
+use super::{DatasetError, Fetching, LockedDataFile};
 use crate::{
-    recipe::DatasetSource,
     source::http::{Client, Download, Progress},
     store::Store,
 };
@@ -28,22 +27,8 @@ pub(super) fn lock(
     Ok(file)
 }
 
-/// Fetches the file into the store.
-///
-/// # Errors
-/// [`DatasetError`] if it cannot be fetched, or is another one than the recipe names.
-pub fn fetch(
-    source: &DatasetSource,
-    rows: &LockedDataset,
-    client: &Client,
-    store: &Store,
-    progress: Progress<'_>,
-) -> Result<(), DatasetError> {
-    let DatasetSource::Url { url, .. } = source else { return Ok(()) };
-    rows.files.iter().try_for_each(|file| download(url, file, client, store, progress))
-}
-
-fn download(
+/// Fetches the file into the store; refuses another one than the recipe names.
+pub(super) fn download(
     url: &str,
     file: &LockedDataFile,
     client: &Client,

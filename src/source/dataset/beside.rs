@@ -2,7 +2,7 @@
 
 use super::{DatasetError, LockedDataFile};
 use crate::{
-    recipe::{DatasetLayer, FileBeside},
+    recipe::{DatasetLayer, FileBeside, TokenizerSource},
     store::Store,
 };
 use gap_data::Input;
@@ -36,9 +36,12 @@ pub(super) fn lock(path: &FileBeside, store: &Store) -> Result<Vec<LockedDataFil
     Ok(files)
 }
 
-/// The digest of the tokenizer as it is now.
+/// The digest of the tokenizer beside the recipe as it is now; that of a model is locked with the model.
 pub(super) fn tokenizer(layer: &DatasetLayer, store: &Store) -> Result<Option<Digest>, DatasetError> {
-    layer.preparation.tokenizer.as_ref().map(|path| hash(&path.place(), store).map(|(_, digest)| digest)).transpose()
+    match &layer.preparation.tokenizer {
+        Some(TokenizerSource::Beside(path)) => hash(&path.place(), store).map(|(_, digest)| Some(digest)),
+        Some(TokenizerSource::Model(_)) | None => Ok(None),
+    }
 }
 
 /// Length and digest of a file. Those of a large one are remembered by what tells it from its successor.

@@ -1,6 +1,9 @@
 //! Why the files of a data set cannot be pinned or fetched.
 
-use crate::{source::http::HttpError, store::StoreError};
+use crate::{
+    source::{http::HttpError, model::ModelError},
+    store::StoreError,
+};
 use std::{io, path::PathBuf};
 
 /// Why the files of a data set cannot be pinned or fetched.
@@ -20,12 +23,22 @@ pub enum DatasetError {
     /// See [`HttpError`].
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// See [`ModelError`]: data sets come from a hub as models do.
+    #[error(transparent)]
+    Hub(#[from] ModelError),
     /// See [`StoreError`].
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It must be fetched, and no connection may be opened.
     #[error(
-        "its file is not in the store, and --offline forbids fetching it; run `gapimage lock` on the connected side"
+        "its files are not in the store, and --offline forbids fetching them; run `gapimage lock` on the connected side"
     )]
     Offline,
+}
+
+impl DatasetError {
+    /// Whether it is somebody else's server that stands in the way.
+    pub const fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Hub(_))
+    }
 }

@@ -86,13 +86,9 @@ fn walk(directory: &Path, within: &str, depth: usize, files: &mut Vec<(String, M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{ModelLayer, ModelSource, PicklePolicy};
 
     fn list_all(directory: &Path) -> Result<ModelFiles, ModelError> {
-        let source = ModelSource::Directory { base: "/".into(), path: "m".to_owned(), name: None };
-        let (include, exclude) = (Vec::new(), Vec::new());
-        let layer = ModelLayer { source, include, exclude, allow_pickle: PicklePolicy::Refuse };
-        list(directory, &Selection::new(&layer)?)
+        list(directory, &Selection::of_model(&[], &[])?)
     }
 
     #[test]

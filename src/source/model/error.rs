@@ -1,4 +1,4 @@
-//! What can go wrong with a model before it is built.
+//! What can go wrong with a model, or a data set of a hub, before it is built.
 
 use super::GitId;
 use crate::{recipe::RepoName, source::http::HttpError, store::StoreError};
@@ -21,7 +21,7 @@ pub enum ModelError {
     Token,
     /// The hub gives the model only to those who accepted its terms.
     #[error(
-        "the hub gives `{repo}` only to those who accepted its terms ({said}): accept them on the model's page, and set \
+        "the hub gives `{repo}` only to those who accepted its terms ({said}): accept them on its page, and set \
          HF_TOKEN to a token of that account"
     )]
     Gated {
@@ -44,7 +44,7 @@ pub enum ModelError {
         token: &'static str,
     },
     /// There is no such branch, tag or commit.
-    #[error("`{repo}` has no revision `{revision}`; check the spelling on the model's page")]
+    #[error("`{repo}` has no revision `{revision}`; check the spelling on its page")]
     NoRevision {
         /// The repository.
         repo: RepoName,
@@ -53,7 +53,7 @@ pub enum ModelError {
     },
     /// The commit that the lock names is gone.
     #[error(
-        "the hub no longer has `{path}` of `{repo}` at {commit}: its history was rewritten, or the model was withdrawn; \
+        "the hub no longer has `{path}` of `{repo}` at {commit}: its history was rewritten, or it was withdrawn; \
          run `gapimage lock --update` to take what is there now"
     )]
     Gone {
@@ -125,7 +125,7 @@ pub enum ModelError {
         what: String,
     },
     /// The globs leave nothing.
-    #[error("`include` and `exclude` leave no file of the model; it has {has}")]
+    #[error("`include` and `exclude` leave no file; the repository or directory has {has}")]
     Nothing {
         /// Some of the files that there are.
         has: String,

@@ -9,6 +9,44 @@ use crate::{
 /// Longest answer about a revision that is read, in bytes.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// What a repository of a hub holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepoKind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+/// A repository of a hub.
+#[derive(Debug, Clone, Copy)]
+pub struct Repository<'r> {
+    /// What it holds: a model and a data set may have the same name.
+    pub kind: RepoKind,
+    /// Its name.
+    pub name: &'r RepoName,
+}
+
+impl Repository<'_> {
+    /// Where questions about it go, below the hub's address.
+    fn api(self) -> String {
+        let kind = match self.kind {
+            RepoKind::Model => "models",
+            RepoKind::Dataset => "datasets",
+        };
+        format!("api/{kind}/{}", self.name)
+    }
+
+    /// Where a file of a commit lies, below the hub's address.
+    pub(super) fn file(self, commit: &GitId, path: &str) -> String {
+        let above = match self.kind {
+            RepoKind::Model => "",
+            RepoKind::Dataset => "datasets/",
+        };
+        format!("{above}{}/resolve/{commit}/{}", self.name, escaped(path, "/"))
+    }
+}
+
 /// A hub, and who asks it.
 #[derive(Debug)]
 pub struct Hub {
@@ -48,16 +86,24 @@ impl Hub {
     }
 
     /// Asks what a revision is.
-    pub(super) fn revision(&self, repo: &RepoName, revision: &str) -> Result<Revision, ModelError> {
-        let url = format!("{}/api/models/{repo}/revision/{}?blobs=true", self.address(), escaped(revision, ""));
-        let answer = self.client.get(&url, ANSWER_MAX).map_err(|error| self.explain(repo, revision, error))?;
-        Revision::decode(repo, &answer)
+    pub(super) fn revision(&self, repository: Repository<'_>, revision: &str) -> Result<Revision, ModelError> {
+        let (base, api) = (self.address(), repository.api());
+        let url = format!("{base}/{api}/revision/{}?blobs=true", escaped(revision, ""));
+        let answer =
+            self.client.get(&url, ANSWER_MAX).map_err(|error| self.explain(repository.name, revision, error))?;
+        Revision::decode(repository.name, &answer)
     }
 
     /// Reads a whole file of at most `max` bytes.
-    pub(super) fn read(&self, repo: &RepoName, commit: &GitId, path: &str, max: u64) -> Result<Vec<u8>, ModelError> {
-        let url = format!("{}/{}", self.address(), file_path(repo, commit, path));
-        self.client.get(&url, max).map_err(|error| self.explain_file(repo, commit, path, error))
+    pub(super) fn read(
+        &self,
+        repository: Repository<'_>,
+        commit: &GitId,
+        path: &str,
+        max: u64,
+    ) -> Result<Vec<u8>, ModelError> {
+        let url = format!("{}/{}", self.address(), repository.file(commit, path));
+        self.client.get(&url, max).map_err(|error| self.explain_file(repository.name, commit, path, error))
     }
 
     /// What an error about a file of a commit means.
@@ -92,11 +138,6 @@ impl Hub {
     }
 }
 
-/// Where a file of a commit lies below the hub's address.
-pub(super) fn file_path(repo: &RepoName, commit: &GitId, path: &str) -> String {
-    format!("{repo}/resolve/{commit}/{}", escaped(path, "/"))
-}
-
 /// Percent-encoded (RFC 3986, section 2.1) but for unreserved characters and `kept`.
 fn escaped(text: &str, kept: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -119,5 +160,18 @@ mod tests {
     fn paths_and_revisions_cannot_change_the_address() {
         assert_eq!(escaped("refs/pr/1", ""), "refs%2Fpr%2F1");
         assert_eq!(escaped("a dir/ü?#%.json", "/"), "a%20dir/%C3%BC%3F%23%25.json");
+    }
+
+    #[test]
+    fn data_sets_have_addresses_of_their_own() {
+        let name = RepoName::new("org/name").unwrap();
+        let of = |kind| Repository { kind, name: &name };
+        let commit: GitId = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+        assert_eq!(of(RepoKind::Model).file(&commit, "a.json"), format!("org/name/resolve/{commit}/a.json"));
+        assert_eq!(of(RepoKind::Dataset).file(&commit, "a.json"), format!("datasets/org/name/resolve/{commit}/a.json"));
+        assert_eq!(
+            (of(RepoKind::Model).api(), of(RepoKind::Dataset).api()),
+            ("api/models/org/name".into(), "api/datasets/org/name".into())
+        );
     }
 }

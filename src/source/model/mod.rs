@@ -1,4 +1,5 @@
-//! Models: from a repository of a hub that speaks Hugging Face's protocol, or from a directory.
+//! Models: from a repository of a hub that speaks Hugging Face's protocol, or from a directory. Data sets come from hubs in
+//! the same way ([`RepoKind`]).
 //!
 //! A revision is resolved to a commit, and every file of it to a size and a SHA-256; downloads name the commit, so a
 //! branch that moves on meanwhile changes nothing. The lock holds no host.
@@ -22,9 +23,9 @@ pub use card::licenses as card_licenses;
 pub use directory::{commit_of, licenses_of, list as list_directory};
 pub use endpoint::Endpoint;
 pub use error::ModelError;
-pub use fetch::fetch;
+pub use fetch::{Pinned, fetch};
 pub use git::GitId;
-pub use hub::Hub;
+pub use hub::{Hub, RepoKind, Repository};
 pub use resolve::resolve;
 pub use select::Selection;
 pub use token::Token;

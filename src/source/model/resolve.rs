@@ -1,13 +1,12 @@
 //! Resolving: a revision becomes a commit, and its files become digests.
 
 use super::{
-    Hub, LockedHubModel, LockedModelFile, ModelError, Selection,
+    Hub, LockedHubModel, LockedModelFile, ModelError, Repository, Selection,
     api::{ListedFile, Revision},
     card,
     git::GitId,
 };
 use crate::{
-    recipe::RepoName,
     source::http::Progress,
     store::{Store, StoreError},
 };
@@ -19,19 +18,20 @@ const SMALL_MAX: u64 = 64 << 20;
 /// The card, by its name in every repository.
 const CARD: &str = "README.md";
 
-/// Resolves `revision` of `repo` and what is selected of it. Small files come into the store by the way.
+/// Resolves `revision` of a repository and what is selected of it. Small files come into the store by the way.
 ///
 /// # Errors
 /// [`ModelError`]; what was fetched before stays in the store, so the next try goes on.
 pub fn resolve(
     hub: &Hub,
-    repo: &RepoName,
+    repository: Repository<'_>,
     revision: &str,
     selection: &Selection,
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<LockedHubModel, ModelError> {
-    let found = hub.revision(repo, revision)?;
+    let repo = repository.name;
+    let found = hub.revision(repository, revision)?;
     if let Ok(asked) = revision.parse::<GitId>()
         && asked != found.commit
     {
@@ -39,7 +39,7 @@ pub fn resolve(
     }
     let Revision { commit, gated, mut licenses, files } = found;
     let known = Known::open(store)?;
-    let resolver = Resolver { hub, repo, commit, store, known: &known, progress };
+    let resolver = Resolver { hub, repository, commit, store, known: &known, progress };
     let card = files.iter().find(|file| file.path == CARD).cloned();
     let files = selection.apply(files, |file| &file.path)?;
     let files = hub.client().in_parallel(&files, |file| file.size, |file| resolver.lock(file))?;
@@ -53,7 +53,7 @@ pub fn resolve(
 
 struct Resolver<'a> {
     hub: &'a Hub,
-    repo: &'a RepoName,
+    repository: Repository<'a>,
     commit: GitId,
     store: &'a Store,
     known: &'a Known,
@@ -79,13 +79,13 @@ impl Resolver<'_> {
         }
         if file.size > SMALL_MAX {
             let what = format!("`{}` is large, but not in Git LFS, so its SHA-256 is not known", file.path);
-            return Err(ModelError::Answer { repo: self.repo.clone(), what });
+            return Err(ModelError::Answer { repo: self.repository.name.clone(), what });
         }
-        let content = self.hub.read(self.repo, &self.commit, &file.path, SMALL_MAX)?;
+        let content = self.hub.read(self.repository, &self.commit, &file.path, SMALL_MAX)?;
         let (found, size) = (GitId::of_blob(&content), content.len() as u64);
         if (found, size) != (file.git, file.size) {
             return Err(ModelError::WrongFile {
-                repo: self.repo.clone(),
+                repo: self.repository.name.clone(),
                 path: file.path.clone(),
                 expected: file.git,
                 listed: file.size,

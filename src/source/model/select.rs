@@ -1,7 +1,6 @@
 //! Which files of a repository are taken.
 
 use super::ModelError;
-use crate::recipe::ModelLayer;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// How many files are named where none is left.
@@ -33,28 +32,58 @@ const SECOND_FORMS: [&str; 20] = [
 /// Never part of what a model needs.
 const NEVER: [&str; 3] = [".gitattributes", ".gitignore", ".git/*"];
 
+/// How data sets hold their rows, the best form first; one form is taken where several hold the same.
+const DATA_FORMS: [&[&str]; 4] = [&["*.parquet"], &["*.jsonl", "*.ndjson"], &["*.csv", "*.tsv"], &["*.txt"]];
+
 /// Which files are taken.
 #[derive(Debug)]
 pub struct Selection {
-    include: Option<GlobSet>,
+    include: Include,
     exclude: GlobSet,
-    second_forms: GlobSet,
     never: GlobSet,
 }
 
+#[derive(Debug)]
+enum Include {
+    /// What the recipe names.
+    Named(GlobSet),
+    /// All, without second forms of the weights where there are safetensors.
+    Weights(GlobSet),
+    /// What is in the first of these forms.
+    FirstForm(Vec<GlobSet>),
+}
+
 impl Selection {
-    /// The selection that a recipe asks for. A glob is one of huggingface_hub's `allow_patterns`: `*` also stands for
+    /// What a recipe takes of a model. A glob is one of huggingface_hub's `allow_patterns`: `*` also stands for
     /// `/`, and `directory/` means all below it.
     ///
     /// # Errors
     /// [`ModelError::Glob`].
-    pub fn new(layer: &ModelLayer) -> Result<Self, ModelError> {
-        let include = (!layer.include.is_empty()).then(|| set(&layer.include)).transpose()?;
-        Ok(Self { include, exclude: set(&layer.exclude)?, second_forms: set(SECOND_FORMS)?, never: set(NEVER)? })
+    pub fn of_model(include: &[String], exclude: &[String]) -> Result<Self, ModelError> {
+        Self::new(include, exclude, || Ok(Include::Weights(set(SECOND_FORMS)?)))
     }
 
-    /// Keeps what is taken of `files`. Without `include`, weights in other forms are left out where the top directory
-    /// has safetensors.
+    /// What a recipe takes of a data set.
+    ///
+    /// # Errors
+    /// [`ModelError::Glob`].
+    pub fn of_data(include: &[String], exclude: &[String]) -> Result<Self, ModelError> {
+        Self::new(include, exclude, || {
+            Ok(Include::FirstForm(DATA_FORMS.iter().map(|form| set(*form)).collect::<Result<_, _>>()?))
+        })
+    }
+
+    fn new(
+        include: &[String],
+        exclude: &[String],
+        usual: impl FnOnce() -> Result<Include, ModelError>,
+    ) -> Result<Self, ModelError> {
+        let include = if include.is_empty() { usual()? } else { Include::Named(set(include)?) };
+        Ok(Self { include, exclude: set(exclude)?, never: set(NEVER)? })
+    }
+
+    /// Keeps what is taken of `files`. Without `include`, that is of a model all but weights in other forms where the top
+    /// directory has safetensors; of a data set the Parquet files, else those of JSON lines, else tables, else text.
     ///
     /// # Errors
     /// [`ModelError::Nothing`] if nothing is left.
@@ -62,11 +91,16 @@ impl Selection {
         let has: Vec<String> = files.iter().take(NAMED).map(|file| path(file).to_owned()).collect();
         files.retain(|file| !self.never.is_match(path(file)) && !self.exclude.is_match(path(file)));
         match &self.include {
-            Some(include) => files.retain(|file| include.is_match(path(file))),
-            None => {
+            Include::Named(include) => files.retain(|file| include.is_match(path(file))),
+            Include::FirstForm(forms) => {
+                let has = |form: &&GlobSet| files.iter().any(|file| form.is_match(path(file)));
+                let form = forms.iter().find(has);
+                files.retain(|file| form.is_some_and(|form| form.is_match(path(file))));
+            }
+            Include::Weights(second_forms) => {
                 let shards = |path: &str| path.ends_with(".safetensors") && path.starts_with("model");
                 if files.iter().any(|file| shards(path(file))) {
-                    files.retain(|file| !self.is_second_form(path(file)));
+                    files.retain(|file| !is_second_form(second_forms, path(file)));
                 }
             }
         }
@@ -75,10 +109,10 @@ impl Selection {
             false => Ok(files),
         }
     }
+}
 
-    fn is_second_form(&self, path: &str) -> bool {
-        self.second_forms.is_match(path) && !path.ends_with(".safetensors.index.json")
-    }
+fn is_second_form(second_forms: &GlobSet, path: &str) -> bool {
+    second_forms.is_match(path) && !path.ends_with(".safetensors.index.json")
 }
 
 fn set<G: AsRef<str>>(globs: impl IntoIterator<Item = G>) -> Result<GlobSet, ModelError> {
@@ -95,18 +129,26 @@ fn set<G: AsRef<str>>(globs: impl IntoIterator<Item = G>) -> Result<GlobSet, Mod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::{ModelSource, PicklePolicy};
+
+    fn owned(globs: &[&str]) -> Vec<String> {
+        globs.iter().map(|&glob| glob.to_owned()).collect()
+    }
 
     fn taken(include: &[&str], exclude: &[&str], files: &[&str]) -> Result<Vec<String>, ModelError> {
-        let owned = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect();
-        let layer = ModelLayer {
-            source: ModelSource::Directory { base: "/".into(), path: "m".to_owned(), name: None },
-            include: owned(include),
-            exclude: owned(exclude),
-            allow_pickle: PicklePolicy::Refuse,
-        };
-        let files = files.iter().map(|&file| file.to_owned()).collect();
-        Selection::new(&layer)?.apply(files, |file: &String| file)
+        Selection::of_model(&owned(include), &owned(exclude))?.apply(owned(files), |file: &String| file)
+    }
+
+    fn taken_of_data(include: &[&str], files: &[&str]) -> Result<Vec<String>, ModelError> {
+        Selection::of_data(&owned(include), &[])?.apply(owned(files), |file: &String| file)
+    }
+
+    #[test]
+    fn one_form_of_a_data_set_is_taken_unless_globs_say_which() {
+        let files = ["README.md", "data/train-0.parquet", "dataset_infos.json", "train.jsonl", "train.csv"];
+        assert_eq!(taken_of_data(&[], &files).unwrap(), ["data/train-0.parquet"]);
+        assert_eq!(taken_of_data(&[], &files[2..]).unwrap(), ["train.jsonl"]);
+        assert_eq!(taken_of_data(&["train.*"], &files).unwrap(), ["train.jsonl", "train.csv"]);
+        assert!(matches!(taken_of_data(&[], &files[..1]), Err(ModelError::Nothing { .. })));
     }
 
     #[test]

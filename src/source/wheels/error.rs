@@ -5,6 +5,7 @@ use super::{
     index::PageError,
     metadata::MetadataError,
     name::NameError,
+    sdist::SdistError,
     target::{Glibc, Target},
 };
 use crate::{
@@ -71,7 +72,7 @@ pub enum WheelsError {
     Direct(String),
     /// There is no wheel for a project.
     #[error(
-        "there is no wheel of `{name}` {version} for {target}; take another version, or serve a wheel of it from an index of your own"
+        "there is no wheel of `{name}` {version} for {target}; take another version, allow its source with `sdist = [\"{name}\"]`, or serve a wheel of it from an index of your own"
     )]
     NoWheel {
         /// The project.
@@ -79,6 +80,38 @@ pub enum WheelsError {
         /// Its version.
         version: String,
         /// What was looked for.
+        target: Target,
+    },
+    /// A project that is to be built has no source that may be taken.
+    #[error(
+        "no index has a source distribution (`NAME-VERSION.tar.gz`) of `{name}` for {target} that the requirements allow"
+    )]
+    NoSdist {
+        /// The project.
+        name: String,
+        /// What was looked for.
+        target: Target,
+    },
+    /// A project that is to be built is not needed.
+    #[error("`sdist` names `{0}`, which nothing needs; take it out, or ask for it in `requirements`")]
+    UnneededSdist(String),
+    /// A source distribution cannot be read.
+    #[error("the source distribution `{file}`: {source}")]
+    Sdist {
+        /// Its name.
+        file: String,
+        /// Why not.
+        source: SdistError,
+    },
+    /// What builds is not like what runs.
+    #[error(
+        "sources would be built with {built} and run with {target}: `build_on` needs the same Python, and a C library that is \
+         not newer"
+    )]
+    OtherBuilder {
+        /// What builds.
+        built: Target,
+        /// What runs.
         target: Target,
     },
     /// A wheel is for something else.
@@ -126,9 +159,9 @@ pub enum WheelsError {
         /// What is odd.
         what: String,
     },
-    /// No index has a locked wheel any more.
+    /// No index has a locked file any more.
     #[error(
-        "no index has the wheel `{file}` with the digest {sha256}: {tried}; check the index settings of pip or uv, or lock \
+        "no index has the file `{file}` with the digest {sha256}: {tried}; check the index settings of pip or uv, or lock \
          again"
     )]
     NotOffered {

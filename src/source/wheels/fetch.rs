@@ -1,9 +1,10 @@
-//! Fetching locked wheels into the store.
+//! Fetching locked files of an index into the store.
 
 use super::{
-    LockedWheel,
+    PinnedFile,
     error::{WheelsError, without_credentials},
     index::{self, Offer},
+    name::ProjectName,
     pylock::Chosen,
     sources::Sources,
     uv::Uv,
@@ -20,21 +21,23 @@ use url::Url;
 
 /// How many pages of an index are asked for at once.
 const PARALLEL: NonZeroUsize = NonZeroUsize::new(8).unwrap();
+/// Longest file that is fetched although nobody told its digest, in bytes.
+const UNKNOWN_MAX: u64 = 1 << 30;
 
-/// Fetches what of `wheels` the store lacks, several at once, each checked by size and digest. An interrupted download
+/// Fetches what of `files` the store lacks, several at once, each checked by size and digest. An interrupted download
 /// goes on where it stopped. They are looked for by name and digest wherever the user's settings say.
 ///
 /// # Errors
 /// [`WheelsError`]; what was fetched before stays.
 pub fn fetch<'w>(
-    wheels: impl IntoIterator<Item = &'w LockedWheel>,
+    files: impl IntoIterator<Item = PinnedFile<'w>>,
     layer: &WheelsLayer,
     client: &Client,
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<(), WheelsError> {
-    let lacks = |wheel: &&LockedWheel| !store.has_source(&wheel.sha256, Some(wheel.size));
-    let missing: Vec<&LockedWheel> = wheels.into_iter().filter(lacks).collect();
+    let lacks = |file: &PinnedFile<'_>| !store.has_source(&file.sha256, Some(file.size));
+    let missing: Vec<PinnedFile<'_>> = files.into_iter().filter(lacks).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -42,7 +45,7 @@ pub fn fetch<'w>(
     let sources = Sources::find(&Uv::find(store, false)?, layer, scratch.path())?;
     let client = sources.client(client)?;
     let links = linked(&sources, &client)?;
-    let items = try_map(&missing, PARALLEL, |_| 0, |wheel| locate(wheel, &sources, &links, &client))?;
+    let items = try_map(&missing, PARALLEL, |_| 0, |file| locate(file, &sources, &links, &client))?;
     download(&items, &client, store, progress)
 }
 
@@ -84,7 +87,7 @@ fn item(url: &Url, size: u64, sha256: Digest) -> Download {
 }
 
 /// What the user's directories and pages of links offer.
-fn linked(sources: &Sources, client: &Client) -> Result<Vec<Offer>, WheelsError> {
+pub(super) fn linked(sources: &Sources, client: &Client) -> Result<Vec<Offer>, WheelsError> {
     let mut offers = Vec::new();
     for place in &sources.find_links {
         if let Ok(page) = Url::parse(place)
@@ -97,28 +100,31 @@ fn linked(sources: &Sources, client: &Client) -> Result<Vec<Offer>, WheelsError>
         for entry in directory.read_dir().into_iter().flatten().flatten() {
             let Ok(url) = Url::from_file_path(entry.path()) else { continue };
             let file = entry.file_name().to_string_lossy().into_owned();
-            offers.push(Offer { file, url, sha256: None, size: entry.metadata().ok().map(|meta| meta.len()) });
+            let size = entry.metadata().ok().map(|meta| meta.len());
+            offers.push(Offer { file, url, sha256: None, size, requires_python: None, yanked: false });
         }
     }
     Ok(offers)
 }
 
-fn locate(wheel: &LockedWheel, sources: &Sources, links: &[Offer], client: &Client) -> Result<Download, WheelsError> {
+fn locate(
+    wanted: &PinnedFile<'_>,
+    sources: &Sources,
+    links: &[Offer],
+    client: &Client,
+) -> Result<Download, WheelsError> {
     let is_it = |offer: &&Offer| {
-        offer.file == wheel.file
-            && offer.sha256.is_none_or(|sha256| sha256 == wheel.sha256)
-            && offer.size.is_none_or(|size| size == wheel.size)
+        offer.file == wanted.file
+            && offer.sha256.is_none_or(|sha256| sha256 == wanted.sha256)
+            && offer.size.is_none_or(|size| size == wanted.size)
     };
-    let found = |offer: &Offer| item(&sources.sign_in(offer.url.clone()), wheel.size, wheel.sha256);
+    let found = |offer: &Offer| item(&sources.sign_in(offer.url.clone()), wanted.size, wanted.sha256);
     if let Some(offer) = links.iter().find(is_it) {
         return Ok(found(offer));
     }
     let mut tried = Vec::new();
     for index in &sources.indexes {
-        let page = index::project_page(index.as_str(), &wheel.name).map_err(|error| WheelsError::Settings {
-            origin: format!("the index `{}`", without_credentials(index.as_str())),
-            what: format!("has no pages: {error}"),
-        })?;
+        let page = project_page(index, wanted.name)?;
         match page_of(&sources.sign_in(page.clone()), client) {
             Ok(Some(offers)) => match offers.iter().find(is_it) {
                 Some(offer) => return Ok(found(offer)),
@@ -131,7 +137,55 @@ fn locate(wheel: &LockedWheel, sources: &Sources, links: &[Offer], client: &Clie
     if tried.is_empty() {
         tried.push("no index is set".to_owned());
     }
-    Err(WheelsError::NotOffered { file: wheel.file.clone(), sha256: wheel.sha256, tried: tried.join("; ") })
+    Err(WheelsError::NotOffered { file: wanted.file.to_owned(), sha256: wanted.sha256, tried: tried.join("; ") })
+}
+
+/// The address of a project's page in an index.
+fn project_page(index: &Url, project: &ProjectName) -> Result<Url, WheelsError> {
+    index::project_page(index.as_str(), project).map_err(|error| WheelsError::Settings {
+        origin: format!("the index `{}`", without_credentials(index.as_str())),
+        what: format!("has no pages: {error}"),
+    })
+}
+
+/// What is offered of a project: what the user's directories and pages of links have of it, and the files of the first
+/// index that knows it (as uv does, so that no index can put itself before another).
+pub(super) fn offers_of(
+    project: &ProjectName,
+    sources: &Sources,
+    links: &[Offer],
+    client: &Client,
+) -> Result<Vec<Offer>, WheelsError> {
+    let mut offers = links.to_vec();
+    for index in &sources.indexes {
+        if let Some(found) = page_of(&sources.sign_in(project_page(index, project)?), client)? {
+            offers.extend(found);
+            break;
+        }
+    }
+    Ok(offers)
+}
+
+/// Fetches an offer; its digest is found out where the page does not tell it.
+pub(super) fn fetch_offer(
+    offer: &Offer,
+    sources: &Sources,
+    client: &Client,
+    store: &Store,
+    progress: Progress<'_>,
+) -> Result<(Digest, u64), WheelsError> {
+    let url = sources.sign_in(offer.url.clone());
+    let Some(sha256) = offer.sha256 else {
+        let data = client.get(url.as_str(), UNKNOWN_MAX)?;
+        let stored = store.insert_source(None, UNKNOWN_MAX, data.as_slice())?;
+        return Ok((stored.digest, stored.size));
+    };
+    let size = match offer.size {
+        Some(size) => size,
+        None => client.length(url.as_str())?,
+    };
+    download(&[item(&url, size, sha256)], client, store, progress)?;
+    Ok((sha256, size))
 }
 
 /// The files on a page; `None` if there is no such page.

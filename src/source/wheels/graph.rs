@@ -1,6 +1,10 @@
 //! Which project needs which: requirements with their markers decided for the target.
 
-use super::{metadata::plain, name::ProjectName, target::Target};
+use super::{
+    metadata::{Metadata, plain},
+    name::ProjectName,
+    target::Target,
+};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +59,13 @@ pub(super) fn edges(
         (name.clone(), needed.into_iter().collect())
     });
     needs.collect()
+}
+
+/// What a project needs on the target without any of its extras, as `NAME[EXTRAS]SPECIFIERS`.
+pub fn needed(metadata: &Metadata, target: &Target) -> BTreeSet<String> {
+    let Some(environment) = environment(target) else { return BTreeSet::new() };
+    let needed = metadata.requires.iter().filter(|needed| needed.evaluate_markers(&environment, &[]));
+    needed.map(plain).collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,10 @@ pub struct Offer {
     pub sha256: Option<Digest>,
     /// Its length in bytes, if the page says so.
     pub size: Option<u64>,
+    /// Which versions of Python it is for (PEP 440), if the page says so.
+    pub requires_python: Option<String>,
+    /// Whether it was withdrawn (PEP 592).
+    pub yanked: bool,
 }
 
 /// Why a page cannot be used.
@@ -57,6 +61,11 @@ struct PageFile {
     hashes: BTreeMap<String, String>,
     #[serde(default)]
     size: Option<u64>,
+    #[serde(default, rename = "requires-python")]
+    requires_python: Option<String>,
+    /// `false`, or why it was withdrawn.
+    #[serde(default)]
+    yanked: serde_json::Value,
 }
 
 /// The address of a project's page below that of an index.
@@ -86,7 +95,8 @@ fn from_json(page: &Url, body: &[u8]) -> Result<Vec<Offer>, PageError> {
     let offers = listed.files.into_iter().filter_map(|file| {
         let sha256 = file.hashes.get("sha256").and_then(|hex| Digest::from_hex(&hex.to_ascii_lowercase()).ok());
         let url = page.join(&file.url).ok().filter(is_fetchable)?;
-        Some(Offer { file: file.filename, url, sha256, size: file.size })
+        let yanked = !matches!(file.yanked, serde_json::Value::Null | serde_json::Value::Bool(false));
+        Some(Offer { file: file.filename, url, sha256, size: file.size, requires_python: file.requires_python, yanked })
     });
     Ok(offers.collect())
 }
@@ -101,8 +111,11 @@ fn from_html(page: &Url, body: &[u8]) -> Result<Vec<Offer>, PageError> {
         if !is_base && tag.name.as_slice() != b"a" {
             continue;
         }
-        let href = tag.attributes.iter().find(|(name, _)| name.as_slice() == b"href");
-        let Some(href) = href.and_then(|(_, value)| std::str::from_utf8(value).ok()) else { continue };
+        let attribute = |wanted: &[u8]| {
+            let found = tag.attributes.iter().find(|(name, _)| name.as_slice() == wanted);
+            found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        };
+        let Some(href) = attribute(b"href") else { continue };
         let Some(mut url) = base.join(href.trim()).ok().filter(is_fetchable) else { continue };
         if is_base {
             base = url;
@@ -115,7 +128,9 @@ fn from_html(page: &Url, body: &[u8]) -> Result<Vec<Offer>, PageError> {
         if offers.len() == FILES_MAX {
             return Err(PageError::TooMany);
         }
-        offers.push(Offer { file, url, sha256, size: None });
+        let requires_python = attribute(b"data-requires-python").map(str::to_owned);
+        let yanked = attribute(b"data-yanked").is_some();
+        offers.push(Offer { file, url, sha256, size: None, requires_python, yanked });
     }
     Ok(offers)
 }
@@ -154,6 +169,7 @@ mod tests {
         assert_eq!(offers[0].url.as_str(), "https://example.org/a/foo-1%2Bcpu-py3-none-any.whl");
         assert_eq!(offers[0].sha256, Some(digest));
         assert_eq!(offers[1].url.query(), Some("token=a&b"));
+        assert_eq!((offers[0].requires_python.as_deref(), offers[0].yanked), (Some(">=3.8"), false));
     }
 
     #[test]
@@ -161,12 +177,12 @@ mod tests {
         let digest = Digest::of(b"x");
         let json = format!(
             r#"{{"meta":{{"api-version":"1.1"}},"name":"foo","files":[{{"filename":"foo-1-py3-none-any.whl",
-            "url":"../../p/foo-1-py3-none-any.whl","hashes":{{"sha256":"{}"}},"size":7,"yanked":false}}]}}"#,
+            "url":"../../p/foo-1-py3-none-any.whl","hashes":{{"sha256":"{}"}},"size":7,"yanked":"broken"}}]}}"#,
             digest.to_hex()
         );
         let offers = offers(&page(), json.as_bytes()).unwrap();
         assert_eq!(offers[0].url.as_str(), "https://example.org/p/foo-1-py3-none-any.whl");
-        assert_eq!((offers[0].sha256, offers[0].size), (Some(digest), Some(7)));
+        assert_eq!((offers[0].sha256, offers[0].size, offers[0].yanked), (Some(digest), Some(7), true));
     }
 
     #[test]

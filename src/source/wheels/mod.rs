@@ -17,18 +17,22 @@ mod provided;
 mod pylock;
 mod remote;
 mod resolve;
+pub mod sdist;
 mod sources;
+mod taken;
 pub mod target;
 mod uv;
 
 pub use error::WheelsError;
 pub use fetch::fetch;
+pub use graph::needed;
 pub use provided::Provided;
 pub use resolve::{Query, resolve};
 
 use crate::recipe::Arch;
 use gap_format::Digest;
 use name::{ProjectName, WheelName};
+use sdist::SdistName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use target::{Glibc, Python, Target};
@@ -47,6 +51,66 @@ pub struct LockedWheels {
     /// The wheels, one for each project.
     #[serde(default, rename = "wheel", skip_serializing_if = "Vec::is_empty")]
     pub wheels: Vec<LockedWheel>,
+    /// What is built from source instead.
+    #[serde(default, rename = "sdist", skip_serializing_if = "Vec::is_empty")]
+    pub sdists: Vec<LockedSdist>,
+}
+
+/// A source distribution as a lock pins it, and everything that it is built with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedSdist {
+    /// The project.
+    pub name: ProjectName,
+    /// Its version.
+    pub version: String,
+    /// The file's name.
+    pub file: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Digest,
+    /// Whether the recipe itself asks for the project.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
+    /// Licences that its metadata names, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<String>,
+    /// What it says that it needs on this Python, `NAME[EXTRAS]SPECIFIERS`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requires: Vec<String>,
+    /// The Python that builds it.
+    pub python: Python,
+    /// The wheels that it is built with.
+    #[serde(default, rename = "build", skip_serializing_if = "Vec::is_empty")]
+    pub build: Vec<LockedWheel>,
+}
+
+/// A file of an index that a lock pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinnedFile<'f> {
+    /// The project.
+    pub name: &'f ProjectName,
+    /// The file's name.
+    pub file: &'f str,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Digest,
+}
+
+impl<'f> From<&'f LockedWheel> for PinnedFile<'f> {
+    fn from(wheel: &'f LockedWheel) -> Self {
+        Self { name: &wheel.name, file: &wheel.file, size: wheel.size, sha256: wheel.sha256 }
+    }
+}
+
+impl LockedSdist {
+    /// The source distribution and the wheels that it is built with.
+    pub fn files(&self) -> impl Iterator<Item = PinnedFile<'_>> {
+        let own = PinnedFile { name: &self.name, file: &self.file, size: self.size, sha256: self.sha256 };
+        std::iter::once(own).chain(self.build.iter().map(PinnedFile::from))
+    }
 }
 
 /// A wheel as a lock pins it. Holds no host name: any index that has the file serves it.
@@ -82,19 +146,45 @@ impl LockedWheels {
         Target { python: self.python, glibc: self.glibc, arch }
     }
 
+    /// The projects that are installed.
+    pub fn projects(&self) -> impl Iterator<Item = &ProjectName> {
+        self.wheels.iter().map(|row| &row.name).chain(self.sdists.iter().map(|row| &row.name))
+    }
+
+    /// Every file that the rows pin.
+    pub fn files(&self) -> impl Iterator<Item = PinnedFile<'_>> {
+        let sources = self.sdists.iter().flat_map(LockedSdist::files);
+        self.wheels.iter().map(PinnedFile::from).chain(sources)
+    }
+
     /// The first thing in the rows that cannot be.
     pub(crate) fn contradiction(&self) -> Option<String> {
-        let mut seen = BTreeSet::new();
-        for row in &self.wheels {
+        let mut seen: BTreeSet<&ProjectName> = self.wheels.iter().map(|row| &row.name).collect();
+        for row in &self.sdists {
             if !seen.insert(&row.name) {
                 return Some(format!("the project `{}` is there twice", row.name));
             }
-            match row.file.parse::<WheelName>() {
-                Ok(file) if file.project == row.name => {}
-                Ok(_) => return Some(format!("the wheel `{}` is not of `{}`", row.file, row.name)),
-                Err(error) => return Some(error.to_string()),
+            if SdistName::parse(&row.file).is_none_or(|file| file.project != row.name) {
+                return Some(format!("`{}` is no source distribution of `{}`", row.file.escape_debug(), row.name));
             }
         }
-        None
+        let environments = self.sdists.iter().map(|row| row.build.as_slice());
+        std::iter::once(self.wheels.as_slice()).chain(environments).find_map(contradiction)
     }
+}
+
+/// The first thing that cannot be in a set of wheels.
+fn contradiction(wheels: &[LockedWheel]) -> Option<String> {
+    let mut seen = BTreeSet::new();
+    for row in wheels {
+        if !seen.insert(&row.name) {
+            return Some(format!("the project `{}` is there twice", row.name));
+        }
+        match row.file.parse::<WheelName>() {
+            Ok(file) if file.project == row.name => {}
+            Ok(_) => return Some(format!("the wheel `{}` is not of `{}`", row.file, row.name)),
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+    None
 }

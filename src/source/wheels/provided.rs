@@ -135,18 +135,28 @@ fn in_tree(tree: &Tree) -> Vec<Metadata> {
 /// Writes wheels that stand for the projects into `directory`.
 pub(super) fn write_stand_ins(found: &[Found], directory: &Path) -> Result<(), WheelsError> {
     for project in found {
-        let name = project.row.name.as_str().replace('-', "_");
-        let version = project.pinned_version();
-        let file = directory.join(format!("{name}-{version}-py3-none-any.whl"));
-        stand_in(&file, &name, &version).map_err(WheelsError::io("writing", &file))?;
+        write_stand_in(directory, &project.row.name, &project.pinned_version(), &[])?;
     }
     Ok(())
 }
 
-fn stand_in(file: &Path, name: &str, version: &str) -> io::Result<()> {
+/// Writes a wheel that stands for a version of a project into `directory`; it needs what the project does.
+pub(super) fn write_stand_in(
+    directory: &Path,
+    project: &ProjectName,
+    version: &str,
+    requires: &[String],
+) -> Result<(), WheelsError> {
+    let name = project.as_str().replace('-', "_");
+    let file = directory.join(format!("{name}-{version}-py3-none-any.whl"));
+    stand_in(&file, &name, version, requires).map_err(WheelsError::io("writing", &file))
+}
+
+fn stand_in(file: &Path, name: &str, version: &str, requires: &[String]) -> io::Result<()> {
+    let requires: String = requires.iter().map(|needed| format!("Requires-Dist: {needed}\n")).collect();
     let info = format!("{name}-{version}.dist-info");
     let members = [
-        (format!("{info}/METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")),
+        (format!("{info}/METADATA"), format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")),
         (format!("{info}/WHEEL"), "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_owned()),
         (format!("{info}/RECORD"), format!("{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")),
     ];

@@ -12,6 +12,7 @@ use super::{
     pylock::{Chosen, chosen},
     remote::{Remote, metadata_in},
     sources::Sources,
+    taken::{Taken, take},
     target::Target,
     uv::Uv,
 };
@@ -27,10 +28,10 @@ use crate::{
 use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl, pep440_rs::Version};
 use rawzip::{FileReader, ReaderAt};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -46,6 +47,8 @@ pub struct Query<'a> {
     pub below: &'a [&'a LockedPackage],
     /// The wheels of the layers below.
     pub installed: &'a [&'a LockedWheels],
+    /// The Debian packages of the tree in which sources are built.
+    pub builders: &'a [&'a LockedPackage],
     /// Mirrors of the Debian packages, as the recipe names them.
     pub mirrors: &'a [String],
     /// For which processors.
@@ -67,39 +70,62 @@ pub struct Query<'a> {
 pub fn resolve(query: &Query<'_>) -> Result<LockedWheels, WheelsError> {
     let Query { layer, below, store, .. } = query;
     let target = Target::of_image(below, layer.python.as_deref(), query.arch)?;
-    let environment = graph::environment(&target).ok_or_else(|| WheelsError::Answer(target.to_string()))?;
+    let environment = environment_of(&target)?;
     let scratch = tempfile::tempdir_in(store.session_dir()).map_err(WheelsError::io("making", store.session_dir()))?;
     let found = find_provided(query)?;
     let uv = Uv::find(store, false)?;
     let sources = Sources::find(&uv, layer, scratch.path())?;
     let client = sources.client(query.client)?;
-    let text = compile(query, &target, &environment, &found, &sources, scratch.path())?;
-    let installed = || query.installed.iter().flat_map(|rows| &rows.wheels);
-    let is_provided = |chosen: &Chosen| {
-        found.iter().any(|found| found.row.name == chosen.project) || installed().any(|row| row.name == chosen.project)
-    };
+    let taken = take(query, &target, &environment, &sources, &client)?;
+    let text = question(query, &target, &environment, &found, &taken, scratch.path())?.put(&sources)?;
     let mut wheels = chosen(&text, scratch.path(), &target, &environment)?;
-    wheels.retain(|wheel| !is_provided(wheel));
-    let wheels: Vec<Chosen> =
-        wheels.into_iter().map(|wheel| Chosen { url: sources.sign_in(wheel.url), ..wheel }).collect();
-    let read = look_into_all(&wheels, &client, store, query.progress)?;
+    if let Some(unneeded) = taken.iter().find(|taken| !wheels.iter().any(|wheel| wheel.project == *taken.project())) {
+        return Err(WheelsError::UnneededSdist(unneeded.project().to_string()));
+    }
+    let installed = || query.installed.iter().flat_map(|rows| rows.projects());
+    wheels.retain(|wheel| {
+        let project = &wheel.project;
+        !found.iter().any(|found| found.row.name == *project)
+            && !taken.iter().any(|taken| taken.project() == project)
+            && !installed().any(|installed| installed == project)
+    });
+    let roots = parsed_all(&layer.requirements)?;
+    let looker = Looker { query, sources: &sources, client: &client };
+    let read = looker.look_into(wheels)?;
+    let mut requires: Requires = read.iter().map(|(_, read)| requires_of(&read.metadata)).collect();
+    requires.extend(taken.iter().map(|taken| requires_of(taken.metadata())));
+    let edges = graph::edges(&requires, &roots, &environment);
+    let sdists = taken.into_iter().map(|taken| {
+        let needs = edges.get(taken.project()).cloned().unwrap_or_default();
+        let requested = roots.iter().any(|root| root.name.as_ref() == taken.project().as_str());
+        let (builder, build) = looker.builder(&target, &taken, scratch.path())?;
+        Ok(taken.row(requested, needs, &builder, build))
+    });
+    let mut sdists = sdists.collect::<Result<Vec<_>, WheelsError>>()?;
+    sdists.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(LockedWheels {
         python: target.python,
         glibc: target.glibc,
         provided: found.into_iter().map(|found| found.row).collect(),
-        wheels: rows(&wheels, read, &roots(layer)?, &environment),
+        wheels: rows(read, &roots, &edges),
+        sdists,
     })
 }
 
-/// The recipe's requirements.
-fn roots(layer: &WheelsLayer) -> Result<Vec<Requirement<VerbatimUrl>>, WheelsError> {
-    let parse = |line: &String| {
-        Requirement::from_str(line).map_err(|error| WheelsError::Requirement {
-            line: without_credentials(line).escape_debug().to_string(),
-            reason: error.message.to_string(),
-        })
-    };
-    layer.requirements.iter().map(parse).collect()
+fn environment_of(target: &Target) -> Result<MarkerEnvironment, WheelsError> {
+    graph::environment(target).ok_or_else(|| WheelsError::Answer(target.to_string()))
+}
+
+/// A requirement of the recipe.
+pub(super) fn parsed(line: &str) -> Result<Requirement<VerbatimUrl>, WheelsError> {
+    Requirement::from_str(line).map_err(|error| WheelsError::Requirement {
+        line: without_credentials(line).escape_debug().to_string(),
+        reason: error.message.to_string(),
+    })
+}
+
+fn parsed_all(lines: &[String]) -> Result<Vec<Requirement<VerbatimUrl>>, WheelsError> {
+    lines.iter().map(|line| parsed(line)).collect()
 }
 
 fn find_provided(query: &Query<'_>) -> Result<Vec<Found>, WheelsError> {
@@ -111,70 +137,159 @@ fn find_provided(query: &Query<'_>) -> Result<Vec<Found>, WheelsError> {
     provided::find(&query.layer.provided, query.below, query.store)
 }
 
-/// Runs uv and gives the text of its `pylock.toml`.
-fn compile(
-    query: &Query<'_>,
-    target: &Target,
+/// What uv is asked for a layer.
+fn question<'q>(
+    query: &Query<'q>,
+    target: &'q Target,
     environment: &MarkerEnvironment,
     found: &[Found],
-    sources: &Sources,
-    scratch: &Path,
-) -> Result<String, WheelsError> {
-    let write = |name: &str, lines: &[String]| {
-        let path = scratch.join(name);
-        fs::write(&path, lines.concat()).map_err(WheelsError::io("writing", &path))
-    };
-    let with_ends = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<Vec<_>>();
-    write("requirements.in", &with_ends(&query.layer.requirements))?;
+    taken: &[Taken],
+    directory: &'q Path,
+) -> Result<Question<'q>, WheelsError> {
     let mut constraints = query.layer.constraints.clone();
     constraints.extend(provided::constraints(found, environment));
     let installed = query.installed.iter().flat_map(|rows| &rows.wheels);
     constraints.extend(installed.map(|wheel| format!("{}=={}", wheel.name, wheel.version)));
-    write("constraints.in", &with_ends(&constraints))?;
-    if let Some(previous) = query.previous {
-        let pins = previous.wheels.iter();
-        let pins =
-            pins.map(|wheel| format!("[[packages]]\nname = \"{}\"\nversion = \"{}\"\n", wheel.name, wheel.version));
-        let head = "lock-version = \"1.0\"\ncreated-by = \"gapimage\"\n".to_owned();
-        write("pylock.toml", &std::iter::once(head).chain(pins).collect::<Vec<_>>())?;
-    }
-    let stand_ins = scratch.join("provided");
+    let built = query.installed.iter().flat_map(|rows| &rows.sdists);
+    constraints.extend(built.clone().map(|sdist| format!("{}=={}", sdist.name, sdist.version)));
+    constraints.extend(taken.iter().map(Taken::constraint));
+    let stand_ins = directory.join("stand-ins");
     fs::create_dir(&stand_ins).map_err(WheelsError::io("making", &stand_ins))?;
     provided::write_stand_ins(found, &stand_ins)?;
-    let platform = target.uv_platform()?;
-    let python = target.python.to_string();
-    let arguments = [
-        "pip",
-        "compile",
-        "requirements.in",
-        "--constraints",
-        "constraints.in",
-        "--output-file",
-        "pylock.toml",
-        "--format",
-        "pylock.toml",
-        "--python-platform",
-        &platform,
-        "--python-version",
-        &python,
-        "--only-binary",
-        ":all:",
-        "--no-header",
-        "--quiet",
-    ];
-    let mut command = sources.uv.command(scratch, &arguments);
-    let links = sources.find_links.iter().cloned().chain((!found.is_empty()).then(|| stand_ins.display().to_string()));
-    let links = links.collect::<Vec<_>>().join(",");
-    if !links.is_empty() {
-        command.env("UV_FIND_LINKS", links);
+    taken.iter().try_for_each(|taken| taken.write_stand_in(&stand_ins))?;
+    for sdist in built {
+        provided::write_stand_in(&stand_ins, &sdist.name, &sdist.version, &sdist.requires)?;
     }
-    let output = sources.uv.output(&mut command)?;
-    if !output.status.success() {
-        let said = without_credentials(String::from_utf8_lossy(&output.stderr).trim());
-        return Err(WheelsError::Unsolvable { target: *target, said });
+    let preferred = query.previous.map(|rows| rows.wheels.as_slice()).unwrap_or_default();
+    Ok(Question { directory, requirements: &query.layer.requirements, constraints, preferred, stand_ins, target })
+}
+
+/// What uv is asked.
+struct Question<'q> {
+    /// Where its files lie.
+    directory: &'q Path,
+    requirements: &'q [String],
+    constraints: Vec<String>,
+    /// Wheels whose versions are preferred where they will do.
+    preferred: &'q [LockedWheel],
+    /// Wheels that stand for what is not to be had from an index.
+    stand_ins: PathBuf,
+    target: &'q Target,
+}
+
+impl Question<'_> {
+    /// Runs uv and gives the text of its `pylock.toml`.
+    fn put(&self, sources: &Sources) -> Result<String, WheelsError> {
+        self.write("requirements.in", self.requirements)?;
+        self.write("constraints.in", &self.constraints)?;
+        if !self.preferred.is_empty() {
+            let pin = |wheel: &LockedWheel| {
+                format!("[[packages]]\nname = \"{}\"\nversion = \"{}\"", wheel.name, wheel.version)
+            };
+            let head = "lock-version = \"1.0\"\ncreated-by = \"gapimage\"".to_owned();
+            let lines: Vec<String> = std::iter::once(head).chain(self.preferred.iter().map(pin)).collect();
+            self.write("pylock.toml", &lines)?;
+        }
+        let platform = self.target.uv_platform()?;
+        let python = self.target.python.to_string();
+        let arguments = [
+            "pip",
+            "compile",
+            "requirements.in",
+            "--constraints",
+            "constraints.in",
+            "--output-file",
+            "pylock.toml",
+            "--format",
+            "pylock.toml",
+            "--python-platform",
+            &platform,
+            "--python-version",
+            &python,
+            "--only-binary",
+            ":all:",
+            "--no-header",
+            "--quiet",
+        ];
+        let mut command = sources.uv.command(self.directory, &arguments);
+        let has_stand_ins = self.stand_ins.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        let links = sources.find_links.iter().cloned();
+        let links: Vec<String> = links.chain(has_stand_ins.then(|| self.stand_ins.display().to_string())).collect();
+        if !links.is_empty() {
+            command.env("UV_FIND_LINKS", links.join(","));
+        }
+        let output = sources.uv.output(&mut command)?;
+        if !output.status.success() {
+            let said = without_credentials(String::from_utf8_lossy(&output.stderr).trim());
+            return Err(WheelsError::Unsolvable { target: *self.target, said });
+        }
+        let path = self.directory.join("pylock.toml");
+        fs::read_to_string(&path).map_err(WheelsError::io("reading", &path))
     }
-    let path = scratch.join("pylock.toml");
-    fs::read_to_string(&path).map_err(WheelsError::io("reading", &path))
+
+    fn write(&self, name: &str, lines: &[String]) -> Result<(), WheelsError> {
+        let path = self.directory.join(name);
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(&path, text).map_err(WheelsError::io("writing", &path))
+    }
+}
+
+/// Looks into wheels where they lie.
+struct Looker<'a> {
+    query: &'a Query<'a>,
+    sources: &'a Sources,
+    client: &'a Client,
+}
+
+impl Looker<'_> {
+    /// What the archives of chosen wheels say, several at once; results in their order.
+    fn look_into(&self, wheels: Vec<Chosen>) -> Result<Vec<(Chosen, Read)>, WheelsError> {
+        let sign_in = |wheel: Chosen| Chosen { url: self.sources.sign_in(wheel.url), ..wheel };
+        let wheels: Vec<Chosen> = wheels.into_iter().map(sign_in).collect();
+        let Query { store, progress, .. } = self.query;
+        let read = try_map(&wheels, PARALLEL, |_| 0, |wheel| look_into(wheel, self.client, store, progress))?;
+        Ok(wheels.into_iter().zip(read).collect())
+    }
+
+    /// What builds a source distribution, and the wheels that it is built with.
+    fn builder(
+        &self,
+        target: &Target,
+        taken: &Taken,
+        scratch: &Path,
+    ) -> Result<(Target, Vec<LockedWheel>), WheelsError> {
+        let query = self.query;
+        let built = Target::of_image(query.builders, query.layer.python.as_deref(), query.arch)?;
+        if built.python.minor != target.python.minor || built.glibc > target.glibc {
+            return Err(WheelsError::OtherBuilder { built, target: *target });
+        }
+        let environment = environment_of(&built)?;
+        let requirements: Vec<String> = taken.build().iter().chain(&query.layer.sdists.requires).cloned().collect();
+        let roots = parsed_all(&requirements)?;
+        if !roots.iter().any(|root| root.evaluate_markers(&environment, &[])) {
+            return Ok((built, Vec::new()));
+        }
+        let directory = scratch.join(format!("build-{}", taken.project()));
+        fs::create_dir(&directory).map_err(WheelsError::io("making", &directory))?;
+        let before = query.previous.and_then(|rows| rows.sdists.iter().find(|row| row.name == *taken.project()));
+        let question = Question {
+            directory: &directory,
+            requirements: &requirements,
+            constraints: Vec::new(),
+            preferred: before.map(|row| row.build.as_slice()).unwrap_or_default(),
+            stand_ins: directory.join("stand-ins"),
+            target: &built,
+        };
+        let text = question.put(self.sources)?;
+        let read = self.look_into(chosen(&text, &directory, &built, &environment)?)?;
+        let requires: Requires = read.iter().map(|(_, read)| requires_of(&read.metadata)).collect();
+        let edges = graph::edges(&requires, &roots, &environment);
+        Ok((built, rows(read, &roots, &edges)))
+    }
+}
+
+fn requires_of(metadata: &Metadata) -> (ProjectName, Vec<Requirement<VerbatimUrl>>) {
+    (metadata.name.clone(), metadata.requires.clone())
 }
 
 /// What a wheel's archive says.
@@ -182,16 +297,6 @@ struct Read {
     metadata: Metadata,
     size: u64,
     unpacked: u64,
-}
-
-/// Looks into all wheels, several at once; results in their order.
-fn look_into_all(
-    wheels: &[Chosen],
-    client: &Client,
-    store: &Store,
-    progress: Progress<'_>,
-) -> Result<Vec<Read>, WheelsError> {
-    try_map(wheels, PARALLEL, |_| 0, |wheel| look_into(wheel, client, store, progress))
 }
 
 /// Reads a wheel's metadata where it lies, or fetches it whole if that is the only way.
@@ -235,19 +340,14 @@ fn check_identity(wheel: &Chosen, metadata: &Metadata) -> Result<(), WheelsError
 }
 
 fn rows(
-    wheels: &[Chosen],
-    read: Vec<Read>,
+    read: Vec<(Chosen, Read)>,
     roots: &[Requirement<VerbatimUrl>],
-    environment: &MarkerEnvironment,
+    edges: &BTreeMap<ProjectName, Vec<String>>,
 ) -> Vec<LockedWheel> {
-    let requires: Requires =
-        read.iter().map(|read| (read.metadata.name.clone(), read.metadata.requires.clone())).collect();
-    let edges = graph::edges(&requires, roots, environment);
     let requested: BTreeSet<ProjectName> =
         roots.iter().filter_map(|root| ProjectName::new(root.name.as_ref()).ok()).collect();
-    let rows = wheels.iter().zip(read).map(|(wheel, Read { metadata, size, unpacked })| LockedWheel {
-        name: wheel.project.clone(),
-        version: wheel.version.clone(),
+    let rows = read.into_iter().map(|(wheel, Read { metadata, size, unpacked })| LockedWheel {
+        version: wheel.version,
         file: wheel.file.to_string(),
         size,
         installed_size: unpacked,
@@ -255,6 +355,7 @@ fn rows(
         requested: requested.contains(&wheel.project),
         licenses: metadata.licenses,
         requires: edges.get(&wheel.project).cloned().unwrap_or_default(),
+        name: wheel.project,
     });
     let mut rows: Vec<LockedWheel> = rows.collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));

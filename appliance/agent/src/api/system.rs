@@ -8,12 +8,13 @@ use crate::{
     scrub::{self, LayerState, Range},
 };
 use gap_format::{Digest, trust::Signer};
+use gap_gpu::provision::Provisioned;
 use gap_handover::{
     BootReport,
     boot_report::{Medium, RollbackProtection, SecureBoot, Stage},
 };
 use serde::Serialize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// All that is known of the running system.
 pub struct System {
@@ -33,6 +34,8 @@ pub struct System {
     pub identity: Arc<Identity>,
     /// Stages of the agent's own start.
     pub stages: Mutex<Vec<Stage>>,
+    /// The GPUs, once they are provisioned.
+    pub gpus: OnceLock<Provisioned>,
 }
 
 /// The answer of `/v1/system`.
@@ -50,6 +53,7 @@ pub struct SystemView {
     certificate_sha256: String,
     network: network::NetworkState,
     devices: Devices,
+    gpus: Option<Provisioned>,
     memory: Memory,
     kernel: Kernel,
 }
@@ -153,6 +157,7 @@ impl System {
             certificate_sha256: self.identity.fingerprint().to_hex(),
             network: self.network.state(),
             devices: machine::devices(&self.root),
+            gpus: self.gpus.get().cloned(),
             memory: machine::memory(&self.root),
             kernel: machine::kernel(),
         }

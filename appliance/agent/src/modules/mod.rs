@@ -106,13 +106,17 @@ impl Modules {
         loaded
     }
 
-    /// Loads these modules and what they need. Returns the names of the modules that were loaded.
-    pub fn load_named(&self, root: &Root, names: &[&str]) -> Vec<String> {
-        let (mut tried, mut loaded) = (BTreeSet::new(), Vec::new());
-        for name in names {
-            self.load(root, name, &mut tried, &mut loaded);
+    /// Loads the module of this name, after all that it needs.
+    ///
+    /// # Errors
+    /// That there is no such module, or what the kernel said.
+    pub fn load_named(&self, root: &Root, name: &str) -> Result<(), String> {
+        let entry = self.entry(name).ok_or("the OS image has no such module")?;
+        let mut tried = BTreeSet::new();
+        for needed in &entry.needs {
+            self.load(root, needed, &mut tried, &mut Vec::new());
         }
-        loaded
+        insert(&root.at(format!("{}/{}", self.directory, entry.path))).map(drop).map_err(|error| error.to_string())
     }
 
     /// Names of the wanted modules whose aliases match one of the devices.
@@ -271,6 +275,13 @@ mod tests {
         let mut tried = BTreeSet::new();
         modules.load(&Root::new("/nonexistent"), "a", &mut tried, &mut Vec::new());
         assert_eq!(tried.len(), 2);
+    }
+
+    #[test]
+    fn a_module_that_is_not_there_is_told() {
+        let root = Root::new("/nonexistent");
+        assert_eq!(modules().load_named(&root, "nvidia"), Err("the OS image has no such module".to_owned()));
+        assert!(modules().load_named(&root, "virtio_net").unwrap_err().contains("No such file"));
     }
 
     #[test]

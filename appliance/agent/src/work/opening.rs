@@ -84,8 +84,14 @@ fn capacity(root: &Root) -> Machine {
 
 fn load_modules(root: &Root) {
     match Modules::read(root, &machine::kernel().release) {
-        Ok(modules) => drop(modules.load_named(root, &MODULES)),
-        Err(error) => console::say(format_args!("loading ext4: {error}")),
+        Ok(modules) => {
+            for name in MODULES {
+                modules
+                    .load_named(root, name)
+                    .unwrap_or_else(|error| console::say(format_args!("module {name}: {error}")));
+            }
+        }
+        Err(error) => console::say(error),
     }
 }
 

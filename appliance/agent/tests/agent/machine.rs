@@ -15,6 +15,11 @@ use gap_format::{
     Digest,
     trust::{Role, Signer},
 };
+use gap_gpu::{
+    fabric::Fabric,
+    health::{Reading, Slowdown, judge},
+    provision::{Gpu, Mode, Provisioned},
+};
 use gap_handover::{
     boot_report::{BootReport, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
     control::Request,
@@ -29,7 +34,7 @@ use rustls::{
 use std::{
     fs, io,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -118,6 +123,7 @@ impl Machine {
             network: Arc::new(network::Board::new(&Network::None)),
             identity: identity.clone(),
             stages: Mutex::new(vec![boot_clock::stage("agent started")]),
+            gpus: OnceLock::from(gpus()),
         });
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
@@ -248,5 +254,33 @@ impl ServerCertVerifier for ByFingerprint {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A GPU that has something to tell of everything.
+fn gpus() -> Provisioned {
+    let reading = Reading {
+        uncorrected_ecc: Some(1),
+        remap_pending: Some(true),
+        remap_failed: Some(false),
+        slowdown: vec![Slowdown::PowerBrake],
+        temperature: Some(60),
+    };
+    Provisioned {
+        mode: Mode::Gpu,
+        driver: Some("550.163.01".into()),
+        gpus: vec![Gpu {
+            address: "0000:3b:00.0".parse().unwrap(),
+            device: "0x2335".into(),
+            uuid: Some("GPU-1".into()),
+            model: Some("NVIDIA H200".into()),
+            memory: Some(1 << 37),
+            slices: vec!["1g.18gb".into()],
+            health: judge(&reading, &[94]),
+            reading: Some(reading),
+        }],
+        fabric: Fabric::None,
+        devices: vec!["0:0".into()],
+        problems: vec!["a problem".into()],
     }
 }

@@ -1,11 +1,12 @@
-//! `gapimage test`.
+//! The tests of a recipe, tried on what is built of it.
 
 use super::{
-    Outcome, TestArgs,
-    build::{current_lock, output_for},
-    failure::failed,
-    lock::{load_recipe, open_store},
-    terminal::Terminal,
+    super::{
+        build::{current_lock, output_for},
+        lock::{load_recipe, open_store},
+        terminal::Terminal,
+    },
+    Outcome, TestArgs, failed,
 };
 use crate::{
     build::{BuildError, Passed, Request, test},
@@ -15,11 +16,11 @@ use crate::{
 
 /// Builds what is missing of the images, tries the tests of the recipe, and says what came of it.
 pub fn run(args: &TestArgs) -> Outcome {
-    let recipe = load_recipe(&args.recipe)?;
+    let recipe = load_recipe(&args.file)?;
     let store = open_store(&args.store)?;
     let client = (!args.offline).then(|| Client::new(Settings::default()));
     let terminal = Terminal::new(args.json);
-    let lock = current_lock(&recipe, &Lock::path_for(&args.recipe), &store, client.as_ref(), &terminal)?;
+    let lock = current_lock(&recipe, &Lock::path_for(&args.file), &store, client.as_ref(), &terminal)?;
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
     let request = Request {
         recipe: &recipe,
@@ -34,7 +35,7 @@ pub fn run(args: &TestArgs) -> Outcome {
         progress: &|count| terminal.advance(count),
     };
     let passed =
-        test(&request).map_err(|error: BuildError| failed(format!("testing `{}`", args.recipe.display()))(error))?;
+        test(&request).map_err(|error: BuildError| failed(format!("testing `{}`", args.file.display()))(error))?;
     drop(terminal);
     if args.json {
         print_json(&passed)
@@ -50,14 +51,14 @@ fn print_text(passed: &[Passed]) {
     }
     for test in passed {
         let when = if test.earlier { "passed before" } else { "passed" };
-        println!("{when:<14} {} in {}", test.trial.name, test.image);
+        println!("{when:<14} {} in {}", test.record.trial.name, test.record.image);
     }
 }
 
 fn print_json(passed: &[Passed]) {
     let tests = passed.iter().map(|test| {
         serde_json::json!({
-            "name": test.trial.name, "image": test.image, "result": "passed", "earlier": test.earlier,
+            "name": test.record.trial.name, "image": test.record.image, "result": "passed", "earlier": test.earlier,
         })
     });
     println!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() }));

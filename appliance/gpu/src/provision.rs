@@ -1,0 +1,288 @@
+//! The story of a machine's GPUs, from the bus to the specification that containers name them by.
+//!
+//! Nothing here stops the machine: what does not work is told, and the appliance goes on with the GPUs that do, or on its
+//! CPUs.
+
+use crate::{
+    PciAddress,
+    cdi::{self, Part, Spec},
+    driver::{self, DriverGpu},
+    fabric::{self, Fabric},
+    health::{self, Health, Reading, Verdict, Xid},
+    mig::{self, Wanted},
+    nodes,
+    nvml::{Management, ManagementError, Seen, Slice},
+    pci::{self, Function, Kind},
+};
+use gap_root::Root;
+use serde::Serialize;
+use std::time::Duration;
+
+/// The driver's modules, in the order in which they need each other.
+pub const MODULES: [&str; 3] = ["nvidia", "nvidia_modeset", "nvidia_uvm"];
+/// How long a call of `nvidia-smi` may take.
+const CALL: Duration = Duration::from_secs(60);
+
+/// What the stages ask of the machine; a made-up machine stands in for it in tests.
+pub trait Machine {
+    /// Loads a kernel module with all that it needs.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn load_module(&mut self, name: &str) -> Result<(), String>;
+
+    /// Runs a program of the OS image until it ends, at most so long.
+    ///
+    /// # Errors
+    /// What the program or the system said.
+    fn run(&mut self, command: &[String], limit: Duration) -> Result<(), String>;
+
+    /// The driver's library.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn management(&mut self) -> Result<Box<dyn Management>, ManagementError>;
+
+    /// The kernel's log.
+    fn kernel_log(&mut self) -> String;
+}
+
+/// What the machine computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// At least one GPU is usable.
+    Gpu,
+    /// There is none.
+    Cpu,
+}
+
+/// The outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Provisioned {
+    /// What jobs can compute with.
+    pub mode: Mode,
+    /// Version of the kernel driver.
+    pub driver: Option<String>,
+    /// Every GPU that is plugged in.
+    pub gpus: Vec<Gpu>,
+    /// What the switches between them needed.
+    pub fabric: Fabric,
+    /// Names by which jobs ask for devices.
+    pub devices: Vec<String>,
+    /// What did not work, each as a sentence.
+    pub problems: Vec<String>,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// Where it sits.
+    pub address: PciAddress,
+    /// PCI device id.
+    pub device: String,
+    /// `GPU-…`.
+    pub uuid: Option<String>,
+    /// What its maker calls it.
+    pub model: Option<String>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Profiles of its slices, where it is cut.
+    pub slices: Vec<String>,
+    /// What its sensors say.
+    pub reading: Option<Reading>,
+    /// Whether to use it.
+    pub health: Health,
+}
+
+/// Provisions the GPUs of a machine. `wanted` says how they are to be cut, if at all.
+pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>) -> Provisioned {
+    let mut problems = Vec::new();
+    let functions = pci::scan(root);
+    let count = pci::gpus(&functions);
+    if count == 0 {
+        return Provisioned {
+            mode: Mode::Cpu,
+            driver: None,
+            gpus: Vec::new(),
+            fabric: Fabric::None,
+            devices: Vec::new(),
+            problems,
+        };
+    }
+    for module in MODULES {
+        if let Err(error) = machine.load_module(module) {
+            problems.push(format!("the module {module} is not loaded: {error}"));
+        }
+    }
+    let switches = functions.iter().filter(|function| function.kind == Kind::NvSwitch).count();
+    make_nodes(root, switches, &mut problems);
+    let fabric = start_fabric(root, machine, switches, count, &mut problems);
+    let seen = survey(root, machine, &functions, wanted, &mut problems);
+    // Slices bring nodes of their own.
+    make_nodes(root, switches, &mut problems);
+
+    let xids = health::xids(&machine.kernel_log());
+    let known = driver::gpus(root);
+    let gpus: Vec<Gpu> = functions
+        .iter()
+        .filter(|function| function.kind == Kind::Gpu)
+        .map(|function| gpu(function, &known, &seen, &xids))
+        .collect();
+    if seen.len() != count && !known.is_empty() {
+        problems.push(format!("{count} GPUs are plugged in and the driver's library sees {}", seen.len()));
+    }
+    let devices = describe(root, switches, &known, &seen, &gpus, &mut problems);
+    let is_usable = gpus.iter().any(|gpu| gpu.health.verdict < Verdict::Failed) && !devices.is_empty();
+    Provisioned {
+        mode: if is_usable { Mode::Gpu } else { Mode::Cpu },
+        driver: driver::version(root),
+        gpus,
+        fabric,
+        devices,
+        problems,
+    }
+}
+
+fn make_nodes(root: &Root, switches: usize, problems: &mut Vec<String>) {
+    let wanted = nodes::wanted(root, switches, &mig::capabilities(root));
+    if let Err(error) = nodes::make(root, &wanted) {
+        tell_once(problems, error.to_string());
+    }
+}
+
+fn tell_once(problems: &mut Vec<String>, problem: String) {
+    if !problems.contains(&problem) {
+        problems.push(problem);
+    }
+}
+
+fn start_fabric(
+    root: &Root,
+    machine: &mut dyn Machine,
+    switches: usize,
+    gpus: usize,
+    problems: &mut Vec<String>,
+) -> Fabric {
+    let fabric = fabric::plan(root, switches);
+    match &fabric {
+        Fabric::None => {}
+        // It goes into the background once the links are trained.
+        Fabric::Needed { command } => {
+            if let Err(error) = machine.run(command, fabric::deadline(gpus)) {
+                problems.push(format!("the fabric manager did not start: {error}"));
+            }
+        }
+        Fabric::Missing { remedy } => {
+            problems.push(format!("the GPUs sit behind NVSwitches, and there is no fabric manager: {remedy}"));
+        }
+    }
+    fabric
+}
+
+/// Cuts the GPUs, keeps the driver's state, and reads what the library shows then.
+fn survey(
+    root: &Root,
+    machine: &mut dyn Machine,
+    functions: &[Function],
+    wanted: Option<&Wanted>,
+    problems: &mut Vec<String>,
+) -> Vec<Seen> {
+    if driver::gpus(root).is_empty() {
+        return Vec::new();
+    }
+    let library = match machine.management() {
+        Ok(library) => library,
+        Err(error) => {
+            problems.push(error.to_string());
+            return Vec::new();
+        }
+    };
+    let list = |problems: &mut Vec<String>| {
+        library.gpus().unwrap_or_else(|error| {
+            tell_once(problems, error.to_string());
+            Vec::new()
+        })
+    };
+    let mut seen = list(problems);
+    let calls: Vec<Vec<String>> = wanted.map(|wanted| cuts(&seen, functions, wanted)).unwrap_or_default();
+    for call in &calls {
+        if let Err(error) = machine.run(call, CALL) {
+            problems.push(format!("{}: {error}", call.join(" ")));
+        }
+    }
+    if let Err(error) = library.persist() {
+        problems.push(error.to_string());
+    }
+    if !calls.is_empty() {
+        seen = list(problems);
+    }
+    seen
+}
+
+fn cuts(seen: &[Seen], functions: &[Function], wanted: &Wanted) -> Vec<Vec<String>> {
+    let calls = seen.iter().enumerate().filter_map(|(index, gpu)| {
+        let function = functions.iter().find(|function| function.address == gpu.address)?;
+        Some(mig::commands(index, gpu.mig.as_ref()?, &wanted.of(index, &function.device)?))
+    });
+    calls.flatten().collect()
+}
+
+fn gpu(function: &Function, known: &[DriverGpu], seen: &[Seen], xids: &[Xid]) -> Gpu {
+    let by_driver = known.iter().find(|gpu| gpu.address == function.address);
+    let by_library = seen.iter().find(|gpu| gpu.address == function.address);
+    let codes: Vec<u32> = xids.iter().filter(|xid| xid.address == function.address).map(|xid| xid.code).collect();
+    let health = match (by_driver, by_library) {
+        (Some(_), Some(seen)) => health::judge(&seen.reading, &codes),
+        (driver, _) => health::lost(driver.is_some()),
+    };
+    Gpu {
+        address: function.address,
+        device: function.device.clone(),
+        uuid: by_library.and_then(|gpu| gpu.uuid.clone()).or_else(|| by_driver.and_then(|gpu| gpu.uuid.clone())),
+        model: by_library.and_then(|gpu| gpu.model.clone()).or_else(|| by_driver.and_then(|gpu| gpu.model.clone())),
+        memory: by_library.and_then(|gpu| gpu.memory),
+        slices: by_library
+            .map(|gpu| gpu.slices.iter().map(|slice| slice.profile.clone()).collect())
+            .unwrap_or_default(),
+        reading: by_library.map(|gpu| gpu.reading.clone()),
+        health,
+    }
+}
+
+/// Writes the specification of the GPUs that may be used; returns the names in it.
+fn describe(
+    root: &Root,
+    switches: usize,
+    known: &[DriverGpu],
+    seen: &[Seen],
+    gpus: &[Gpu],
+    problems: &mut Vec<String>,
+) -> Vec<String> {
+    let is_usable =
+        |address: PciAddress| gpus.iter().any(|gpu| gpu.address == address && gpu.health.verdict < Verdict::Failed);
+    let parts: Vec<(DriverGpu, &[Slice])> = seen
+        .iter()
+        .filter(|gpu| is_usable(gpu.address))
+        .filter_map(|gpu| {
+            let driver = known.iter().find(|known| known.address == gpu.address)?;
+            // Before a GPU is opened for the first time, the driver does not know its UUID; the library does.
+            Some((
+                DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() },
+                gpu.slices.as_slice(),
+            ))
+        })
+        .collect();
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    let capabilities = mig::capabilities(root);
+    let nodes = nodes::wanted(root, switches, &capabilities);
+    let parts: Vec<Part<'_>> = parts.iter().map(|(gpu, slices)| Part { gpu, slices }).collect();
+    let spec = Spec::describe(root, &parts, &nodes, &capabilities);
+    if let Err(error) = spec.write(root) {
+        problems.push(format!("writing {}: {error}", cdi::PLACE));
+        return Vec::new();
+    }
+    spec.names().map(str::to_owned).collect()
+}

@@ -1,0 +1,335 @@
+//! The products that serving spends its time in: rows of activations by rows of weights.
+//!
+//! Every value of a result is one dot product whose additions come in one order, however many rows are computed at once
+//! and on however many threads. So an answer does not depend on what else the server does at that moment.
+
+#![allow(clippy::indexing_slicing, reason = "ranges follow from lengths that are compared before the loops begin")]
+
+use half::bf16;
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+use std::array;
+
+/// Values that are packed together; rows are filled up with zeros to whole groups.
+pub const GROUP: usize = 64;
+/// Lanes of the widest vector that is used.
+const LANES: usize = 16;
+/// Values that share one scale in [`Q8Group`].
+const Q8_BLOCK: usize = 32;
+/// Rows that are computed together: as many as a core's cache holds beside the weights.
+const ROWS: usize = 48;
+/// Columns that one task computes at least, so that it is worth starting.
+const TASK: usize = 32;
+
+/// A group of [`GROUP`] activations.
+pub type Activations = [f32; GROUP];
+
+/// A group of packed weights.
+pub trait Group: Copy + Send + Sync + 'static {
+    /// Packs values.
+    fn pack(values: &Activations) -> Self;
+    /// The values again.
+    fn unpack(&self) -> Activations;
+    /// The values from `index * S::F32_LANES` on.
+    fn vector<S: Simd>(&self, simd: S, index: usize) -> S::f32s;
+}
+
+/// Weights as they are computed with.
+#[derive(Clone, Copy)]
+pub struct F32Group([f32; GROUP]);
+
+/// The upper halves of weights. A word holds values `i` and `i + 16` of 32.
+#[derive(Clone, Copy)]
+pub struct Bf16Group([u32; GROUP / 2]);
+
+/// Weights as bytes with a scale for each 32 (GGUF's `Q8_0`). A word holds values `i`, `i + 16`, `i + 32` and `i + 48`.
+#[derive(Clone, Copy)]
+pub struct Q8Group {
+    scales: [f32; GROUP / Q8_BLOCK],
+    words: [u32; LANES],
+}
+
+impl Q8Group {
+    /// From bytes and scales that were chosen elsewhere.
+    pub fn from_parts(scales: [f32; GROUP / Q8_BLOCK], values: &[i8; GROUP]) -> Self {
+        let byte = |index: usize| u32::from((i16::from(values[index]) + 128).cast_unsigned());
+        let word = |lane| (0..4).fold(0, |word, quarter| word | byte(quarter * LANES + lane) << (8 * quarter));
+        Self { scales, words: array::from_fn(word) }
+    }
+}
+
+impl Group for F32Group {
+    fn pack(values: &Activations) -> Self {
+        Self(*values)
+    }
+
+    fn unpack(&self) -> Activations {
+        self.0
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(&self, _: S, index: usize) -> S::f32s {
+        S::as_simd_f32s(&self.0).0[index]
+    }
+}
+
+impl Group for Bf16Group {
+    fn pack(values: &Activations) -> Self {
+        let bits = |index: usize| u32::from(bf16::from_f32(values[index]).to_bits());
+        Self(array::from_fn(|word| {
+            let first = word / LANES * 2 * LANES + word % LANES;
+            bits(first) | bits(first + LANES) << 16
+        }))
+    }
+
+    fn unpack(&self) -> Activations {
+        array::from_fn(|index| {
+            let word = self.0[index / (2 * LANES) * LANES + index % LANES];
+            f32::from_bits(if index % (2 * LANES) < LANES { word << 16 } else { word & 0xffff_0000 })
+        })
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
+        let first = index * S::F32_LANES;
+        let words = S::as_simd_u32s(&self.0).0[(first / (2 * LANES) * LANES + first % LANES) / S::F32_LANES];
+        simd.transmute_f32s_u32s(if first % (2 * LANES) < LANES {
+            simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s(16))
+        } else {
+            simd.and_u32s(words, simd.splat_u32s(0xffff_0000))
+        })
+    }
+}
+
+impl Group for Q8Group {
+    fn pack(values: &Activations) -> Self {
+        let scales: [f32; GROUP / Q8_BLOCK] = array::from_fn(|block| {
+            let largest = values[block * Q8_BLOCK..][..Q8_BLOCK].iter().fold(0f32, |most, value| most.max(value.abs()));
+            largest / 127.0
+        });
+        let quantised: [i8; GROUP] = array::from_fn(|index| {
+            let scale = scales[index / Q8_BLOCK];
+            if scale > 0.0 { (values[index] / scale).round() as i8 } else { 0 }
+        });
+        Self::from_parts(scales, &quantised)
+    }
+
+    fn unpack(&self) -> Activations {
+        array::from_fn(|index| {
+            let byte = (self.words[index % LANES] >> (index / LANES * 8)) & 0xff;
+            let value = byte as f32 - 128.0;
+            value * self.scales[index / Q8_BLOCK]
+        })
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(&self, simd: S, index: usize) -> S::f32s {
+        let first = index * S::F32_LANES;
+        let words = S::as_simd_u32s(&self.words).0[first % LANES / S::F32_LANES];
+        let shift = (first / LANES * 8) as u32;
+        let bytes = simd.and_u32s(simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s(shift)), simd.splat_u32s(0xff));
+        // The byte as the last bits of 2²³ is the number 2²³ + byte.
+        let shifted = simd.transmute_f32s_u32s(simd.or_u32s(bytes, simd.splat_u32s(0x4b00_0000)));
+        let values = simd.sub_f32s(shifted, simd.splat_f32s(8_388_608.0 + 128.0));
+        simd.mul_f32s(values, simd.splat_f32s(self.scales[first / Q8_BLOCK]))
+    }
+}
+
+/// Packs a row of any length, filled up with zeros.
+pub fn pack_row<G: Group>(row: &[f32], into: &mut Vec<G>) {
+    into.extend(row.chunks(GROUP).map(|chunk| G::pack(&filled(chunk))));
+}
+
+fn filled(chunk: &[f32]) -> Activations {
+    let mut group = [0.0; GROUP];
+    group[..chunk.len()].copy_from_slice(chunk);
+    group
+}
+
+/// Rows of `width` values as groups.
+pub fn group_activations(values: &[f32], width: usize) -> Vec<Activations> {
+    values.chunks(width.max(1)).flat_map(|row| row.chunks(GROUP).map(filled)).collect()
+}
+
+/// `out[row][column] = x[row] · weights[column] + bias[column]`, for `columns = weights.len() / groups`.
+/// `x` has `groups` groups a row, and `out` is as long as rows times columns.
+pub fn product<G: Group>(x: &[Activations], weights: &[G], groups: usize, bias: Option<&[f32]>, out: &mut [f32]) {
+    if groups == 0 || out.is_empty() {
+        return;
+    }
+    let rows = x.len() / groups;
+    let columns = weights.len() / groups;
+    let per_task = columns.div_ceil(rayon::current_num_threads() * 2).next_multiple_of(8).max(TASK);
+    let mut tasks: Vec<Vec<&mut [f32]>> = Vec::new();
+    tasks.resize_with(columns.div_ceil(per_task), || Vec::with_capacity(rows));
+    for row in out.chunks_mut(columns) {
+        for (task, piece) in tasks.iter_mut().zip(row.chunks_mut(per_task)) {
+            task.push(piece);
+        }
+    }
+    let run = |(index, mut out): (usize, Vec<&mut [f32]>)| {
+        let first = index * per_task;
+        let count = per_task.min(columns - first);
+        let weights = &weights[first * groups..(first + count) * groups];
+        Arch::new().dispatch(Columns { x, weights, groups, out: &mut out });
+        if let Some(bias) = bias {
+            for row in &mut out {
+                for (value, bias) in row.iter_mut().zip(&bias[first..]) {
+                    *value += bias;
+                }
+            }
+        }
+    };
+    if tasks.len() < 2 {
+        tasks.into_iter().enumerate().for_each(run);
+    } else {
+        tasks.into_par_iter().enumerate().for_each(run);
+    }
+}
+
+/// The columns of one task.
+struct Columns<'a, 'o, G> {
+    x: &'a [Activations],
+    weights: &'a [G],
+    groups: usize,
+    out: &'a mut [&'o mut [f32]],
+}
+
+impl<G: Group> WithSimd for Columns<'_, '_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let columns = self.weights.len() / self.groups;
+        // Rows of a block stay in the cache while all columns pass by.
+        for first in (0..self.out.len()).step_by(ROWS) {
+            let rows = first..self.out.len().min(first + ROWS);
+            let wide = if rows.len() < 3 { 8 } else { 4 };
+            let mut column = 0;
+            while column < columns {
+                let step = if column + wide <= columns { wide } else { 1 };
+                let mut row = rows.start;
+                while row < rows.end {
+                    row += match (step, rows.end - row) {
+                        (8, _) => self.tile::<S, 1, 8>(simd, row, column),
+                        // As many sums as there are registers for.
+                        (4, 4..) if S::REGISTER_COUNT >= 32 => self.tile::<S, 4, 4>(simd, row, column),
+                        (4, 3..) => self.tile::<S, 3, 4>(simd, row, column),
+                        (4, _) => self.tile::<S, 1, 4>(simd, row, column),
+                        (_, 4..) => self.tile::<S, 4, 1>(simd, row, column),
+                        (_, _) => self.tile::<S, 1, 1>(simd, row, column),
+                    };
+                }
+                column += step;
+            }
+        }
+    }
+}
+
+impl<G: Group> Columns<'_, '_, G> {
+    /// `M` rows by `N` columns; how many rows were done.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
+        let (all_x, all_weights, groups) = (self.x, self.weights, self.groups);
+        let x: [&[Activations]; M] = array::from_fn(|m| &all_x[(row + m) * groups..][..groups]);
+        let weights: [&[G]; N] = array::from_fn(|n| &all_weights[(column + n) * groups..][..groups]);
+        let mut sums = [[simd.splat_f32s(0.0); N]; M];
+        for group in 0..groups {
+            for index in 0..GROUP / S::F32_LANES {
+                let values: [S::f32s; M] = array::from_fn(|m| S::as_simd_f32s(&x[m][group]).0[index]);
+                for n in 0..N {
+                    let weight = weights[n][group].vector(simd, index);
+                    for m in 0..M {
+                        sums[m][n] = simd.mul_add_e_f32s(values[m], weight, sums[m][n]);
+                    }
+                }
+            }
+        }
+        for (out, sums) in self.out[row..].iter_mut().zip(sums) {
+            for (out, sum) in out[column..].iter_mut().zip(sums) {
+                *out = simd.reduce_sum_f32s(sum);
+            }
+        }
+        M
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values(seed: u32, count: usize) -> Vec<f32> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn packed<G: Group>(weights: &[f32], width: usize) -> Vec<G> {
+        let mut packed = Vec::new();
+        weights.chunks(width).for_each(|row| pack_row(row, &mut packed));
+        packed
+    }
+
+    fn compare<G: Group>(rows: usize, columns: usize, width: usize, tolerance: f32) {
+        let x = values(7, rows * width);
+        let weights = values(11, columns * width);
+        let bias = values(13, columns);
+        let packed = packed::<G>(&weights, width);
+        let groups = width.div_ceil(GROUP);
+        let mut out = vec![0.0; rows * columns];
+        product(&group_activations(&x, width), &packed, groups, Some(&bias), &mut out);
+        for row in 0..rows {
+            for column in 0..columns {
+                let exact: f64 = (0..width)
+                    .map(|k| f64::from(x[row * width + k]) * f64::from(weights[column * width + k]))
+                    .sum::<f64>()
+                    + f64::from(bias[column]);
+                let found = f64::from(out[row * columns + column]);
+                assert!((found - exact).abs() < f64::from(tolerance), "{row},{column}: {found} is not {exact}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn products_are_right_for_every_shape(rows in 1usize..9, columns in 1usize..150, width in 1usize..200) {
+            compare::<F32Group>(rows, columns, width, 1e-4);
+            compare::<Bf16Group>(rows, columns, width, 0.2);
+            compare::<Q8Group>(rows, columns, width, 0.2);
+        }
+
+        #[test]
+        fn a_row_gives_the_same_bits_alone_and_among_others(rows in 2usize..9, columns in 1usize..150) {
+            let (width, groups) = (128, 2);
+            let x = group_activations(&values(3, rows * width), width);
+            let weights = packed::<Bf16Group>(&values(5, columns * width), width);
+            let mut together = vec![0.0; rows * columns];
+            product(&x, &weights, groups, None, &mut together);
+            for row in 0..rows {
+                let mut alone = vec![0.0; columns];
+                product(&x[row * groups..][..groups], &weights, groups, None, &mut alone);
+                prop_assert_eq!(&alone[..], &together[row * columns..][..columns]);
+            }
+        }
+    }
+
+    #[test]
+    fn packing_and_unpacking_agree() {
+        let group: Activations = values(17, GROUP).try_into().unwrap();
+        assert_eq!(F32Group::pack(&group).unpack(), group);
+        for (found, value) in Bf16Group::pack(&group).unpack().iter().zip(group) {
+            assert_eq!(*found, bf16::from_f32(value).to_f32());
+        }
+        for (found, value) in Q8Group::pack(&group).unpack().iter().zip(group) {
+            assert!((found - value).abs() <= 0.5 / 127.0);
+        }
+        assert_eq!(Q8Group::pack(&[0.0; GROUP]).unpack(), [0.0; GROUP]);
+    }
+}

@@ -1,0 +1,78 @@
+//! Whether an adapter was made for a base: what its `lineage.json` says, if it has one.
+
+use super::{
+    error::LoadError,
+    json_file::{MAX_CONFIG, read_json},
+};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+/// The part of `lineage.json` that names the base.
+#[derive(Debug, Deserialize)]
+pub struct Lineage {
+    base: Base,
+}
+
+#[derive(Debug, Deserialize)]
+struct Base {
+    name: String,
+    digest: String,
+}
+
+impl Lineage {
+    /// Compares the base that an adapter was trained on with a model's directory. An adapter without a lineage is compared by
+    /// its shapes alone, when it is loaded.
+    ///
+    /// # Errors
+    /// Where they differ, or a file cannot be read.
+    pub fn check(adapter: &Path, base: &Path) -> Result<(), LoadError> {
+        let beside = [Some(adapter), adapter.parent()].into_iter().flatten().map(|path| path.join("lineage.json"));
+        let Some(path) = beside.into_iter().find(|path| path.exists()) else { return Ok(()) };
+        let lineage: Self = read_json(&path, MAX_CONFIG)?;
+        let found = digest_of_model(base)?;
+        if found == lineage.base.digest {
+            return Ok(());
+        }
+        Err(LoadError::damaged(
+            &path,
+            format!(
+                "the adapter was trained on `{}` with digest {}, but {} has digest {found}: serve it with its own base",
+                lineage.base.name,
+                lineage.base.digest,
+                base.display()
+            ),
+        ))
+    }
+}
+
+/// SHA-256 over lines `digest  name` of `config.json` and every `*.safetensors` of a directory, sorted by name.
+fn digest_of_model(directory: &Path) -> Result<String, LoadError> {
+    let entries = fs::read_dir(directory).map_err(LoadError::reading(directory))?;
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(LoadError::reading(directory))?;
+        if let Ok(name) = entry.file_name().into_string()
+            && (name == "config.json" || name.ends_with(".safetensors"))
+        {
+            files.push((name, entry.path()));
+        }
+    }
+    files.sort();
+    let mut lines = Sha256::new();
+    for (name, path) in files {
+        let mut hash = Sha256::new();
+        let mut file = File::open(&path).map_err(LoadError::reading(&path))?;
+        io::copy(&mut file, &mut hash).map_err(LoadError::reading(&path))?;
+        lines.update(format!("{}  {name}\n", hexadecimal(&hash.finalize())));
+    }
+    Ok(hexadecimal(&lines.finalize()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,140 @@
+//! Linear layers, with or without an adapter, and their gradients.
+
+use super::{
+    noise::Key,
+    parameter::{Parameter, add_product},
+};
+use candle_core::{Result, Tensor};
+
+/// `x · weightᵀ + bias`, and what the adapter adds.
+#[derive(Debug)]
+pub struct Linear {
+    pub(super) weight: Parameter,
+    pub(super) bias: Option<Parameter>,
+    pub(super) adapter: Option<Lora>,
+}
+
+/// A low-rank change: `scale · dropout(x) · aᵀ · bᵀ`.
+#[derive(Debug)]
+pub struct Lora {
+    pub(super) a: Parameter,
+    pub(super) b: Parameter,
+    pub(super) scale: f64,
+    pub(super) dropout: f32,
+    /// Tells its noise from that of others.
+    pub(super) index: u64,
+}
+
+/// How a pass through the model is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// Whether adapters take part; without them it is the base.
+    pub adapters: bool,
+    /// What inputs of adapters are dropped by; nothing is dropped without it.
+    pub dropout: Option<Key>,
+}
+
+impl Pass {
+    /// As the model answers.
+    pub const ANSWER: Self = Self { adapters: true, dropout: None };
+    /// As its base does.
+    pub const BASE: Self = Self { adapters: false, dropout: None };
+}
+
+/// What becomes of the gradient of a layer's input.
+#[derive(Debug)]
+pub enum Input {
+    /// Nobody needs it.
+    Ignored,
+    /// It stands alone.
+    New,
+    /// It is added to another that nobody else holds.
+    AddTo(Tensor),
+}
+
+impl Linear {
+    /// The result, and the adapter's inner activations for the backward pass.
+    ///
+    /// # Errors
+    /// Where shapes do not fit or the device has no room.
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Result<(Tensor, Option<Tensor>)> {
+        let mut y = x.matmul(&self.weight.like(x)?.t()?)?;
+        if let Some(bias) = &self.bias {
+            y = y.broadcast_add(&bias.like(x)?)?;
+        }
+        let Some(adapter) = self.adapter.as_ref().filter(|_| pass.adapters) else { return Ok((y, None)) };
+        let inner = adapter.dropped(x, pass)?.matmul(&adapter.a.like(x)?.t()?)?;
+        let y = add_product(y, &inner, &adapter.b.like(x)?.t()?, adapter.scale)?;
+        Ok((y, Some(inner)))
+    }
+
+    /// Accumulates the gradients of its parameters from `dy`, that of the result; gives that of `x`.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn backward(
+        &mut self,
+        x: &Tensor,
+        inner: Option<&Tensor>,
+        dy: &Tensor,
+        pass: Pass,
+        input: Input,
+    ) -> Result<Option<Tensor>> {
+        if self.weight.is_trainable() {
+            self.weight.accumulate_product(dy, x, 1.0)?;
+        }
+        if let Some(bias) = self.bias.as_mut().filter(|bias| bias.is_trainable()) {
+            bias.accumulate(&dy.sum(0)?)?;
+        }
+        let wanted = !matches!(input, Input::Ignored);
+        let mut dx = match input {
+            Input::Ignored => None,
+            Input::New => Some(dy.matmul(&self.weight.like(dy)?)?),
+            Input::AddTo(sum) => Some(add_product(sum, dy, &self.weight.like(dy)?, 1.0)?),
+        };
+        if let (Some(adapter), Some(inner)) = (self.adapter.as_mut().filter(|_| pass.adapters), inner) {
+            let dropped = adapter.dropped(x, pass)?;
+            let d_inner = (dy.matmul(&adapter.b.like(dy)?)? * adapter.scale)?;
+            adapter.b.accumulate_product(dy, inner, adapter.scale)?;
+            adapter.a.accumulate_product(&d_inner, &dropped, 1.0)?;
+            if wanted {
+                let a = adapter.a.like(dy)?;
+                dx = match (dx, adapter.mask(x, pass)?) {
+                    (Some(sum), None) => Some(add_product(sum, &d_inner, &a, 1.0)?),
+                    (Some(sum), Some(mask)) => Some((sum + (d_inner.matmul(&a)? * mask)?)?),
+                    (None, _) => None,
+                };
+            }
+        }
+        Ok(dx)
+    }
+
+    /// Calls `visit` with each of its parameters.
+    pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
+        visit(&mut self.weight);
+        self.bias.iter_mut().for_each(&mut *visit);
+        if let Some(adapter) = &mut self.adapter {
+            visit(&mut adapter.a);
+            visit(&mut adapter.b);
+        }
+    }
+}
+
+impl Lora {
+    fn dropped(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        match self.mask(x, pass)? {
+            Some(mask) => x * mask,
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// What inputs are multiplied by: 0, or what makes up for those that are.
+    fn mask(&self, x: &Tensor, pass: Pass) -> Result<Option<Tensor>> {
+        let Some(key) = pass.dropout.filter(|_| self.dropout > 0.0) else { return Ok(None) };
+        let key = key.part(self.index);
+        let kept = 1.0 / (1.0 - self.dropout);
+        let value = |place| if key.unit(place) < self.dropout { 0.0 } else { kept };
+        let mask: Vec<f32> = (0..x.elem_count() as u64).map(value).collect();
+        Ok(Some(Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?))
+    }
+}

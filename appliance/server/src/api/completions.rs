@@ -1,0 +1,205 @@
+//! `POST /v1/completions`.
+
+use super::{
+    Served,
+    body::{Body, Fields},
+    error::ApiError,
+    generation::{Answer, Answers, Common, StreamOptions, Usage, Wanted, event, identifier},
+    stream::respond,
+};
+use crate::engine::{Delta, Event, TokenLogprobs};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Most prompts of a request.
+const MAX_PROMPTS: usize = 16;
+/// Tokens of an answer where nothing is said, as with OpenAI.
+const DEFAULT_TOKENS: u32 = 16;
+
+/// The request.
+#[derive(Debug, Deserialize)]
+pub struct CompletionRequest {
+    #[serde(flatten)]
+    common: Common,
+    prompt: Prompt,
+    max_tokens: Option<u32>,
+    logprobs: Option<u32>,
+    echo: Option<bool>,
+    best_of: Option<u32>,
+}
+
+impl Fields for CompletionRequest {
+    const KNOWN: &'static [&'static [&'static str]] =
+        &[Common::KNOWN, &["prompt", "max_tokens", "logprobs", "echo", "best_of"]];
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Prompt {
+    Text(String),
+    Texts(Vec<String>),
+    Tokens(Vec<u32>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+/// Goes on with a text.
+pub async fn complete(
+    State(served): State<Served>,
+    Body(request): Body<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    let generator = served.catalogue.generator(&request.common.model)?;
+    let streaming = request.common.streaming()?;
+    if request.best_of.is_some_and(|best| best != request.common.n.unwrap_or(1)) {
+        return Err(ApiError::invalid("best_of", "`best_of` is not supported beyond `n`"));
+    }
+    let prompts = tokio::task::block_in_place(|| request.prompts(generator))?;
+    let mut echoes = Vec::new();
+    let mut all = Answers { prompt: 0, choices: Vec::new() };
+    for prompt in prompts {
+        let echo = if request.echo == Some(true) {
+            generator.engine.codec().decode(&prompt).map_err(ApiError::Internal)?
+        } else {
+            String::new()
+        };
+        let answers = request.common.submit(
+            generator,
+            Wanted {
+                prompt,
+                max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+                logprobs: request.logprobs,
+                shape: None,
+                shown: Vec::new(),
+            },
+        )?;
+        all.prompt += answers.prompt;
+        echoes.extend(answers.choices.iter().map(|_| echo.clone()));
+        all.choices.extend(answers.choices);
+    }
+    let head = Head {
+        id: identifier("cmpl-"),
+        created: super::now(),
+        model: request.common.model.clone(),
+        fingerprint: generator.fingerprint.clone(),
+        logprobs: request.logprobs.is_some(),
+        echoes,
+    };
+    match streaming {
+        Some(options) => Ok(head.stream(all, options)),
+        None => head.whole(all).await,
+    }
+}
+
+impl CompletionRequest {
+    fn prompts(&self, generator: &crate::catalogue::Generator) -> Result<Vec<Vec<u32>>, ApiError> {
+        let codec = generator.engine.codec();
+        let encode = |text: &String| codec.encode(text, true).map_err(ApiError::Internal);
+        let prompts = match &self.prompt {
+            Prompt::Text(text) => vec![encode(text)?],
+            // An empty list fits every kind of list.
+            Prompt::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
+            Prompt::Tokens(tokens) => vec![tokens.clone()],
+            Prompt::TokenLists(lists) => lists.clone(),
+        };
+        if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
+            return Err(ApiError::invalid("prompt", format!("there must be 1 to {MAX_PROMPTS} prompts")));
+        }
+        match prompts.iter().flatten().find(|token| **token as usize >= generator.vocabulary) {
+            Some(token) => Err(ApiError::invalid("prompt", format!("the model has no token {token}"))),
+            None => Ok(prompts),
+        }
+    }
+}
+
+/// What all pieces of an answer begin with.
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+    logprobs: bool,
+    /// Prompts that are given back before the answers.
+    echoes: Vec<String>,
+}
+
+impl Head {
+    async fn whole(self, answers: Answers) -> Result<Response, ApiError> {
+        let prompt = answers.prompt;
+        let answers = answers.collect().await?;
+        let tokens = answers.iter().map(|answer| answer.tokens).sum();
+        let choices = answers.into_iter().zip(&self.echoes).enumerate().map(|(index, (answer, echo))| {
+            let Answer { text, logprobs, finish, .. } = answer;
+            self.choice(index, &[echo.as_str(), &text].concat(), &logprobs, finish.map(|finish| finish.word()))
+        });
+        let choices = Value::Array(choices.collect());
+        Ok(Json(self.body(&choices, Some(Usage::new(prompt, tokens)))).into_response())
+    }
+
+    fn stream(self, answers: Answers, options: StreamOptions) -> Response {
+        let prompt = answers.prompt;
+        let (mut left, mut tokens) = (answers.choices.len(), 0);
+        let echoes: Vec<String> = (self.echoes.iter().enumerate())
+            .filter(|(_, echo)| !echo.is_empty())
+            .map(|(index, echo)| self.piece(index, echo, &[], None))
+            .collect();
+        let pieces = answers.events().map(move |(index, happened)| match happened {
+            Event::More(Delta { text, logprobs }) => self.piece(index, &text, &logprobs, None),
+            Event::End { finish, tokens: more } => {
+                left -= 1;
+                tokens += more;
+                let mut out = self.piece(index, "", &[], Some(finish.word()));
+                if left == 0 && options.include_usage {
+                    out += &event(&self.body(&json!([]), Some(Usage::new(prompt, tokens))));
+                }
+                out
+            }
+            Event::Failed(reason) => event(&json!({"error": ApiError::Internal(reason).body()})),
+        });
+        respond(stream::iter(echoes).chain(pieces))
+    }
+
+    fn piece(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> String {
+        event(&self.body(&json!([self.choice(index, text, logprobs, finish)]), None))
+    }
+
+    fn choice(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> Value {
+        let told = (self.logprobs && !(logprobs.is_empty() && finish.is_none())).then(|| legacy_logprobs(logprobs));
+        json!({"index": index, "text": text, "logprobs": told, "finish_reason": finish})
+    }
+
+    fn body(&self, choices: &Value, usage: Option<Usage>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+            "usage": usage,
+        })
+    }
+}
+
+/// The older form: lists side by side.
+fn legacy_logprobs(tokens: &[TokenLogprobs]) -> Value {
+    let offsets = tokens.iter().scan(0, |at, token| {
+        let start = *at;
+        *at += token.text.chars().count();
+        Some(start)
+    });
+    let offsets: Vec<usize> = offsets.collect();
+    let best = tokens.iter().map(|token| {
+        token.best.iter().map(|(text, logprob)| (text.clone(), json!(logprob))).collect::<Map<String, Value>>()
+    });
+    json!({
+        "tokens": tokens.iter().map(|token| &token.text).collect::<Vec<_>>(),
+        "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
+        "top_logprobs": best.collect::<Vec<_>>(),
+        "text_offset": offsets,
+    })
+}

@@ -1,0 +1,144 @@
+//! Errors of the API, in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
+
+use crate::{encoders::EncodeError, engine::Refused};
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Why a request is not answered as it was meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A field of the body is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong and what to do.
+        message: String,
+        /// Which field.
+        param: Option<&'static str>,
+    },
+    /// The prompt and the answer that is wanted are longer than the model's context.
+    #[error("the prompt has {prompt} tokens and {wanted} are wanted; the model has room for {most} in all")]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens that are wanted.
+        wanted: usize,
+        /// Most tokens.
+        most: usize,
+    },
+    /// There is no such model.
+    #[error("there is no model {0:?}; GET /v1/models lists them")]
+    NoSuchModel(String),
+    /// The path is none of the API's.
+    #[error("there is no such path; /openapi.json lists them all")]
+    NoSuchPath,
+    /// The path does not take this method.
+    #[error("this path does not take that method; /openapi.json lists what it takes")]
+    WrongMethod,
+    /// The body is something else than JSON.
+    #[error("the body must be JSON: send the header `Content-Type: application/json`")]
+    NotJson,
+    /// The body is longer than is taken.
+    #[error("the body of the request is longer than {0} bytes")]
+    BodyTooLong(usize),
+    /// The body did not arrive in time, or broke off.
+    #[error("the body of the request did not arrive in time")]
+    BodyTooSlow,
+    /// Too many requests are taken already.
+    #[error("the server has as many requests as it takes at once; try again after {retry_after} s")]
+    Overloaded {
+        /// Seconds after which a place is likely.
+        retry_after: u64,
+    },
+    /// Something here failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+#[derive(Serialize)]
+struct Envelope {
+    error: Value,
+}
+
+impl ApiError {
+    /// For a field that is wrong.
+    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), param: Some(param) }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::Invalid { .. } | Self::TooLong { .. } => StatusCode::BAD_REQUEST,
+            Self::NoSuchModel(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// OpenAI's error `type`, `code` and `param`.
+    const fn names(&self) -> (&'static str, &'static str, Option<&'static str>) {
+        match self {
+            Self::Invalid { param, .. } => ("invalid_request_error", "invalid_value", *param),
+            Self::TooLong { .. } => ("invalid_request_error", "context_length_exceeded", Some("messages")),
+            Self::NoSuchModel(_) => ("invalid_request_error", "model_not_found", Some("model")),
+            Self::NoSuchPath => ("invalid_request_error", "unknown_path", None),
+            Self::WrongMethod => ("invalid_request_error", "method_not_allowed", None),
+            Self::NotJson => ("invalid_request_error", "unsupported_media_type", None),
+            Self::BodyTooLong(_) => ("invalid_request_error", "request_too_large", None),
+            Self::BodyTooSlow => ("invalid_request_error", "request_timeout", None),
+            Self::Overloaded { .. } => ("rate_limit_error", "rate_limit_exceeded", None),
+            Self::Internal(_) => ("server_error", "internal_error", None),
+        }
+    }
+
+    /// The error as JSON.
+    pub fn body(&self) -> Value {
+        let (kind, code, param) = self.names();
+        json!({"message": self.to_string(), "type": kind, "param": param, "code": code})
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            Refused::Stopped => Self::Internal(refused.to_string()),
+        }
+    }
+}
+
+impl From<EncodeError> for ApiError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Overloaded => Self::Overloaded { retry_after: 1 },
+            EncodeError::Failed(_) => Self::Internal(error.to_string()),
+            _ => Self::invalid("input", error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), Json(Envelope { error: self.body() })).into_response();
+        let headers = response.headers_mut();
+        match self {
+            Self::Overloaded { retry_after } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+            }
+            // The rest of a body that was not read would be taken for the next request.
+            Self::BodyTooLong(_) | Self::BodyTooSlow | Self::NotJson => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,320 @@
+//! What requests for chats and for completions have in common: how tokens are chosen, and how answers are collected.
+
+use super::error::ApiError;
+use crate::{
+    catalogue::Generator,
+    engine::{Delta, Event, Finish, Request, Sampling, Shape, TokenLogprobs},
+};
+use futures::{Stream, stream};
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Most answers to one prompt.
+const MAX_CHOICES: u32 = 16;
+/// Most texts that end an answer, and the longest.
+const MAX_STOPS: (usize, usize) = (16, 64);
+/// Most tokens whose probabilities are told.
+pub const MAX_LOGPROBS: u32 = 20;
+
+/// Fields that both kinds of requests have.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Common {
+    /// Name of a model or adapter.
+    pub model: String,
+    /// Randomness, 0 to 2.
+    pub temperature: Option<f32>,
+    /// Part of the probability that is chosen from.
+    pub top_p: Option<f32>,
+    /// Number of the likeliest tokens that are chosen from.
+    pub top_k: Option<u32>,
+    /// Least probability as a part of the likeliest.
+    pub min_p: Option<f32>,
+    /// Answers.
+    pub n: Option<u32>,
+    /// Texts that end an answer.
+    pub stop: Option<OneOrSeveral>,
+    /// The same seed gives the same answer.
+    pub seed: Option<i64>,
+    /// Taken from tokens that were there already.
+    pub presence_penalty: Option<f32>,
+    /// Taken from tokens for each time that they were there.
+    pub frequency_penalty: Option<f32>,
+    /// Added to tokens, by their number.
+    pub logit_bias: Option<BTreeMap<String, f32>>,
+    /// Whether the answer comes as it grows.
+    pub stream: Option<bool>,
+    /// What else is told then.
+    pub stream_options: Option<StreamOptions>,
+    /// Whether the answer goes on over the tokens that end a text.
+    pub ignore_eos: Option<bool>,
+    /// Who asks; nothing is done with it.
+    #[serde(rename = "user")]
+    pub _user: Option<String>,
+}
+
+impl Common {
+    /// Names of the fields, and of those that are taken for the sake of clients and change nothing.
+    pub const KNOWN: &[&str] = &[
+        "model",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "stop",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "stream",
+        "stream_options",
+        "ignore_eos",
+        "user",
+    ];
+}
+
+/// What else is told while an answer grows.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamOptions {
+    /// A last piece with the numbers of tokens.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+/// A text or a list of texts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrSeveral {
+    /// One.
+    One(String),
+    /// Several.
+    Several(Vec<String>),
+}
+
+/// Numbers of tokens.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: usize,
+    /// Of all answers.
+    pub completion_tokens: usize,
+    /// Of both.
+    pub total_tokens: usize,
+}
+
+impl Usage {
+    /// Of a prompt and answers.
+    pub const fn new(prompt: usize, answers: usize) -> Self {
+        Self { prompt_tokens: prompt, completion_tokens: answers, total_tokens: prompt + answers }
+    }
+}
+
+/// Answers that are being computed, and the length of their prompt.
+#[derive(Debug)]
+pub struct Answers {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Where each answer comes from.
+    pub choices: Vec<UnboundedReceiver<Event>>,
+}
+
+/// A whole answer.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Probabilities, if asked for.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Why it ended.
+    pub finish: Option<Finish>,
+    /// Its tokens.
+    pub tokens: usize,
+}
+
+/// What is asked for beside the common fields.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// Most tokens of an answer; as many as there is room for where nothing is said.
+    pub max_tokens: Option<u32>,
+    /// For how many tokens probabilities are told.
+    pub logprobs: Option<u32>,
+    /// What the answer must follow.
+    pub shape: Option<Shape>,
+    /// Special tokens that are shown as text.
+    pub shown: Vec<u32>,
+}
+
+impl Common {
+    /// Checks everything and hands the request to the engine, once for each answer.
+    ///
+    /// # Errors
+    /// What is wrong with the request, or that too many are taken already.
+    pub fn submit(&self, generator: &Generator, wanted: Wanted) -> Result<Answers, ApiError> {
+        let engine = &generator.engine;
+        let count = self.n.unwrap_or(1);
+        if !(1..=MAX_CHOICES).contains(&count) {
+            return Err(ApiError::invalid("n", format!("`n` must be 1 to {MAX_CHOICES}")));
+        }
+        let sampling = self.sampling(wanted.logprobs)?;
+        let stop = self.stops()?;
+        let (prompt, most) = (wanted.prompt.len(), engine.longest());
+        let rest = most.saturating_sub(prompt);
+        let max_tokens = wanted.max_tokens.map_or(rest, |most| most as usize);
+        if max_tokens == 0 && rest > 0 {
+            return Err(ApiError::invalid("max_tokens", "at least one token must be wanted"));
+        }
+        if prompt == 0 {
+            return Err(ApiError::invalid("prompt", "the prompt has no tokens"));
+        }
+        if rest == 0 || max_tokens > rest {
+            return Err(ApiError::TooLong { prompt, wanted: max_tokens.max(1), most });
+        }
+        let mut choices = Vec::new();
+        for index in 0..u64::from(count) {
+            let grammar = wanted.shape.as_ref().map(|shape| engine.grammar(shape)).transpose();
+            let grammar = grammar.map_err(|reason| ApiError::invalid("response_format", reason))?;
+            let (events, answer) = unbounded_channel();
+            engine.submit(Request {
+                prompt: wanted.prompt.clone(),
+                max_tokens,
+                sampling: Sampling { seed: sampling.seed.wrapping_add(index), ..sampling.clone() },
+                stop: stop.clone(),
+                ignore_end: self.ignore_eos.unwrap_or_default(),
+                grammar,
+                shown: wanted.shown.clone(),
+                adapter: generator.adapter.clone(),
+                events,
+            })?;
+            choices.push(answer);
+        }
+        Ok(Answers { prompt, choices })
+    }
+
+    fn sampling(&self, logprobs: Option<u32>) -> Result<Sampling, ApiError> {
+        if logprobs.is_some_and(|count| count > MAX_LOGPROBS) {
+            return Err(ApiError::invalid("top_logprobs", format!("at most {MAX_LOGPROBS} are told")));
+        }
+        let bias = self.logit_bias.iter().flatten().map(|(token, value)| {
+            let token = token.parse().ok().filter(|_| (-100.0..=100.0).contains(value));
+            token.map(|token| (token, *value))
+        });
+        let bias: Option<BTreeMap<u32, f32>> = bias.collect();
+        let bias = bias
+            .ok_or_else(|| ApiError::invalid("logit_bias", "keys are numbers of tokens, and values are -100 to 100"))?;
+        Ok(Sampling {
+            temperature: within("temperature", self.temperature, 1.0, 0.0, 2.0)?,
+            top_p: within("top_p", self.top_p, 1.0, 0.0, 1.0)?,
+            min_p: within("min_p", self.min_p, 0.0, 0.0, 1.0)?,
+            top_k: self.top_k.unwrap_or_default() as usize,
+            presence_penalty: within("presence_penalty", self.presence_penalty, 0.0, -2.0, 2.0)?,
+            frequency_penalty: within("frequency_penalty", self.frequency_penalty, 0.0, -2.0, 2.0)?,
+            bias,
+            seed: self.seed.map_or_else(|| rand::thread_rng().r#gen(), i64::cast_unsigned),
+            logprobs: logprobs.map(|count| count as usize),
+        })
+    }
+
+    fn stops(&self) -> Result<Vec<String>, ApiError> {
+        let stops = match self.stop.clone() {
+            None => Vec::new(),
+            Some(OneOrSeveral::One(stop)) => vec![stop],
+            Some(OneOrSeveral::Several(stops)) => stops,
+        };
+        let (count, length) = MAX_STOPS;
+        if stops.len() > count || stops.iter().any(|stop| stop.chars().count() > length) {
+            return Err(ApiError::invalid(
+                "stop",
+                format!("at most {count} texts of {length} letters can end an answer"),
+            ));
+        }
+        Ok(stops)
+    }
+
+    /// Whether the answer comes as it grows, and with the numbers of tokens at its end.
+    ///
+    /// # Errors
+    /// Where options come without a stream.
+    pub fn streaming(&self) -> Result<Option<StreamOptions>, ApiError> {
+        match (self.stream.unwrap_or_default(), self.stream_options) {
+            (true, options) => Ok(Some(options.unwrap_or(StreamOptions { include_usage: false }))),
+            (false, None) => Ok(None),
+            (false, Some(_)) => Err(ApiError::invalid("stream_options", "`stream_options` need `stream: true`")),
+        }
+    }
+}
+
+fn within(name: &'static str, value: Option<f32>, default: f32, least: f32, most: f32) -> Result<f32, ApiError> {
+    let value = value.unwrap_or(default);
+    if (least..=most).contains(&value) {
+        Ok(value)
+    } else {
+        Err(ApiError::invalid(name, format!("`{name}` must be {least} to {most}")))
+    }
+}
+
+impl Answers {
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    /// Where one fails.
+    pub async fn collect(self) -> Result<Vec<Answer>, ApiError> {
+        let mut answers = Vec::with_capacity(self.choices.len());
+        for mut events in self.choices {
+            let mut answer = Answer::default();
+            loop {
+                match events.recv().await {
+                    Some(Event::More(Delta { text, logprobs })) => {
+                        answer.text += &text;
+                        answer.logprobs.extend(logprobs);
+                    }
+                    Some(Event::End { finish, tokens }) => {
+                        (answer.finish, answer.tokens) = (Some(finish), tokens);
+                        break;
+                    }
+                    Some(Event::Failed(reason)) => return Err(ApiError::Internal(reason)),
+                    None => return Err(ApiError::Internal("the engine stopped while it answered".to_owned())),
+                }
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    /// Their events as they come, with the number of the answer.
+    pub fn events(self) -> impl Stream<Item = (usize, Event)> {
+        let each = self.choices.into_iter().enumerate().map(|(index, events)| {
+            let next =
+                |mut events: UnboundedReceiver<Event>| async move { events.recv().await.map(|event| (event, events)) };
+            let events = stream::unfold(events, next);
+            Box::pin(futures::StreamExt::map(events, move |event| (index, event)))
+        });
+        stream::select_all(each)
+    }
+}
+
+impl Finish {
+    /// OpenAI's word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// A new random identifier with a prefix.
+pub fn identifier(prefix: &str) -> String {
+    let random: u128 = rand::thread_rng().r#gen();
+    format!("{prefix}{random:032x}")
+}
+
+/// A piece of a stream.
+pub fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}

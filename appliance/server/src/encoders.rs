@@ -1,0 +1,164 @@
+//! Embeddings and classes of texts: one request at a time goes through a model, in groups of bounded size.
+
+use crate::{codec::Codec, metrics::Meters};
+use gap_lm::inference::{Classifier, Embedder, EncodedText};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::Semaphore;
+
+/// Tokens that go through a model at once.
+const GROUP: usize = 4096;
+
+/// What a model makes of texts.
+#[derive(Debug)]
+pub enum Head {
+    /// A vector of each.
+    Embedder(Embedder),
+    /// A score for each class.
+    Classifier(Classifier),
+}
+
+/// An encoder, its tokenizer, and the queue before it.
+#[derive(Debug)]
+pub struct Encoding {
+    head: Head,
+    codec: Codec,
+    turn: Semaphore,
+    taken: Arc<Semaphore>,
+    meters: Arc<Meters>,
+}
+
+/// Why texts are not encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Too many requests wait.
+    #[error("the server has as many requests as it takes at once; try again later")]
+    Overloaded,
+    /// A text is too long.
+    #[error("text {index} has {found} tokens; the model takes at most {most}")]
+    TooLong {
+        /// Which one, from 0.
+        index: usize,
+        /// Its tokens.
+        found: usize,
+        /// Most tokens.
+        most: usize,
+    },
+    /// A text has no tokens.
+    #[error("text {0} is empty")]
+    Empty(usize),
+    /// A token is none of the model's.
+    #[error("text {index} has a token {token}; the model has {vocabulary}")]
+    NoToken {
+        /// Which text, from 0.
+        index: usize,
+        /// The token.
+        token: u32,
+        /// Tokens of the model.
+        vocabulary: usize,
+    },
+    /// The tokenizer or the model failed.
+    #[error("the model failed: {0}")]
+    Failed(String),
+}
+
+/// A text as it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Text {
+    /// As text.
+    Plain(String),
+    /// As tokens.
+    Tokens(Vec<u32>),
+}
+
+impl Encoding {
+    /// Behind a queue of `most` requests.
+    pub fn new(head: Head, codec: Codec, most: usize, meters: Arc<Meters>) -> Self {
+        Self { head, codec, turn: Semaphore::new(1), taken: Arc::new(Semaphore::new(most)), meters }
+    }
+
+    /// What it makes of texts.
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Encodes texts; the rows of the result and the number of tokens. When nobody waits for it any more, it stops after the
+    /// group that it is at.
+    ///
+    /// # Errors
+    /// Where too many wait, a text cannot be encoded, or the model fails.
+    pub async fn run(self: &Arc<Self>, texts: Vec<Text>) -> Result<(Vec<Vec<f32>>, usize), EncodeError> {
+        let _taken = self.taken.clone().try_acquire_owned().map_err(|_| EncodeError::Overloaded)?;
+        let _turn = self.turn.acquire().await.map_err(|error| EncodeError::Failed(error.to_string()))?;
+        let waited_for = Arc::new(AtomicBool::new(true));
+        let _given_up = GivenUp(waited_for.clone());
+        let this = self.clone();
+        let work = tokio::task::spawn_blocking(move || this.compute(&texts, &waited_for));
+        work.await.map_err(|error| EncodeError::Failed(error.to_string()))?
+    }
+
+    fn compute(&self, texts: &[Text], waited_for: &AtomicBool) -> Result<(Vec<Vec<f32>>, usize), EncodeError> {
+        let encoded = texts.iter().enumerate().map(|(index, text)| self.encode(index, text));
+        let encoded = encoded.collect::<Result<Vec<_>, _>>()?;
+        let tokens = encoded.iter().map(|text| text.tokens.len()).sum();
+        let mut rows = Vec::with_capacity(encoded.len());
+        let mut rest = encoded.as_slice();
+        while !rest.is_empty() && waited_for.load(Ordering::Acquire) {
+            let mut size = 0;
+            let fitting = rest.iter().take_while(|text| {
+                size += text.tokens.len();
+                size <= GROUP
+            });
+            let (group, others) = rest.split_at(fitting.count().max(1));
+            rows.extend(self.forward(group)?);
+            rest = others;
+        }
+        self.meters.encoder_tokens.inc_by(tokens as u64);
+        Ok((rows, tokens))
+    }
+
+    fn forward(&self, group: &[EncodedText]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let rows = rayon::scope(|_| match &self.head {
+            Head::Embedder(embedder) => embedder.embed(group),
+            Head::Classifier(classifier) => classifier.forward(group),
+        });
+        let rows = rows.map_err(|error| EncodeError::Failed(error.to_string()))?;
+        if rows.iter().flatten().all(|value| value.is_finite()) {
+            Ok(rows)
+        } else {
+            Err(EncodeError::Failed("its result is not a number".to_owned()))
+        }
+    }
+
+    fn encode(&self, index: usize, text: &Text) -> Result<EncodedText, EncodeError> {
+        let (config, most, prompt) = match &self.head {
+            Head::Embedder(embedder) => (embedder.config(), embedder.longest(), embedder.prompt()),
+            Head::Classifier(classifier) => (classifier.config(), classifier.config().longest(), ""),
+        };
+        let encoded = match text {
+            Text::Plain(text) => self.codec.encode_typed(&[prompt, text].concat()).map_err(EncodeError::Failed)?,
+            Text::Tokens(tokens) => EncodedText { tokens: tokens.clone(), types: vec![0; tokens.len()] },
+        };
+        if encoded.tokens.is_empty() {
+            return Err(EncodeError::Empty(index));
+        }
+        if encoded.tokens.len() > most {
+            return Err(EncodeError::TooLong { index, found: encoded.tokens.len(), most });
+        }
+        match encoded.tokens.iter().find(|token| **token as usize >= config.vocabulary) {
+            Some(token) => Err(EncodeError::NoToken { index, token: *token, vocabulary: config.vocabulary }),
+            None => Ok(encoded),
+        }
+    }
+}
+
+/// Tells, when it is dropped, that nobody waits any more.
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,79 @@
+//! From the command line to a server that answers.
+
+use crate::{
+    api::{self, Served},
+    catalogue::{Catalogue, CatalogueError},
+    confinement,
+    listen::{self, Listener},
+    metrics::Meters,
+    options::Options,
+};
+use candle_core::Device;
+use std::{io, sync::Arc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A model cannot be served.
+    #[error(transparent)]
+    Catalogue(#[from] Box<CatalogueError>),
+    /// The address cannot be listened to.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel does not confine the process.
+    #[error("the kernel does not take the filter that keeps this server from calling out: {0}")]
+    Confine(#[from] seccompiler::Error),
+    /// The threads that compute do not start.
+    #[error("cannot start the threads that compute: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The system failed.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Loads the models, listens, gives up every way to call out, and serves until a signal comes.
+///
+/// # Errors
+/// What keeps it from starting.
+pub fn run(options: &Options) -> Result<(), StartError> {
+    rayon::ThreadPoolBuilder::new().num_threads(options.threads.map_or(0, usize::from)).build_global()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        // Both need system calls that are refused later.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let listener = Listener::bind(&options.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: format!("{:?}", options.listen), source })?;
+        confinement::confine()?;
+        let meters = Arc::new(Meters::default());
+        let catalogue =
+            tokio::task::block_in_place(|| Catalogue::load(options, &device(), &meters)).map_err(Box::new)?;
+        let router = api::router(Served { catalogue: Arc::new(catalogue), meters });
+        let (stop, stopping) = watch::channel(false);
+        eprintln!("gap-serve listens on {}", listener.address());
+        let server = tokio::spawn(listen::serve(listener, router, stopping));
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        eprintln!("gap-serve stops");
+        let _ = stop.send(true);
+        server.await.map_err(io::Error::other)?;
+        Ok(())
+    })
+}
+
+/// The first GPU where the program was built for one and there is one, else the processor.
+fn device() -> Device {
+    Device::cuda_if_available(0).unwrap_or(Device::Cpu)
+}

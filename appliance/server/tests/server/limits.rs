@@ -1,0 +1,76 @@
+//! What happens when there is too much.
+
+use crate::process::Server;
+use serde_json::{Value, json};
+use std::{io::Read, os::unix::net::UnixStream, thread};
+
+/// A long answer, of which the first piece has come.
+fn begin(server: &Server) -> UnixStream {
+    let request = json!({
+        "model": "chat", "prompt": "Hello", "max_tokens": 240, "ignore_eos": true, "stream": true, "logprobs": 20, "n": 1,
+    });
+    let mut stream = server.send("POST", "/v1/completions", "application/json", request.to_string().as_bytes());
+    let mut seen = Vec::new();
+    while !seen.windows(6).any(|bytes| bytes == b"data: ") {
+        let mut byte = [0; 64];
+        let count = stream.read(&mut byte).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&byte[..count]);
+    }
+    stream
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_place() {
+    let server = Server::with_chat("llama", &["--sequences=1", "--requests=1"]);
+    for gone in 1..=3 {
+        drop(begin(&server));
+        server.wait_until("gap_serve_taken", 0);
+        server.wait_until("gap_serve_cache_positions", 0);
+        assert!(server.measured("gap_serve_abandoned_total") <= gone);
+    }
+    // Each was given up long before its end.
+    assert!(server.measured("gap_serve_answer_tokens_total") < 3 * 240);
+}
+
+#[test]
+fn more_requests_than_places_are_told_to_come_back() {
+    let server = Server::with_chat("llama", &["--sequences=1", "--requests=2"]);
+    let request = json!({"model": "chat", "prompt": "x", "max_tokens": 200, "ignore_eos": true, "n": 4});
+    let reply = server.post("/v1/completions", &request);
+    assert_eq!(reply.status, 429, "{reply:?}");
+    assert!(reply.head.contains("retry-after: "), "{reply:?}");
+    assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
+    server.wait_until("gap_serve_taken", 0);
+    server.ask("/v1/completions", &json!({"model": "chat", "prompt": "x", "max_tokens": 2}));
+}
+
+#[test]
+fn a_request_beyond_the_memory_is_refused_and_the_others_go_on() {
+    let server = Server::with_chat("llama", &["--cache=96KiB", "--sequences=4"]);
+    // 128 positions of 3 layers with 2 heads of 16 values.
+    assert_eq!(server.get("/v1/models/chat").json()["max_model_len"], 127);
+    let long = json!({"model": "chat", "prompt": "word ".repeat(100), "max_tokens": 100});
+    let reply = server.post("/v1/completions", &long);
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("context_length_exceeded")),
+        "{reply:?}"
+    );
+
+    // Together these need three times what there is: some make room and begin anew, and all answer as they do alone.
+    let ask = |seed: u64| -> Value {
+        let request = json!({
+            "model": "chat", "prompt": format!("Number {seed}"), "max_tokens": 80, "ignore_eos": true, "seed": seed,
+        });
+        server.ask("/v1/completions", &request)["choices"][0]["text"].clone()
+    };
+    let alone: Vec<Value> = (0..4).map(ask).collect();
+    let together: Vec<Value> = thread::scope(|scope| {
+        let running: Vec<_> = (0..4).map(|seed| scope.spawn(move || ask(seed))).collect();
+        running.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+    assert!(server.measured("gap_serve_preempted_total") > 0);
+    assert_eq!(server.get("/health").status, 200);
+}

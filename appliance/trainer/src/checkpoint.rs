@@ -1,0 +1,180 @@
+//! Checkpoints: everything to go on from after a step. They appear whole, carry the digests of their files, and are
+//! checked before use.
+
+use crate::{
+    error::{Failed, storage},
+    files::{self, Growing},
+    optimizer::{AdamW, Moments},
+};
+use candle_core::Device;
+use gap_contract::{FailureCode, Output};
+use gap_lm::{
+    inference::{SafetensorsDirectory, TensorSource},
+    training::TrainableDecoder,
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+const STATE: &str = "state.json";
+const PARAMETERS: &str = "parameters.safetensors";
+const MOMENTS: &str = "moments.safetensors";
+
+/// Where a run stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps that are done.
+    pub step: u64,
+    /// Tokens gone through.
+    pub trained_tokens: u64,
+    /// Seconds since 1970 when the first run began.
+    pub started_at: i64,
+    /// Examples in a batch, which `auto` may choose otherwise on another machine.
+    pub batch: u64,
+    /// Digest of the job and the data that it began with.
+    pub job_sha256: String,
+    /// Loss of the last step.
+    pub train_loss: f64,
+    /// The last validation loss.
+    pub valid_loss: Option<f64>,
+    /// The best validation loss and its step.
+    pub best: Option<(f64, u64)>,
+    /// Measurements since the best one.
+    pub without_improvement: u64,
+    /// How many times in a row the validation loss rose.
+    pub rising: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    state: State,
+    digests: BTreeMap<String, String>,
+}
+
+/// Writes the checkpoint of a state.
+///
+/// # Errors
+/// Where it cannot be written; then nothing of it is there.
+pub fn write(output: &Output, state: &State, model: &mut TrainableDecoder, optimizer: &AdamW) -> Result<(), Failed> {
+    let place = output.checkpoint(state.step);
+    let failed = || storage("write the checkpoint", &place);
+    let mut moments = BTreeMap::new();
+    for (name, of) in optimizer.moments() {
+        moments.insert(format!("first.{name}"), files::bytes(&of.first)?);
+        moments.insert(format!("second.{name}"), files::bytes(&of.second)?);
+    }
+    let tensors = [(PARAMETERS, files::parameters(model, false)?), (MOMENTS, moments)];
+    let growing = Growing::begin(&place).map_err(failed())?;
+    let mut digests = BTreeMap::new();
+    for (name, tensors) in tensors {
+        let bytes = files::safetensors(&tensors, HashMap::new()).map_err(|error| internal(&error))?;
+        growing.write(name, &bytes).map_err(failed())?;
+        digests.insert(name.to_owned(), files::digest(&bytes));
+    }
+    let stored =
+        serde_json::to_vec_pretty(&Stored { state: state.clone(), digests }).map_err(|error| internal(&error))?;
+    growing.write(STATE, &stored).map_err(failed())?;
+    growing.finish().map_err(failed())
+}
+
+fn internal(error: &dyn std::error::Error) -> Failed {
+    Failed::new(FailureCode::Internal, format!("a checkpoint cannot be made: {error}"))
+}
+
+/// The steps of the checkpoints that are there, in order.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn steps(output: &Output) -> Result<Vec<u64>, Failed> {
+    let dir = output.checkpoints();
+    let entries = match fs::read_dir(&dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(storage("read", &dir))?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut steps: Vec<u64> = names.filter_map(|name| Output::checkpoint_step(&name)).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Reads the state of a checkpoint after its files were compared with their digests.
+///
+/// # Errors
+/// Where one is missing or damaged.
+pub fn state(output: &Output, step: u64) -> Result<State, Failed> {
+    let dir = output.checkpoint(step);
+    let read = |name: &str| fs::read(dir.join(name)).map_err(storage("read", &dir.join(name)));
+    let damaged = |what: String| {
+        let message =
+            format!("the checkpoint {} is damaged: {what}; remove it to resume from the one before", dir.display());
+        Failed::new(FailureCode::Storage, message)
+    };
+    let stored: Stored = serde_json::from_slice(&read(STATE)?).map_err(|error| damaged(error.to_string()))?;
+    for name in [PARAMETERS, MOMENTS] {
+        if stored.digests.get(name) != Some(&files::digest(&read(name)?)) {
+            return Err(damaged(format!("`{name}` is not what was written")));
+        }
+    }
+    Ok(stored.state)
+}
+
+/// Puts the parameters of a checkpoint into a model.
+///
+/// # Errors
+/// Where they do not fit.
+pub fn load_parameters(output: &Output, step: u64, model: &mut TrainableDecoder) -> Result<(), Failed> {
+    let source = open(&output.checkpoint(step).join(PARAMETERS))?;
+    let mut failed = None;
+    model.visit(|parameter| {
+        if parameter.is_trainable() && failed.is_none() {
+            let value = source.tensor(parameter.name(), parameter.value().dims(), parameter.value().device());
+            failed = value.map_err(|error| unfit(&error)).and_then(|value| Ok(parameter.set(value)?)).err();
+        }
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// The optimiser's moments of a checkpoint.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn load_moments(output: &Output, step: u64, device: &Device) -> Result<AdamW, Failed> {
+    let source = open(&output.checkpoint(step).join(MOMENTS))?;
+    let mut optimizer = AdamW::default();
+    for name in source.names().filter_map(|name| name.strip_prefix("first.")) {
+        let one = |half: &str| {
+            let full = format!("{half}.{name}");
+            let shape = source.shape(&full).unwrap_or_default();
+            source.tensor(&full, &shape, device).map_err(|error| unfit(&error))
+        };
+        optimizer.restore(name, Moments { first: one("first")?, second: one("second")? });
+    }
+    Ok(optimizer)
+}
+
+fn open(path: &Path) -> Result<SafetensorsDirectory, Failed> {
+    SafetensorsDirectory::open_file(path).map_err(|error| unfit(&error))
+}
+
+fn unfit(error: &dyn std::error::Error) -> Failed {
+    Failed::new(FailureCode::Storage, format!("the checkpoint does not fit the job: {error}"))
+}
+
+/// Takes away the oldest beyond `limit`, but not the best one.
+///
+/// # Errors
+/// Where one cannot be removed.
+pub fn prune(output: &Output, limit: Option<u64>, best: Option<u64>) -> Result<(), Failed> {
+    let Some(limit) = limit else { return Ok(()) };
+    let steps = steps(output)?;
+    let spare = steps.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+    for step in steps.iter().take(spare).filter(|step| Some(**step) != best) {
+        let dir = output.checkpoint(*step);
+        fs::remove_dir_all(&dir).map_err(storage("remove", &dir))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Memory: what a job will need, what there is, and what is used.
+
+use gap_contract::{Job, Method};
+use gap_lm::inference::DecoderConfig;
+use std::fs;
+
+/// What a job will need at its peak, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Estimate {
+    /// The model's weights.
+    pub weights: u64,
+    /// What is trained beside them, gradients and the optimiser's state.
+    pub training: u64,
+    /// Activations of the longest batch.
+    pub activations: u64,
+}
+
+impl Estimate {
+    /// All of it.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.weights.saturating_add(self.training).saturating_add(self.activations)
+    }
+}
+
+/// Parameters of a model, and those that are trained.
+#[must_use]
+pub fn parameters(config: &DecoderConfig, job: &Job, targets: &[&str]) -> (u64, u64) {
+    let number = |value: usize| value as u64;
+    let (hidden, inner) = (number(config.hidden), number(config.intermediate));
+    let (queries, keys) = (number(config.heads * config.head_width), number(config.key_heads * config.head_width));
+    let linears = [
+        ("q_proj", queries, hidden),
+        ("k_proj", keys, hidden),
+        ("v_proj", keys, hidden),
+        ("o_proj", hidden, queries),
+        ("gate_proj", inner, hidden),
+        ("up_proj", inner, hidden),
+        ("down_proj", hidden, inner),
+    ];
+    let layer: u64 = linears.iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>() + 2 * hidden;
+    let tables = number(config.vocabulary) * hidden * if config.tied { 1 } else { 2 };
+    let base = number(config.layers) * layer + tables + hidden;
+    let trained = match &job.lora {
+        None => base,
+        Some(lora) => {
+            let own = linears.iter().filter(|(name, ..)| targets.contains(name));
+            number(config.layers) * own.map(|(_, outputs, inputs)| lora.r * (outputs + inputs)).sum::<u64>()
+        }
+    };
+    (base, trained)
+}
+
+/// Estimates a job whose longest batch has `tokens` tokens, with `weight` bytes a frozen weight and `activation` bytes
+/// an activation.
+#[must_use]
+pub fn estimate(
+    config: &DecoderConfig,
+    job: &Job,
+    targets: &[&str],
+    tokens: u64,
+    [weight, activation]: [u64; 2],
+) -> Estimate {
+    let (base, trained) = parameters(config, job, targets);
+    let (weights, training) = match job.lora {
+        Some(_) => (base * weight, trained * 16),
+        // Value, gradient and two moments.
+        None => (base * 4, trained * 12 + if job.method == Method::Dpo { base * 4 } else { 0 }),
+    };
+    let number = |value: usize| value as u64;
+    let (hidden, inner) = (number(config.hidden), number(config.intermediate));
+    let (queries, keys) = (number(config.heads * config.head_width), number(config.key_heads * config.head_width));
+    let rank = job.lora.as_ref().map_or(0, |lora| lora.r) * number(targets.len());
+    let kept = 2 * hidden + 2 * (queries + keys) + 2 * inner + rank;
+    let passing = 4 * hidden + 3 * queries + 4 * inner;
+    let layers = number(config.layers);
+    let row = if job.gradient_checkpointing { layers * hidden + kept + passing } else { layers * kept + passing };
+    let logits = (4 << 20) * 4 * 2;
+    Estimate {
+        weights,
+        training,
+        activations: tokens.saturating_mul(row).saturating_mul(activation).saturating_add(logits),
+    }
+}
+
+/// Bytes that this process may use: what is free, what it has, and no more than its control group's limit.
+#[must_use]
+pub fn available() -> u64 {
+    let free = meminfo("MemAvailable:").unwrap_or(u64::MAX).saturating_add(status("VmRSS:").unwrap_or(0));
+    free.min(group_limit().unwrap_or(u64::MAX))
+}
+
+/// Bytes that this process had at its peak.
+#[must_use]
+pub fn peak() -> u64 {
+    status("VmHWM:").unwrap_or(0)
+}
+
+/// The share of what may be used that is used now.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "a share")]
+pub fn share() -> f64 {
+    let used = status("VmRSS:").unwrap_or(0);
+    used as f64 / available().max(1) as f64
+}
+
+fn meminfo(name: &str) -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn status(name: &str) -> Option<u64> {
+    kibibytes(&fs::read_to_string("/proc/self/status").ok()?, name)
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+}
+
+/// The lowest limit of the control groups that this process is in.
+fn group_limit() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+    let mut dir = std::path::Path::new("/sys/fs/cgroup").join(own);
+    let mut least = None::<u64>;
+    loop {
+        let limit = fs::read_to_string(dir.join("memory.max")).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        least = match (least, limit) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if dir == std::path::Path::new("/sys/fs/cgroup") || !dir.pop() {
+            return least;
+        }
+    }
+}

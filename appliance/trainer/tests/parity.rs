@@ -1,0 +1,118 @@
+//! Training gives what PEFT and PyTorch give: `parity/make.py` made the models, adapters and numbers in `parity/fixture`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod trial;
+
+use candle_core::DType;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use trial::Trial;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixture")
+}
+
+fn reference() -> Value {
+    serde_json::from_str(&fs::read_to_string(fixture().join("reference.json")).unwrap()).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(numbers).collect(),
+        value => vec![value.as_f64().unwrap()],
+    }
+}
+
+fn difference(ours: &[f64], theirs: &[f64]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// Logits of the probe by the model in `model`, with the adapter in `adapter`.
+fn logits(model: &Path, adapter: Option<(&Path, f64)>, dtype: DType) -> Vec<f64> {
+    let probe: Vec<u32> = numbers(&reference()["probe"]).into_iter().map(|token| token as u32).collect();
+    trial::logits(model, adapter, &probe, dtype)
+}
+
+#[test]
+fn logits_of_every_family_are_those_of_transformers() {
+    for (family, theirs) in reference()["base"].as_object().unwrap() {
+        // In 64 bits the operations are composed of candle's, as on a GPU.
+        for dtype in [DType::F32, DType::F64] {
+            let off = difference(&logits(&fixture().join(family), None, dtype), &numbers(theirs));
+            assert!(off < 1e-4, "{family} {dtype:?}: {off}");
+        }
+    }
+}
+
+/// Trains a case; the output lies in `out`.
+fn train(case: &Value, settings: &Value, more: Value) -> Trial {
+    let word = |name: &str| case[name].as_str().unwrap();
+    let (family, method, tuning) = (word("family"), word("method"), word("tuning"));
+    let trial = Trial { dir: tempfile::tempdir().unwrap() };
+    let model = trial.path("model");
+    fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(fixture().join(family).join(name), model.join(name)).unwrap();
+    }
+    fs::copy(fixture().join("tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let data = if method == "dpo" { "preferences.jsonl" } else { "train.jsonl" };
+    let mut job = settings.clone();
+    let steps = job.as_object_mut().unwrap().remove("steps").unwrap();
+    job["max_steps"] = steps;
+    job["method"] = method.into();
+    job["training_file"] = fixture().join(data).to_str().unwrap().into();
+    job["shuffle"] = false.into();
+    job["lora"] = Value::Null;
+    if tuning != "full" {
+        job["lora"] = json!({"r": 4, "alpha": 8, "use_rslora": tuning == "rslora"});
+        job["adapter"] = fixture().join(format!("{family}-{tuning}")).to_str().unwrap().into();
+    }
+    job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    trial.succeed(&trial.job("out", job), &[]);
+    trial
+}
+
+fn norms(trial: &Trial) -> Vec<f64> {
+    trial.metrics("out").iter().map(|row| row["grad_norm"].as_f64().unwrap()).collect()
+}
+
+fn compare(case: &Value, trial: &Trial) {
+    let name = format!("{} {} {}", case["family"], case["method"], case["tuning"]);
+    let losses = difference(&trial.losses("out"), &numbers(&case["losses"]));
+    assert!(losses < 1e-4, "{name}: losses differ by {losses}");
+    let norms = difference(&norms(trial), &numbers(&case["norms"]));
+    assert!(norms < 1e-3, "{name}: norms of gradients differ by {norms}");
+}
+
+#[test]
+fn every_loss_of_fifty_steps_is_that_of_peft_and_pytorch() {
+    let reference = reference();
+    for case in reference["cases"].as_array().unwrap() {
+        let trial = train(case, &reference["settings"], json!({}));
+        compare(case, &trial);
+        let ours = match case["tuning"].as_str().unwrap() {
+            "full" => logits(&trial.path("out/model"), None, DType::F32),
+            tuning => {
+                let scale = if tuning == "rslora" { 4.0 } else { 2.0 };
+                logits(&trial.path("model"), Some((&trial.path("out/adapter"), scale)), DType::F32)
+            }
+        };
+        let off = difference(&ours, &numbers(&case["logits"]));
+        assert!(off < 1e-3, "{} {}: logits of what was trained differ by {off}", case["family"], case["tuning"]);
+    }
+}
+
+#[test]
+fn computing_activations_again_changes_nothing() {
+    let reference = reference();
+    let case = &reference["cases"][0];
+    let plain = train(case, &reference["settings"], json!({}));
+    let again = train(case, &reference["settings"], json!({"gradient_checkpointing": true}));
+    assert_eq!(plain.losses("out"), again.losses("out"));
+    assert_eq!(norms(&plain), norms(&again));
+}

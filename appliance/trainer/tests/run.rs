@@ -1,0 +1,374 @@
+//! Jobs from outside: what they leave, how they stop and go on, and what they say about input that cannot be used.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod trial;
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+use trial::Trial;
+
+fn bytes(trial: &Trial, name: &str) -> Vec<u8> {
+    fs::read(trial.path(name).join("adapter/adapter_model.safetensors")).unwrap()
+}
+
+/// What of the metrics does not depend on the machine.
+fn numbers(trial: &Trial, name: &str) -> Vec<Value> {
+    let mut rows = trial.metrics(name);
+    for row in &mut rows {
+        let row = row.as_object_mut().unwrap();
+        row.remove("tokens_per_second");
+        row.remove("memory");
+    }
+    rows
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !what() {
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing happened for a minute");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    trial::succeed(Command::new("kill").args([name, &child.id().to_string()]));
+}
+
+#[test]
+fn a_job_learns_and_leaves_what_the_contract_says() {
+    let trial = Trial::new("llama");
+    let job =
+        trial.job("out", json!({"validation_file": "valid.jsonl", "max_steps": 60, "metadata": {"who": "a test"}}));
+    trial.succeed(&job, &[]);
+    let losses = trial.losses("out");
+    assert_eq!(losses.len(), 60);
+    assert!(losses[59] < losses[0] - 0.2, "{losses:?}");
+    let rows: Vec<gap_contract::Metrics> =
+        trial.metrics("out").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
+    assert!(rows[9].valid_loss.unwrap() > rows[59].valid_loss.unwrap());
+    let events: Vec<gap_contract::Event> =
+        trial.events("out").into_iter().map(|row| serde_json::from_value(row).unwrap()).collect();
+    assert_eq!(events.first().unwrap().topic, gap_contract::Topic::Started);
+    assert_eq!(events.last().unwrap().topic, gap_contract::Topic::Succeeded);
+    let lineage: gap_contract::Lineage =
+        serde_json::from_slice(&fs::read(trial.path("out/lineage.json")).unwrap()).unwrap();
+    assert_eq!(lineage.trained.steps, 60);
+    assert_eq!(lineage.job.metadata["who"], "a test");
+    assert_eq!(lineage.base.digest, gap_train::digest::of_model(&trial.path("model")).unwrap());
+    for (path, digest) in &lineage.result {
+        assert_eq!(digest, &gap_train::digest::of_file(&trial.path("out").join(path)).unwrap());
+    }
+    assert_eq!(lineage.result.len(), 2);
+}
+
+#[test]
+fn every_family_trains_with_every_option() {
+    for (arch, more) in [
+        ("mistral", json!({"packing": true, "gradient_checkpointing": true})),
+        ("qwen2", json!({"lora": null, "lr_scheduler_type": "cosine", "warmup_ratio": 0.2})),
+        ("qwen3", json!({"lora": {"target_modules": ["q_proj", "v_proj"], "use_rslora": true}, "dtype": "bfloat16"})),
+        ("llama", json!({"batch_size": "auto", "completion_only_loss": false, "gradient_accumulation_steps": 2})),
+    ] {
+        let trial = Trial::new(arch);
+        trial.succeed(&trial.job("out", more.clone()), &[]);
+        let losses = trial.losses("out");
+        assert!(losses[losses.len() - 1] < losses[0], "{arch} {more}: {losses:?}");
+    }
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
+    let trial = Trial::new("qwen3");
+    let more =
+        json!({"max_steps": 40, "validation_file": "valid.jsonl", "gradient_accumulation_steps": 2, "save_steps": 7});
+    trial.succeed(&trial.job("whole", more.clone()), &[]);
+    let job = trial.job("parts", more);
+    let mut child = trial.start(&job, &[]);
+    wait_for(|| trial.metrics("parts").len() >= 3);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let done = trial.metrics("parts").len();
+    assert!((3..40).contains(&done), "{done}");
+    assert_eq!(trial.events("parts").last().unwrap()["type"], "stopped");
+    // Killed without warning, it loses what came after its last checkpoint.
+    let mut child = trial.start(&job, &["--resume"]);
+    wait_for(|| trial.metrics("parts").len() > done + 8);
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+    fs::write(
+        trial.path("parts/metrics.jsonl"),
+        fs::read_to_string(trial.path("parts/metrics.jsonl")).unwrap() + "{\"step\": 4",
+    )
+    .unwrap();
+    trial.succeed(&job, &["--resume"]);
+    assert_eq!(numbers(&trial, "whole"), numbers(&trial, "parts"));
+    assert!(bytes(&trial, "whole") == bytes(&trial, "parts"), "the adapters differ");
+}
+
+#[test]
+fn the_number_of_checkpoints_is_bounded_and_the_best_is_the_result() {
+    let trial = Trial::new("llama");
+    let more = json!({"max_steps": 60, "learning_rate": 0.2, "validation_file": "valid.jsonl", "eval_steps": 2,
+        "save_total_limit": 2, "early_stopping": {"patience": 3}});
+    trial.succeed(&trial.job("out", more), &[]);
+    let lineage: Value = serde_json::from_slice(&fs::read(trial.path("out/lineage.json")).unwrap()).unwrap();
+    let (steps, best) =
+        (lineage["trained"]["steps"].as_u64().unwrap(), lineage["trained"]["result_step"].as_u64().unwrap());
+    assert_eq!(steps, best + 6);
+    let losses: Vec<f64> = trial.metrics("out").iter().filter_map(|row| row["valid_loss"].as_f64()).collect();
+    let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(lineage["trained"]["valid_loss"].as_f64().unwrap(), least);
+    assert!(fs::read_dir(trial.path("out/checkpoints")).unwrap().count() <= 3);
+    assert!(trial.events("out").iter().any(|event| event["type"] == "early_stopping"));
+}
+
+#[test]
+fn an_adapter_is_trained_on_only_with_its_own_base() {
+    let trial = Trial::new("llama");
+    trial.succeed(&trial.job("first", json!({})), &[]);
+    trial.succeed(&trial.job("second", json!({"adapter": "first/adapter"})), &[]);
+    assert!(trial.losses("second")[0] < trial.losses("first")[0]);
+    let other = Trial::new("llama");
+    let config = other.path("model/config.json");
+    fs::write(&config, fs::read_to_string(&config).unwrap() + "\n").unwrap();
+    let job = other.job("out", json!({"adapter": trial.path("first/adapter")}));
+    assert_eq!(other.run(&job, &[]).status.code(), Some(1));
+    let failure = other.failure("out");
+    assert_eq!(failure["code"], "invalid_adapter");
+    let digest = gap_train::digest::of_model(&other.path("model")).unwrap();
+    assert!(failure["message"].as_str().unwrap().contains(&digest), "{failure}");
+}
+
+#[test]
+fn what_is_cut_off_is_counted() {
+    let trial = Trial::new("llama");
+    trial.succeed(&trial.job("out", json!({"max_length": 20})), &[]);
+    let event = trial.events("out").into_iter().find(|event| event["type"] == "data").unwrap();
+    assert_eq!(event["data"]["examples"], 40);
+    assert!(event["data"]["truncated"].as_u64().unwrap() > 0, "{event}");
+    assert!(event["data"]["cut_tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn preferences_are_learned() {
+    let trial = Trial::new("llama");
+    let row = |index: usize| {
+        json!({
+            "prompt": [{"role": "user", "content": format!("What follows {index}?")}],
+            "chosen": [{"role": "assistant", "content": format!("After {index} comes {}.", index + 1)}],
+            "rejected": [{"role": "assistant", "content": format!("No idea, {index}.")}],
+        })
+    };
+    fs::write(trial.path("train.jsonl"), (0..30).map(|index| row(index).to_string() + "\n").collect::<String>())
+        .unwrap();
+    trial.succeed(&trial.job("out", json!({"method": "dpo", "max_steps": 20})), &[]);
+    let rows = trial.metrics("out");
+    assert_eq!(rows[0]["rewards/chosen"], 0.0);
+    assert!((rows[0]["train_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
+    assert_eq!(rows[19]["rewards/accuracies"], 1.0);
+}
+
+/// Runs a job that must fail, and gives code and message of the failure.
+fn refused(trial: &Trial, name: &str, more: Value) -> (String, String) {
+    let output = trial.run(&trial.job(name, more), &[]);
+    assert_eq!(output.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    let failure = trial.failure(name);
+    (failure["code"].as_str().unwrap().to_owned(), failure["message"].as_str().unwrap().to_owned())
+}
+
+fn change(path: &Path, with: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    fs::write(path, with(fs::read(path).unwrap())).unwrap();
+}
+
+#[test]
+fn damaged_models_are_refused() {
+    type Change = (&'static str, &'static str, fn(Vec<u8>) -> Vec<u8>, &'static str);
+    let changes: [Change; 6] = [
+        (
+            "truncated",
+            "model.safetensors",
+            |mut bytes| {
+                bytes.truncate(bytes.len() - 100);
+                bytes
+            },
+            "copy it again",
+        ),
+        (
+            "lying",
+            "model.safetensors",
+            |mut bytes| {
+                bytes[0..8].fill(0xff);
+                bytes
+            },
+            "header claims",
+        ),
+        (
+            "nan",
+            "model.safetensors",
+            |mut bytes| {
+                let end = bytes.len();
+                bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+                bytes
+            },
+            "NaN",
+        ),
+        (
+            "config",
+            "config.json",
+            |bytes| {
+                String::from_utf8(bytes)
+                    .unwrap()
+                    .replace("\"intermediate_size\": 128", "\"intermediate_size\": 96")
+                    .into()
+            },
+            "[96, 32]",
+        ),
+        (
+            "tokens",
+            "config.json",
+            |bytes| String::from_utf8(bytes).unwrap().replace("\"vocab_size\": 300", "\"vocab_size\": 290").into(),
+            "not of one piece",
+        ),
+        ("no-json", "config.json", |_| b"{".to_vec(), "config.json"),
+    ];
+    for (name, file, with, expected) in changes {
+        let trial = Trial::new("llama");
+        change(&trial.path("model").join(file), with);
+        let (code, message) = refused(&trial, name, json!({}));
+        assert!(code == "invalid_model" && message.contains(expected), "{name}: {code} {message}");
+    }
+}
+
+#[test]
+fn data_that_cannot_be_used_is_refused_with_its_line() {
+    let trial = Trial::new("llama");
+    for (name, text, expected) in [
+        ("empty", "", "no examples"),
+        ("json", "{\"text\": \"a\"}\n{\"text\": ", "line 2"),
+        ("form", "{\"question\": \"a\"}\n", "of no form"),
+        ("roles", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n", "no turn is the assistant's"),
+    ] {
+        fs::write(trial.path("bad.jsonl"), text).unwrap();
+        let (code, message) = refused(&trial, name, json!({"training_file": "bad.jsonl"}));
+        assert!(code == "invalid_data" && message.contains(expected), "{name}: {message}");
+    }
+    let long = json!({"text": "What follows 1? ".repeat(200)}).to_string();
+    fs::write(trial.path("long.jsonl"), long).unwrap();
+    let (code, message) = refused(&trial, "long", json!({"training_file": "long.jsonl"}));
+    assert!(code == "invalid_job" && message.contains("set `max_length` to 128"), "{message}");
+}
+
+#[test]
+fn jobs_that_cannot_fit_are_refused_with_what_would() {
+    let trial = Trial::new("llama");
+    let text = json!({"text": "What follows 1? ".repeat(20)}).to_string() + "\n";
+    fs::write(trial.path("many.jsonl"), text.repeat(20000)).unwrap();
+    let config = trial.path("model/config.json");
+    change(&config, |bytes| {
+        String::from_utf8(bytes).unwrap().replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 900").into()
+    });
+    let (code, message) = refused(&trial, "large", json!({"training_file": "many.jsonl", "batch_size": 20000}));
+    assert!(code == "out_of_memory" && message.contains("`batch_size`"), "{message}");
+}
+
+#[test]
+fn an_output_directory_belongs_to_one_engine_and_one_run() {
+    let trial = Trial::new("llama");
+    let job = trial.job("out", json!({"max_steps": 100_000}));
+    let mut child = trial.start(&job, &[]);
+    wait_for(|| !trial.metrics("out").is_empty());
+    let second = trial.run(&job, &["--resume"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another engine works on"), "{second:?}");
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(trial.events("out").last().unwrap()["type"], "stopped");
+    let again = trial.run(&job, &[]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("holds a run already"), "{again:?}");
+    let other = trial.job("out", json!({"max_steps": 100_000, "learning_rate": 0.5}));
+    let changed = trial.run(&other, &["--resume"]);
+    assert!(String::from_utf8_lossy(&changed.stderr).contains("changed since the checkpoint"), "{changed:?}");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named() {
+    let trial = Trial::new("llama");
+    let job = trial.job("out", json!({"max_steps": 4, "save_steps": 2}));
+    trial.succeed(&job, &[]);
+    change(&trial.path("out/checkpoints/step-00000004/parameters.safetensors"), |mut bytes| {
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        bytes
+    });
+    let output = trial.run(&job, &["--resume"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("step-00000004 is damaged"), "{output:?}");
+    fs::remove_dir_all(trial.path("out/checkpoints/step-00000004")).unwrap();
+    trial.succeed(&job, &["--resume"]);
+    assert_eq!(trial.losses("out").len(), 4);
+}
+
+/// The directory of the checkpoints lies on a file system that is too small for a second one.
+#[test]
+fn a_full_disk_costs_no_checkpoint_that_is_there() {
+    let trial = Trial::new("llama");
+    let job = trial.job("out", json!({"max_steps": 6, "save_steps": 1, "lora": {"r": 64}}));
+    fs::create_dir_all(trial.path("out/checkpoints")).unwrap();
+    let script = "mount -t tmpfs -o size=1500k tmpfs out/checkpoints && \"$0\" run out.json; code=$?; \
+        cp -r out/checkpoints kept; exit $code";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, trial::PROGRAM])
+        .current_dir(trial.dir.path());
+    let output = command.output().unwrap();
+    let _ = job;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let failure = trial.failure("out");
+    assert_eq!(failure["code"], "storage");
+    assert!(failure["message"].as_str().unwrap().contains("make room and resume"), "{failure}");
+    let kept: Vec<_> = fs::read_dir(trial.path("kept")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!kept.is_empty() && kept.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{kept:?}");
+    fs::remove_dir_all(trial.path("out/checkpoints")).unwrap();
+    fs::rename(trial.path("kept"), trial.path("out/checkpoints")).unwrap();
+    trial.succeed(&trial.path("out.json"), &["--resume"]);
+    assert_eq!(trial.losses("out").len(), 6);
+}
+
+#[test]
+fn a_clock_that_went_back_is_told_and_changes_nothing() {
+    let trial = Trial::new("llama");
+    let job = trial.job("out", json!({"max_steps": 4, "save_steps": 2}));
+    trial.succeed(&job, &[]);
+    let future =
+        json!({"id": "event-1", "created_at": 9_999_999_999_u64, "level": "info", "message": "m", "type": "message"});
+    let events = trial.path("out/events.jsonl");
+    fs::write(&events, fs::read_to_string(&events).unwrap() + &future.to_string() + "\n").unwrap();
+    fs::remove_dir_all(trial.path("out/checkpoints/step-00000004")).unwrap();
+    trial.succeed(&job, &["--resume"]);
+    assert!(trial.events("out").iter().any(|event| event["type"] == "clock_jumped"));
+    assert_eq!(trial.losses("out").len(), 4);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_before_it_does_harm() {
+    let trial = Trial::new("llama");
+    let (code, message) =
+        refused(&trial, "out", json!({"learning_rate": 1e30, "max_grad_norm": 0, "lora": null, "max_steps": 50}));
+    assert!(code == "not_finite" && message.contains("lower `learning_rate`"), "{message}");
+}
+
+#[test]
+fn wrong_jobs_are_usage_errors_and_write_nothing() {
+    let trial = Trial::new("llama");
+    for more in [json!({"max_steps": 0}), json!({"learning_rat": 1})] {
+        let output = trial.run(&trial.job("out", more), &[]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(!trial.path("out").exists());
+    }
+}
