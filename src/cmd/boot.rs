@@ -11,7 +11,8 @@ use crate::boot::{
     qemu::{Accelerator, Attach, Machine, Options},
 };
 use gap_format::release::Policy;
-use std::time::Duration;
+use gap_handover::SiteConfig;
+use std::{fs, path::Path, time::Duration};
 
 /// Longest that `gapimage boot` without --check lets a machine run.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,6 +36,8 @@ pub fn run(args: &BootArgs) -> Outcome {
             Bus::Usb => Attach::Usb,
         },
         port: args.port,
+        data: args.data.clone(),
+        site: args.site.as_deref().map(read_site).transpose()?,
         ..Options::new(&args.file, accelerator)
     };
     if args.check { run_check(args, &options, &terminal) } else { run_console(&options) }
@@ -43,13 +46,27 @@ pub fn run(args: &BootArgs) -> Outcome {
 fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome {
     let limit = Duration::from_secs(args.timeout);
     let checked =
-        check(options, limit, args.wait_for_scrub, |line| terminal.note(line)).map_err(|error| match error {
-            CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
-            error => failed(format!("booting `{}`", args.file.display()))(error),
+        check(options, limit, args.wait_for_scrub, &args.program, |line| terminal.note(line)).map_err(|error| {
+            match error {
+                CheckError::NotTrusted(_) => {
+                    Failure::not_trusted(error, "the console above says what the appliance found")
+                }
+                error => failed(format!("booting `{}`", args.file.display()))(error),
+            }
         })?;
     terminal.note(&format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
-    println!("{}", checked.system);
+    if args.program.is_empty() {
+        println!("{}", checked.system);
+    }
     Ok(())
+}
+
+/// A site configuration that the appliance would take.
+fn read_site(path: &Path) -> Result<String, Failure> {
+    let reading = || format!("reading the site configuration `{}`", path.display());
+    let text = fs::read_to_string(path).map_err(failed(reading()))?;
+    SiteConfig::parse(&text).map_err(failed(reading()))?;
+    Ok(text)
 }
 
 /// The console on this terminal until the machine is switched off.

@@ -243,7 +243,7 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     system.stage("jobs ready");
     let files = work.clone();
     drop(spawn_blocking(move || {
-        opening::check_files(&files).unwrap_or_else(|error| console::say(error));
+        opening::check_files(&files).unwrap_or_else(console::say);
     }));
     opening::watch_servers(work).await;
 }

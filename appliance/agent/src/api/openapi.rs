@@ -14,7 +14,7 @@ use super::{
     models::{ModelView, Models},
     outputs::{LogQuery, LogView, Outputs},
     release::StorageView,
-    uploads::{CompleteUpload, CreateUpload, PartView, UploadView},
+    uploads::{CompleteUpload, CreateUpload, PartView, UploadState, UploadView},
 };
 use crate::work::submit::{CreateFineTuning, CreateJob};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
@@ -35,6 +35,7 @@ struct Operation {
 ///
 /// # Errors
 /// When the part that is written by hand is no JSON.
+#[allow(clippy::indexing_slicing, reason = "of values that are made here or by hand; a test makes the document")]
 pub fn document() -> Result<Value, serde_json::Error> {
     let mut document: Value = serde_json::from_str(BASE)?;
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -76,6 +77,7 @@ fn sorted(value: Value) -> Value {
     }
 }
 
+#[allow(clippy::indexing_slicing, reason = "of values that are made here or by hand; a test makes the document")]
 fn operation(route: &Route, described: Operation) -> Value {
     let Operation { summary, query, body, answer } = described;
     let mut parameters: Vec<Value> = names_in(route.path)
@@ -200,7 +202,9 @@ fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
             ..look("Make a file of the parts", typed::<UploadView>(types))
         },
         "cancelUpload" => look("Give an upload up", typed::<UploadView>(types)),
-        "retrieveUpload" => look("An upload, and the file that it became", typed::<UploadView>(types)),
+        "retrieveUpload" => {
+            look("An upload: what has arrived, and the file that it became", typed::<UploadState>(types))
+        }
         "createFineTuningJob" => Operation {
             body: Some(typed::<CreateFineTuning>(types)),
             ..look("Fine-tune a model", typed::<FineTuningView>(types))

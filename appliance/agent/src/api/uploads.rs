@@ -69,6 +69,22 @@ impl UploadView {
     }
 }
 
+/// An upload, and what of it has arrived.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct UploadState {
+    #[serde(flatten)]
+    upload: UploadView,
+    /// The parts that were kept, in the order in which they came; none of an upload that is over.
+    parts: Vec<KeptPart>,
+}
+
+/// A part that was kept.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct KeptPart {
+    id: String,
+    bytes: u64,
+}
+
 /// A part, in OpenAI's shape.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct PartView {
@@ -143,12 +159,13 @@ pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 pub(super) async fn retrieve(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-) -> Result<Json<UploadView>, ApiError> {
+) -> Result<Json<UploadState>, ApiError> {
     let work = api.work()?;
     blocking(move || {
         let upload = work.uploads.get(&id)?;
         let file = upload.file.as_deref().map(|file| work.files.get(file)).transpose()?;
-        Ok(Json(UploadView::new(upload, file)))
+        let parts = work.uploads.parts(&upload)?.into_iter().map(|(id, bytes)| KeptPart { id, bytes }).collect();
+        Ok(Json(UploadState { upload: UploadView::new(upload, file), parts }))
     })
     .await
 }

@@ -242,6 +242,20 @@ impl Uploads {
         })
     }
 
+    /// Names and lengths of the parts that were kept, in the order in which they came.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    pub fn parts(&self, upload: &Upload) -> Result<Vec<(String, u64)>, UploadError> {
+        self.database.read(|transaction| -> Result<_, UploadError> {
+            let text = "SELECT id, bytes FROM upload_part WHERE upload = ?1 ORDER BY sequence";
+            let mut statement = transaction.prepare(text)?;
+            let rows = statement.query_map([upload.sequence], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+            let part = |(id, bytes)| (id, u64::try_from(bytes).unwrap_or(0));
+            rows.map(|row| Ok(row.map(part)?)).collect()
+        })
+    }
+
     /// Begins to receive a part.
     ///
     /// # Errors
