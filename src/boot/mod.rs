@@ -14,4 +14,5 @@ pub mod modules;
 pub mod program;
 pub mod qemu;
 pub mod qmp;
+pub mod site;
 pub mod uki;
