@@ -3,6 +3,7 @@
 use super::{
     BootArgs, Bus, Outcome,
     failure::{Failure, failed},
+    site,
     terminal::Terminal,
     verify::{load_trust, now, verify_file},
 };
@@ -11,8 +12,7 @@ use crate::boot::{
     qemu::{Accelerator, Attach, Machine, Options},
 };
 use gap_format::release::Policy;
-use gap_handover::SiteConfig;
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 /// Longest that `gapimage boot` without --check lets a machine run.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -37,7 +37,7 @@ pub fn run(args: &BootArgs) -> Outcome {
         },
         port: args.port,
         data: args.data.clone(),
-        site: args.site.as_deref().map(read_site).transpose()?,
+        site: args.site.as_deref().map(site::read).transpose()?.map(|text| text.to_string()),
         ..Options::new(&args.file, accelerator)
     };
     if args.check { run_check(args, &options, &terminal) } else { run_console(&options) }
@@ -59,14 +59,6 @@ fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome
         println!("{}", checked.system);
     }
     Ok(())
-}
-
-/// A site configuration that the appliance would take.
-fn read_site(path: &Path) -> Result<String, Failure> {
-    let reading = || format!("reading the site configuration `{}`", path.display());
-    let text = fs::read_to_string(path).map_err(failed(reading()))?;
-    SiteConfig::parse(&text).map_err(failed(reading()))?;
-    Ok(text)
 }
 
 /// The console on this terminal until the machine is switched off.

@@ -457,7 +457,7 @@ mod tests {
         assert_eq!(row.status, Status::Processed, "{:?}", row.details);
         assert_eq!(fs::read_to_string(examples(&files.storage, &row.id)).unwrap().lines().count(), 2);
         assert!(files.card(&row.id).exists());
-        assert_eq!(files.list(Some(Purpose::FineTune), None, 9).unwrap(), [row.clone()]);
+        assert_eq!(files.list(Some(Purpose::FineTune), None, 9).unwrap(), std::slice::from_ref(&row));
         assert_eq!(files.list(None, Some(&row.id), 9).unwrap(), []);
         files.delete(&row.id).unwrap();
         assert!(matches!(files.get(&row.id), Err(FilesError::None(_))));

@@ -399,7 +399,7 @@ mod tests {
         let upload = uploads.begin("x.jsonl", Purpose::FineTune, "text/jsonl", 6).unwrap();
         let first = part(&uploads, &files, &upload, b"abc");
         let complete = |parts: &[String]| uploads.complete(&upload.id, parts, &files);
-        assert!(matches!(complete(&[first.clone()]), Err(UploadError::Length { found: 3, announced: 6 })));
+        assert!(matches!(complete(std::slice::from_ref(&first)), Err(UploadError::Length { found: 3, announced: 6 })));
         assert!(matches!(complete(&["part-x".into()]), Err(UploadError::NoPart(_))));
         assert!(complete(&[first.clone(), first.clone(), first.clone()]).is_err());
         assert!(files.list(None, None, 9).unwrap().is_empty());

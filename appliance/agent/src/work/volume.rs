@@ -221,8 +221,11 @@ mod tests {
 
     const LEN: u64 = SMALLEST;
 
-    /// A machine with these disks: name, serial, what is written where.
-    fn machine(disks: &[(&str, &str, &[(u64, &[u8])])]) -> (tempfile::TempDir, Root) {
+    /// What is written where on a disk.
+    type Writes<'a> = &'a [(u64, &'a [u8])];
+
+    /// A machine with these disks: name, serial, what is on it.
+    fn machine(disks: &[(&str, &str, Writes<'_>)]) -> (tempfile::TempDir, Root) {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::new(directory.path());
         fs::create_dir_all(root.at("/dev")).unwrap();
