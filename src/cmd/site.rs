@@ -5,13 +5,12 @@ use super::{
     failure::{Failure, failed},
     new_file::write_new,
 };
-use crate::boot::site;
+use crate::{boot::site, random};
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use gap_format::Digest;
 use gap_handover::site::{Api, Data, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
 use std::{
-    fs::{self, DirBuilder, File},
-    io::Read,
+    fs::{self, DirBuilder},
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -124,7 +123,7 @@ fn init(init: &Init) -> Outcome {
         return Err(Failure::could_not_run(message, "nothing is overwritten: name another directory"));
     }
     let [config_path, token_path, volume_path] = paths;
-    let token = token()?;
+    let token = random::token().map_err(failed("making a token"))?;
     let config = SiteConfig {
         hostname: init.hostname.clone(),
         network: network(init)?,
@@ -205,14 +204,6 @@ fn usable(tls: &Tls) -> Result<(), String> {
     let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(|error| error.to_string())?;
     let provider = rustls::crypto::ring::default_provider();
     rustls::sign::CertifiedKey::from_der(chain, key, &provider).map(drop).map_err(|error| error.to_string())
-}
-
-/// 256 random bits in hexadecimal.
-fn token() -> Result<Zeroizing<String>, Failure> {
-    let mut random = Zeroizing::new([0; 32]);
-    let mut source = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
-    source.read_exact(random.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
-    Ok(Zeroizing::new(hex::encode(random.as_slice())))
 }
 
 fn address(text: &str) -> Result<(Ipv4Addr, u8), String> {
