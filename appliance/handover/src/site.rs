@@ -25,7 +25,9 @@ pub struct SiteConfig {
     pub tls: Option<Tls>,
     /// Access to the API.
     pub api: Api,
-    /// Where jobs keep their data.
+    /// Where jobs keep their data. Not written when nothing is said: appliances from before do not know it, and would
+    /// ignore all the rest.
+    #[serde(skip_serializing_if = "Data::is_default")]
     pub data: Data,
 }
 
@@ -88,6 +90,12 @@ pub struct Data {
     pub disk: Option<String>,
     /// Uses no disk at all: everything is forgotten at power-off.
     pub memory: bool,
+}
+
+impl Data {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why a site configuration is refused.
