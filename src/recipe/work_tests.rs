@@ -99,7 +99,9 @@ fn targets_that_are_not_known_are_refused() {
 fn learning_rates_are_numbers_above_zero_and_scales_belong_to_adapters() {
     let lora = "method = \"qlora\", rank = 32";
     let with = |keys: &str| format!("{lora}, {keys}");
-    let Work::Train(training) = &load(&GOOD.replace(lora, &with("alpha = 64, learning_rate = 1e-4, epochs = 3"))).unwrap().jobs[0].work.clone() else {
+    let Work::Train(training) =
+        &load(&GOOD.replace(lora, &with("alpha = 64, learning_rate = 1e-4, epochs = 3"))).unwrap().jobs[0].work.clone()
+    else {
         panic!("no training")
     };
     assert_eq!(training.learning_rate.as_ref().and_then(serde_json::Number::as_f64), Some(1e-4));
