@@ -13,7 +13,7 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 14] = [
     "appliance/agent",
     "appliance/contract",
     "appliance/gpu",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 13] = [
     "appliance/modalias",
     "appliance/root",
     "appliance/server",
+    "appliance/trainer",
     "data",
     "format",
 ];
