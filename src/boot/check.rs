@@ -1,16 +1,20 @@
 //! The check that an artifact boots: it is started with a certificate and a token made for this one
 //! run, and must answer on its API with them.
 
-use crate::boot::{
-    console::Stop,
-    qemu::{Machine, Options, QemuError},
+use crate::{
+    boot::{
+        console::Stop,
+        program::{self, Access, ProgramError},
+        qemu::{Machine, Options, QemuError},
+    },
+    random,
 };
 use gap_format::Digest;
-use gap_handover::site::{Api, Network, SiteConfig, Tls};
+use gap_handover::site::{Api, Data, Network, SiteConfig, Tls};
 use serde_json::Value;
 use std::{
-    fs::File,
-    io::{self, Read},
+    ffi::OsString,
+    io,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -64,6 +68,9 @@ pub enum CheckError {
     /// The API is up, but does not answer as it should.
     #[error("the appliance is up, but /v1/system does not answer: {0}")]
     Api(String),
+    /// The program that was run against it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
 }
 
 /// What one run is given to prove itself with.
@@ -78,12 +85,9 @@ impl Credentials {
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let pair =
             rcgen::generate_simple_self_signed(names).map_err(|error| CheckError::Credentials(error.to_string()))?;
-        let mut random = Zeroizing::new([0; 32]);
-        File::open("/dev/urandom")
-            .and_then(|mut source| source.read_exact(random.as_mut_slice()))
-            .map_err(|error| CheckError::Credentials(format!("cannot read /dev/urandom: {error}")))?;
+        let token = random::token().map_err(|error| CheckError::Credentials(error.to_string()))?;
         let key = Zeroizing::new(pair.signing_key.serialize_pem());
-        Ok(Self { certificate: pair.cert.pem(), key, token: Zeroizing::new(hex::encode(random.as_slice())) })
+        Ok(Self { certificate: pair.cert.pem(), key, token })
     }
 
     /// The site configuration that gives a machine this certificate, the hash of this token, and a
@@ -94,6 +98,7 @@ impl Credentials {
             network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
             tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
             api: Api { port: None, token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()) },
+            data: Data::default(),
         };
         toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))
     }
@@ -119,8 +124,9 @@ pub struct Checked {
 
 /// Boots what `options` describe, waits at most `limit` until the API is healthy, asks it for
 /// `/v1/system`, and switches the machine off. Site configuration and, unless one is given, port of
-/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. Every line of
-/// the console passes `console`.
+/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. A `program` is run
+/// against the appliance before it is switched off (docs/appliance.md, "Trying it"). Every line of the console passes
+/// `console`.
 ///
 /// # Errors
 /// [`CheckError`]; [`CheckError::NotTrusted`] when the appliance refused the release.
@@ -128,6 +134,7 @@ pub fn check(
     options: &Options,
     limit: Duration,
     scrubbed: bool,
+    program: &[OsString],
     mut console: impl FnMut(&str),
 ) -> Result<Checked, CheckError> {
     let credentials = Credentials::generate()?;
@@ -145,6 +152,10 @@ pub fn check(
         std::thread::sleep(SCRUB_PAUSE);
         machine.new_lines()?.iter().for_each(|line| console(line));
         system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    }
+    if let Some(program) = program.split_first() {
+        let access = Access { port, certificate: &credentials.certificate, token: &credentials.token };
+        program::run(program, &access, &mut machine, &mut console)?;
     }
     machine.powerdown(GRACE)?;
     Ok(Checked { system, healthy_after })

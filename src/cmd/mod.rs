@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, each thin.
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 mod boot;
 mod build;
@@ -17,6 +17,7 @@ mod new_file;
 mod plan;
 mod run;
 mod sign;
+mod site;
 mod store;
 mod terminal;
 mod test;
@@ -115,6 +116,9 @@ enum Command {
     /// Boot an artifact in a virtual machine
     #[command(after_help = "Examples:\n  gapimage boot demo.gap\n  gapimage boot demo.gap --trust trust.toml --check")]
     Boot(BootArgs),
+    /// Write down what the owner of a machine decides: name, network, certificate, access
+    #[command(subcommand)]
+    Site(site::SiteCommand),
     /// Look after the store of fetched sources and built layers
     #[command(subcommand)]
     Store(StoreCommand),
@@ -338,9 +342,18 @@ struct BootArgs {
     /// How the artifact is attached
     #[arg(long, value_name = "BUS", value_enum, default_value_t)]
     attach: Bus,
-    /// Give up after this many seconds
+    /// Give up when it is not healthy after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// A file that becomes the data disk; it is written to. An empty one: truncate -s 8G data.img
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    data: Option<PathBuf>,
+    /// Site configuration for the machine
+    #[arg(long, value_name = "SITE.TOML", value_hint = ValueHint::FilePath, conflicts_with = "check")]
+    site: Option<PathBuf>,
+    /// With --check: run this once it is healthy, such as a script of gapctl; GAPCTL_SERVER, _CA and _TOKEN lead it there
+    #[arg(last = true, value_name = "PROGRAM", requires = "check")]
+    program: Vec<OsString>,
 }
 
 /// What a virtual disk hangs on.
@@ -428,6 +441,7 @@ fn run(command: Command) -> Outcome {
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Keygen(args) => keygen::run(&args),
+        Command::Site(command) => site::run(command),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -80,7 +80,7 @@ impl Content {
         match self {
             Self::Bytes(data) => data.len() as u64,
             Self::Slice { len, .. } | Self::Path { len, .. } => *len,
-            Self::Packed(packed) => packed.len(),
+            Self::Packed(packed) => packed.size(),
         }
     }
 
@@ -101,7 +101,7 @@ impl Content {
             Self::Packed(packed) => {
                 let mut data = Vec::new();
                 packed.reader()?.read_to_end(&mut data)?;
-                if data.len() as u64 != packed.len() {
+                if data.len() as u64 != packed.size() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 Ok(data)

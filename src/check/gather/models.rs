@@ -1,4 +1,4 @@
-//! Models, by the files that the lock pins or that lie in a directory.
+//! Models, by the files that the lock pins, that lie in a directory, or that a program made.
 //!
 //! What is known of a model must not depend on what the store was asked to forget: files whose sources are gone are read
 //! from the layers that were built of them.
@@ -17,12 +17,16 @@ use crate::{
     lock::Inputs,
     model::{Finding, Level, ModelFile, ModelFiles, inspect},
     plan::{Plan, PlanError},
-    recipe::{LayerKind, ModelLayer, ModelSource, PlacedLayer},
+    recipe::{ImageKind, LayerKind, ModelLayer, ModelSource, PicklePolicy, PlacedLayer},
     source::model::LockedModel,
     store::Store,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, io::Read, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::PathBuf,
+};
 
 const CONFIG: &str = "config.json";
 /// Largest configuration that is read, in bytes.
@@ -30,12 +34,46 @@ const MAX_CONFIG: u64 = 16 << 20;
 
 /// The models of a recipe, looked into as far as their files are here.
 pub(super) fn models(plan: &Plan<'_>, store: &Store) -> Result<Vec<Model>, GatherError> {
-    let places = plan.recipe.placed_layers();
-    let models = places.iter().filter_map(|place| match &place.layer.kind {
-        LayerKind::Model(layer) => Some((place, layer)),
+    let recipe = plan.recipe;
+    let images = recipe.images.iter().filter(|image| image.kind == ImageKind::Model);
+    let own: BTreeSet<&str> = images.flat_map(|image| &image.layers).map(String::as_str).collect();
+    let places = recipe.placed_layers();
+    let models = places.iter().filter(|place| own.contains(place.layer.name.as_str()));
+    let models = models.filter_map(|place| match &place.layer.kind {
+        LayerKind::Model(layer) => Some(model(place, layer, plan, store)),
+        LayerKind::Run(_) => Some(made(place, plan, store)),
         _ => None,
     });
-    models.map(|(place, layer)| model(place, layer, plan, store)).collect()
+    models.collect()
+}
+
+/// A model that a program makes, looked into once it was made.
+fn made(place: &PlacedLayer<'_>, plan: &Plan<'_>, store: &Store) -> Result<Model, GatherError> {
+    let name = place.layer.short_name();
+    let model = Model { name: name.to_owned(), ..Model::default() };
+    let planned = plan.layers.iter().find(|planned| planned.place.layer.name == place.layer.name);
+    let built = match planned {
+        Some(planned) => index_of(planned, store)?,
+        None => None,
+    };
+    let Some((found, index)) = built else {
+        let findings = [ModelPart::Weights, ModelPart::Tokenizer, ModelPart::Configuration].map(|part| ModelFinding {
+            part,
+            status: Status::Unresolved,
+            what: "a program makes it, and has not yet".to_owned(),
+            remedy: "build the recipe, and check it again".to_owned(),
+        });
+        return Ok(Model { findings: Some(findings.to_vec()), ..model });
+    };
+    let prefix = format!("models/{name}/");
+    let files = index.entries.into_iter().filter_map(|entry| match entry.kind {
+        IndexKind::File { offset, len } => {
+            let path = entry.path.to_string().trim_start_matches('/').strip_prefix(&prefix)?.to_owned();
+            Some((path, ModelFile { real: found.path.clone(), within: Some(found.offset + offset), size: len }))
+        }
+        _ => None,
+    });
+    Ok(looked_into(model, &PicklePolicy::Refuse, None, &files.collect()))
 }
 
 fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, plan: &Plan<'_>, store: &Store) -> Result<Model, GatherError> {
@@ -53,7 +91,7 @@ fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, plan: &Plan<'_>, store: &S
     };
     let failed = |source| PlanError::Model { layer: place.layer.name.clone(), source: Box::new(source) };
     let files = found_again(placed.map_err(failed)?.files, place, plan, store)?;
-    Ok(looked_into(unknown, layer, rows, &files))
+    Ok(looked_into(unknown, &layer.allow_pickle, rows, &files))
 }
 
 /// The files, those that are not here by themselves within the layers that hold them.
@@ -97,9 +135,9 @@ fn laid_down(
     Ok(laid)
 }
 
-fn looked_into(model: Model, layer: &ModelLayer, rows: Option<&LockedModel>, files: &ModelFiles) -> Model {
+fn looked_into(model: Model, pickles: &PicklePolicy, rows: Option<&LockedModel>, files: &ModelFiles) -> Model {
     let licenses = rows.map(LockedModel::licenses).unwrap_or_default();
-    let inspection = inspect(files, licenses, &layer.allow_pickle);
+    let inspection = inspect(files, licenses, pickles);
     let bytes = files.iter().map(|(_, file)| file.size).fold(0, u64::saturating_add);
     Model {
         config: config(files),

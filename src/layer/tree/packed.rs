@@ -37,7 +37,7 @@ impl Packed {
     }
 
     /// Its length when it is unpacked, in bytes.
-    pub const fn len(&self) -> u64 {
+    pub const fn size(&self) -> u64 {
         self.len
     }
 
