@@ -54,7 +54,11 @@ fn every_type_is_read_as_ggml_reads_it() {
         let values = bytes(&row["values"]);
         let expected = values.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap()));
         for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-            assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{} {place}: {found} {expected}", row["name"]);
+            assert!(
+                (found - expected).abs() <= 1e-6 * expected.abs().max(1.0),
+                "{} {place}: {found} {expected}",
+                row["name"]
+            );
         }
         assert_eq!(found.len(), 256);
         // One byte less, and the last block is cut.
@@ -187,8 +191,7 @@ fn a_sentencepiece_tokenizer_merges_by_score_and_falls_back_to_bytes() {
     let encoded = made.encode("abc ab\né", true).unwrap();
     assert_eq!(encoded.get_tokens(), ["<s>", "▁a", "bc", "▁", "ab", "<0x0A>", "<0xC3>", "<0xA9>"]);
     assert_eq!(made.decode(encoded.get_ids(), true).unwrap(), "abc ab\né");
-    let without: Vec<(&str, Value)> =
-        metadata.iter().filter(|(name, _)| !name.ends_with("scores")).cloned().collect();
+    let without: Vec<(&str, Value)> = metadata.iter().filter(|(name, _)| !name.ends_with("scores")).cloned().collect();
     assert!(tokenizer(&path, &without).unwrap_err().contains("tokens without scores"));
     let unigram = [("tokenizer.ggml.model", Value::String("t5".to_owned()))];
     assert!(tokenizer(&path, &unigram).unwrap_err().contains("tokenizer Some(\"t5\")"));
