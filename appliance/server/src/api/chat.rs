@@ -4,7 +4,7 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, StreamOptions, Usage, Wanted, event, identifier},
+    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
     messages::{ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
@@ -143,10 +143,7 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
         request.common.submit(generator, wanted)
     })?;
     let head = Head {
-        id: identifier("chatcmpl-"),
-        created: super::now(),
-        model: request.common.model.clone(),
-        fingerprint: generator.fingerprint.clone(),
+        envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
         dialect: tooling.map(|tooling| tooling.dialect),
     };
@@ -257,10 +254,7 @@ impl ChatRequest {
 /// What all pieces of an answer begin with.
 #[derive(Clone)]
 struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+    envelope: Envelope,
     logprobs: bool,
     dialect: Option<Dialect>,
 }
@@ -272,16 +266,8 @@ impl Head {
         let tokens = answers.iter().map(|answer| answer.tokens).sum();
         let choices: Vec<Value> =
             answers.into_iter().enumerate().map(|(index, answer)| self.choice(index, answer)).collect();
-        Ok(Json(json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": Usage::new(prompt, tokens),
-        }))
-        .into_response())
+        let usage = Some(Usage::new(prompt, tokens));
+        Ok(Json(self.envelope.body("chat.completion", &Value::Array(choices), usage)).into_response())
     }
 
     fn choice(&self, index: usize, answer: Answer) -> Value {
@@ -374,15 +360,7 @@ impl Head {
     }
 
     fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": usage,
-        })
+        self.envelope.body("chat.completion.chunk", choices, usage)
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, StreamOptions, Usage, Wanted, event, identifier},
+    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
     stream::respond,
 };
 use crate::engine::{Delta, Event, TokenLogprobs};
@@ -82,10 +82,7 @@ pub async fn complete(
         all.choices.extend(answers.choices);
     }
     let head = Head {
-        id: identifier("cmpl-"),
-        created: super::now(),
-        model: request.common.model.clone(),
-        fingerprint: generator.fingerprint.clone(),
+        envelope: Envelope::new("cmpl-", &request.common, generator),
         logprobs: request.logprobs.is_some(),
         echoes,
     };
@@ -118,10 +115,7 @@ impl CompletionRequest {
 
 /// What all pieces of an answer begin with.
 struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+    envelope: Envelope,
     logprobs: bool,
     /// Prompts that are given back before the answers.
     echoes: Vec<String>,
@@ -173,15 +167,7 @@ impl Head {
     }
 
     fn body(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": usage,
-        })
+        self.envelope.body("text_completion", choices, usage)
     }
 }
 
