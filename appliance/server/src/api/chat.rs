@@ -5,7 +5,7 @@ use super::{
     body::{Body, Fields},
     error::ApiError,
     generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
-    messages::{ChatMessage, for_template},
+    messages::{CallKind, ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
 };
@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value, json};
 
 /// Most tools, and the longest description of all of them in bytes.
@@ -37,6 +37,7 @@ pub struct ChatRequest {
     max_completion_tokens: Option<u32>,
     logprobs: Option<bool>,
     top_logprobs: Option<u32>,
+    #[serde(default, deserialize_with = "response_format")]
     response_format: Option<ResponseFormat>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<ToolChoice>,
@@ -76,6 +77,15 @@ enum ResponseFormat {
     JsonSchema { json_schema: NamedSchema },
 }
 
+/// A format whose type is a word: serde takes its number as well.
+fn response_format<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ResponseFormat>, D::Error> {
+    let Some(value) = Option::<Value>::deserialize(from)? else { return Ok(None) };
+    if value.get("type").is_some_and(|kind| !kind.is_string()) {
+        return Err(D::Error::custom("the `type` of `response_format` is no text"));
+    }
+    ResponseFormat::deserialize(value).map(Some).map_err(D::Error::custom)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NamedSchema {
@@ -104,9 +114,11 @@ enum ToolMode {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum NamedTool {
-    Function { function: ToolName },
+#[serde(deny_unknown_fields)]
+struct NamedTool {
+    #[serde(rename = "type")]
+    _type: CallKind,
+    function: ToolName,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,9 +128,11 @@ struct ToolName {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum ToolSpec {
-    Function { function: FunctionSpec },
+#[serde(deny_unknown_fields)]
+struct ToolSpec {
+    #[serde(rename = "type")]
+    _type: CallKind,
+    function: FunctionSpec,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,7 +188,7 @@ impl ChatRequest {
             return Err(ApiError::invalid("tools", format!("at most {MAX_TOOLS} tools are taken")));
         }
         let read = |spec: &Value| match ToolSpec::deserialize(spec) {
-            Ok(ToolSpec::Function { function }) => Ok(Tool {
+            Ok(ToolSpec { function, .. }) => Ok(Tool {
                 name: function.name,
                 parameters: function.parameters.map_or_else(|| json!({"type": "object"}), Value::Object),
             }),
@@ -185,7 +199,7 @@ impl ChatRequest {
             None | Some(ToolChoice::Mode(ToolMode::Auto)) => false,
             Some(ToolChoice::Mode(ToolMode::None)) => return Ok(None),
             Some(ToolChoice::Mode(ToolMode::Required)) => true,
-            Some(ToolChoice::Named(NamedTool::Function { function })) => {
+            Some(ToolChoice::Named(NamedTool { function, .. })) => {
                 tools.retain(|tool| tool.name == function.name);
                 true
             }

@@ -55,8 +55,8 @@ pub async fn complete(
 ) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
-    if request.best_of.is_some_and(|best| best != request.common.n.unwrap_or(1)) {
-        return Err(ApiError::invalid("best_of", "`best_of` is not supported beyond `n`"));
+    if request.best_of.is_some_and(|best| best != 1 || request.common.n.is_some_and(|answers| answers != 1)) {
+        return Err(ApiError::invalid("best_of", "`best_of` is not supported: leave it out, and `n` answers come"));
     }
     let prompts = tokio::task::block_in_place(|| request.prompts(generator))?;
     let mut echoes = Vec::new();
@@ -107,7 +107,7 @@ impl CompletionRequest {
             return Err(ApiError::invalid("prompt", format!("there must be 1 to {MAX_PROMPTS} prompts")));
         }
         match prompts.iter().flatten().find(|token| **token as usize >= generator.vocabulary) {
-            Some(token) => Err(ApiError::invalid("prompt", format!("the model has no token {token}"))),
+            Some(token) => Err(ApiError::no_token("prompt", format!("the model has no token {token}"))),
             None => Ok(prompts),
         }
     }
