@@ -23,7 +23,7 @@ fn a_job_sees_itself_and_finds_every_way_out_shut() {
         assert!(said.lines().any(|said| said == line), "{line}: {said}");
     }
     let processes =
-        said.lines().skip_while(|line| !line.starts_with("PID")).skip(1).take_while(|line| !line.contains("Cap"));
+        said.lines().skip_while(|line| !line.starts_with("PID")).skip(1).take_while(|line| !line.starts_with("CapInh"));
     assert_eq!(processes.count(), 3, "the first, the shell and ps: {said}");
     let outputs = site.client.get(&format!("/v1/appliance/jobs/{hello}/outputs")).unwrap();
     assert_eq!(outputs["data"][0]["path"], "result", "{outputs}");

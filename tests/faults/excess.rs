@@ -35,6 +35,11 @@ fn jobs_that_take_too_much_end_and_nobody_else_notices() {
     let machine = site.switch_on();
     assert_eq!(site.wait(&disk, OVER)["state"], "succeeded");
     site.still_works();
+    let writes = site.run("hello", json!({"attempts": 1}));
+    assert_eq!(site.wait(&writes, OVER)["state"], "failed", "there is no room");
+    site.client.delete(&format!("/v1/appliance/jobs/{disk}/outputs")).unwrap();
+    let writes = site.run("hello", json!({"attempts": 1}));
+    assert_eq!(site.wait(&writes, OVER)["state"], "succeeded");
     drop(machine);
 }
 

@@ -17,11 +17,13 @@ use crate::{
     work::opening::{self, Opening},
 };
 use gap_format::trust::Signer;
+use gap_gpu::provision::Provisioned;
 use gap_handover::{
     BootReport, SiteConfig, boot_report,
     control::{EXIT_FAILED, EXIT_NOT_TRUSTED, EXIT_STOPPED, Request},
     site::Network,
 };
+use gap_jobs::placement::Slot;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io,
@@ -166,6 +168,10 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         verified,
         access,
         audit,
+        slots: Box::new({
+            let system = system.clone();
+            move || slots(system.gpus.wait())
+        }),
     };
     let working = tokio::spawn(open_work(system.clone(), opening, work.clone(), options.owns_machine));
 
@@ -208,6 +214,11 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     stop.send_replace(true);
     drop(serving.await);
     Ok(())
+}
+
+/// What of the GPUs jobs are given.
+fn slots(gpus: &Provisioned) -> Vec<Slot> {
+    gpus.slots.iter().map(|slot| Slot { name: slot.name.clone(), memory: slot.memory }).collect()
 }
 
 fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateError> {

@@ -70,8 +70,20 @@ pub struct Provisioned {
     pub fabric: Fabric,
     /// Names by which jobs ask for devices.
     pub devices: Vec<String>,
+    /// What can be given to one job at a time.
+    #[serde(skip)]
+    pub slots: Vec<Slot>,
     /// What did not work, each as a sentence.
     pub problems: Vec<String>,
+}
+
+/// Something that computes for one job at a time: a GPU, or a slice of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// One of the names of its device in the specification.
+    pub name: String,
+    /// Memory in bytes; 0 where the driver does not tell.
+    pub memory: u64,
 }
 
 /// A GPU.
@@ -107,6 +119,7 @@ pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>
             gpus: Vec::new(),
             fabric: Fabric::None,
             devices: Vec::new(),
+            slots: Vec::new(),
             problems,
         };
     }
@@ -132,7 +145,7 @@ pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>
     if seen.len() != count && !known.is_empty() {
         problems.push(format!("{count} GPUs are plugged in and the driver's library sees {}", seen.len()));
     }
-    let devices = describe(root, switches, &known, &seen, &gpus, &mut problems);
+    let (devices, slots) = describe(root, switches, &known, &seen, &gpus, &mut problems);
     let is_usable = gpus.iter().any(|gpu| gpu.health.verdict < Verdict::Failed) && !devices.is_empty();
     Provisioned {
         mode: if is_usable { Mode::Gpu } else { Mode::Cpu },
@@ -140,6 +153,7 @@ pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>
         gpus,
         fabric,
         devices,
+        slots,
         problems,
     }
 }
@@ -250,7 +264,7 @@ fn gpu(function: &Function, known: &[DriverGpu], seen: &[Seen], xids: &[Xid]) ->
     }
 }
 
-/// Writes the specification of the GPUs that may be used; returns the names in it.
+/// Writes the specification of the GPUs that may be used; returns the names in it, and what can be given to jobs.
 fn describe(
     root: &Root,
     switches: usize,
@@ -258,10 +272,10 @@ fn describe(
     seen: &[Seen],
     gpus: &[Gpu],
     problems: &mut Vec<String>,
-) -> Vec<String> {
+) -> (Vec<String>, Vec<Slot>) {
     let is_usable =
         |address: PciAddress| gpus.iter().any(|gpu| gpu.address == address && gpu.health.verdict < Verdict::Failed);
-    let parts: Vec<(DriverGpu, &[Slice])> = seen
+    let parts: Vec<(DriverGpu, &[Slice], Option<u64>)> = seen
         .iter()
         .filter(|gpu| is_usable(gpu.address))
         .filter_map(|gpu| {
@@ -270,19 +284,32 @@ fn describe(
             Some((
                 DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() },
                 gpu.slices.as_slice(),
+                gpu.memory,
             ))
         })
         .collect();
     if parts.is_empty() {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
+    let slots = parts.iter().enumerate().flat_map(|(index, (gpu, slices, memory))| slots(index, gpu, slices, *memory));
+    let slots = slots.collect();
     let capabilities = mig::capabilities(root);
     let nodes = nodes::wanted(root, switches, &capabilities);
-    let parts: Vec<Part<'_>> = parts.iter().map(|(gpu, slices)| Part { gpu, slices }).collect();
+    let parts: Vec<Part<'_>> = parts.iter().map(|(gpu, slices, _)| Part { gpu, slices }).collect();
     let spec = Spec::describe(root, &parts, &nodes, &capabilities);
     if let Err(error) = spec.write(root) {
         problems.push(format!("writing {}: {error}", cdi::PLACE));
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
-    spec.names().map(str::to_owned).collect()
+    (spec.names().map(str::to_owned).collect(), slots)
+}
+
+/// What of a GPU can be given to jobs: its slices, else itself.
+fn slots(index: usize, gpu: &DriverGpu, slices: &[Slice], memory: Option<u64>) -> Vec<Slot> {
+    if slices.is_empty() {
+        let name = gpu.uuid.clone().unwrap_or_else(|| index.to_string());
+        return vec![Slot { name, memory: memory.unwrap_or(0) }];
+    }
+    let slot = |slice: &Slice| Slot { name: slice.uuid.clone(), memory: slice.memory.unwrap_or(0) };
+    slices.iter().map(slot).collect()
 }

@@ -130,6 +130,16 @@ impl Client {
         document(&url, self.send(&url, body))
     }
 
+    /// Deletes something.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        let url = self.url_of(path);
+        let request = self.agent.delete(&url).header(header::AUTHORIZATION, self.bearer.as_str());
+        document(&url, request.config().timeout_global(Some(USUAL)).build().call())
+    }
+
     /// Sends a form with a file.
     ///
     /// # Errors

@@ -256,6 +256,7 @@ fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
         }
         "jobMetrics" => look("What each step of a job measured, a JSON object a line", bytes("application/jsonl")),
         "listOutputs" => look("Files that a job left behind, while it runs and after", typed::<Outputs>(types)),
+        "deleteOutputs" => look("Delete what a job left behind; a model among it is gone", typed::<Deleted>(types)),
         "downloadOutput" => look("A file that a job left behind", bytes("application/octet-stream")),
         "listTokens" => look("Tokens that were made here", typed::<List<TokenView>>(types)),
         "createToken" => Operation {

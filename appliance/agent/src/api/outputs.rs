@@ -4,6 +4,7 @@ use super::{
     Api, ApiError, Asked,
     answers::{self, job_id, limit},
     blocking,
+    files::Deleted,
 };
 use crate::work::Work;
 use axum::{
@@ -182,6 +183,24 @@ pub(super) async fn list(State(api): State<Arc<Api>>, Path(id): Path<String>) ->
         let job = work.queue().job(&job_id(id)?)?;
         let (data, has_more) = files_of(&work.storage.output(job.id.as_str()));
         Ok(Json(Outputs { object: "list", data, has_more }))
+    })
+    .await
+}
+
+/// Makes room: what a job left behind is deleted, a model that it made included. The job itself stays in the list.
+pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
+    let work = api.work()?;
+    blocking(move || {
+        let job = work.queue().job(&job_id(id)?)?;
+        if !job.state.is_final() {
+            let state = job.state.name();
+            return Err(ApiError::Conflict(format!("the job {} is {state}: only what has ended is deleted", job.id)));
+        }
+        work.storage.delete_output(job.id.as_str()).map_err(|error| {
+            crate::console::say(format_args!("deleting the output of {}: {error}", job.id));
+            ApiError::Internal
+        })?;
+        Ok(Json(Deleted::new(job.id.to_string(), "appliance.job.outputs")))
     })
     .await
 }

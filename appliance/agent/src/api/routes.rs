@@ -69,7 +69,7 @@ impl Route {
 use Role::{Admin, Operator, Viewer};
 
 /// Every path with its method.
-pub const ROUTES: [Route; 46] = [
+pub const ROUTES: [Route; 47] = [
     Route::open("/healthz", "health"),
     Route::open("/openapi.json", "description"),
     Route::look("/v1/system", "system", Viewer),
@@ -116,6 +116,7 @@ pub const ROUTES: [Route; 46] = [
     Route::look("/v1/appliance/jobs/{job_id}/log", "jobLog", Operator),
     Route::look("/v1/appliance/jobs/{job_id}/metrics", "jobMetrics", Viewer),
     Route::look("/v1/appliance/jobs/{job_id}/outputs", "listOutputs", Viewer),
+    Route::delete("/v1/appliance/jobs/{job_id}/outputs", "deleteOutputs", Operator),
     Route::look("/v1/appliance/jobs/{job_id}/outputs/{*path}", "downloadOutput", Operator),
     Route::look("/v1/appliance/tokens", "listTokens", Admin),
     Route::change("/v1/appliance/tokens", "createToken", Admin),
@@ -166,6 +167,7 @@ pub(super) fn handler(operation: &str) -> MethodRouter<Arc<Api>> {
         "jobLog" => get(outputs::log),
         "jobMetrics" => get(outputs::metrics),
         "listOutputs" => get(outputs::list),
+        "deleteOutputs" => delete(outputs::delete),
         "downloadOutput" => get(outputs::download),
         "listTokens" => get(access::list),
         "createToken" => post(access::create),

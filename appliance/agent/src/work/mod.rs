@@ -1,6 +1,7 @@
 //! The appliance's work: files that are brought, jobs that are run, models that come of them.
 
 pub mod catalog;
+pub mod devices;
 pub mod files;
 pub mod images;
 mod news;

@@ -19,7 +19,7 @@ use crate::{
     root::Root,
 };
 use gap_handover::site::Data;
-use gap_jobs::{Database, Machine};
+use gap_jobs::{Database, Machine, placement::Slot};
 use std::{sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
@@ -45,6 +45,8 @@ pub struct Opening {
     pub access: Arc<Access>,
     /// The audit log, which gets its file.
     pub audit: Arc<Audit>,
+    /// GPUs for jobs; waits until they are provisioned.
+    pub slots: Box<dyn FnOnce() -> Vec<Slot> + Send>,
 }
 
 impl Opening {
@@ -70,16 +72,17 @@ impl Opening {
         let serving = Arc::new(Serving::default());
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), Arc::clone(&serving)));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
-        let work = Work::start(&database, storage, catalog, capacity(&self.root), runtime, serving, complain);
+        let work =
+            Work::start(&database, storage, catalog, capacity(&self.root, (self.slots)()), runtime, serving, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
 }
 
 /// What there is for jobs.
-fn capacity(root: &Root) -> Machine {
+fn capacity(root: &Root, slots: Vec<Slot>) -> Machine {
     let total = machine::memory(root).total;
     let memory = total.saturating_sub(total / 100 * KEPT_PERCENT);
-    Machine { slots: Vec::new(), memory, jobs: MAX_JOBS }
+    Machine { slots, memory, jobs: MAX_JOBS }
 }
 
 fn load_modules(root: &Root) {

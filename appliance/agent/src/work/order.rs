@@ -12,6 +12,8 @@ pub mod inside {
     pub const ROOT: &str = "/run/job";
     /// `job.json` (docs/jobs.md).
     pub const JOB: &str = "/run/job/job.json";
+    /// Files of the GPU driver.
+    pub const DRIVER: &str = "/run/job/driver";
     /// The base model.
     pub const MODEL: &str = "/run/job/model";
     /// The adapter on it.

@@ -2,7 +2,7 @@
 
 use super::{
     catalog::{Catalog, ImageError},
-    files,
+    devices, files,
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
     serving::Serving,
@@ -78,17 +78,23 @@ impl Containers {
         if job.kind == Kind::Train && self.can_resume(id) {
             command.push("--resume".to_owned());
         }
+        let slots = job.placement.as_ref().map(|placement| placement.slots.as_slice()).unwrap_or_default();
+        let brought = devices::of(Path::new("/"), slots).map_err(|error| passing(error.to_string()))?;
+        let mut binds = self.binds(job, &order, job_file, &directory)?;
+        binds.extend(brought.binds);
+        let mut asked = order.env.clone();
+        asked.extend(brought.env);
         let memory = job.placement.as_ref().map_or(job.demand.memory, |placement| placement.memory);
         let confinement = Confinement {
             id: id.to_owned(),
             root: self.catalog.images.mounted(&order.image).map_err(of_image)?,
             command,
-            env: variables(&settings.env, &order.env),
+            env: variables(&settings.env, &asked),
             directory: if settings.directory.is_empty() { "/".into() } else { settings.directory.into() },
             user,
             hostname: "job".to_owned(),
-            binds: self.binds(job, &order, job_file, &directory)?,
-            devices: Vec::new(),
+            binds,
+            devices: brought.nodes,
             memory,
             shared_memory: memory / 2,
             cpu_percent: None,

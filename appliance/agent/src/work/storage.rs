@@ -114,6 +114,17 @@ impl Storage {
         Ok(())
     }
 
+    /// Deletes what a job left behind. It is no error when that is gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn delete_output(&self, job: &str) -> io::Result<()> {
+        match fs::remove_dir_all(self.output(job)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Bytes free for programs without privileges, and in all.
     ///
     /// # Errors

@@ -281,6 +281,7 @@ fn gpus() -> Provisioned {
         }],
         fabric: Fabric::None,
         devices: vec!["0:0".into()],
+        slots: Vec::new(),
         problems: vec!["a problem".into()],
     }
 }
