@@ -119,6 +119,16 @@ impl Site {
         lines.map(|line| format!("{}\n", line["text"].as_str().unwrap())).collect()
     }
 
+    /// Waits until a job has printed this.
+    #[track_caller]
+    pub fn wait_until_said(&self, job: &str, text: &str) {
+        let until = Instant::now() + Duration::from_secs(120);
+        while !self.log(job).contains(text) {
+            assert!(Instant::now() < until, "it never said {text}: {}", self.log(job));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// A job that runs after all that happened: the appliance works.
     #[track_caller]
     pub fn still_works(&self) {
