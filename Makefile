@@ -1,4 +1,4 @@
-# make demo       build, sign, verify and boot the quickstart appliance, and use its API
+# make demo       build, sign, verify and boot recipes/appliance.toml, and use its API
 # make test       everything that must hold before a change lands
 # make test-all   the same and what is slower: licences, fuzzing, the whole matrix of boots
 # make bench      measurements against other tools, as a table
@@ -25,10 +25,10 @@ tools-test:
 demo: tools $(GAPIMAGE)
 	@mkdir -p $(DEMO)
 	@test -e $(DEMO)/keys/release.key || $(GAPIMAGE) keygen $(DEMO)/keys
-	$(GAPIMAGE) build recipes/quickstart.toml -o $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml
-	$(GAPIMAGE) sign $(DEMO)/quickstart.gap --key $(DEMO)/keys/release.key
-	$(GAPIMAGE) verify $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml --full
-	$(GAPIMAGE) boot $(DEMO)/quickstart.gap --trust $(DEMO)/keys/trust.toml --check
+	$(GAPIMAGE) build recipes/appliance.toml -o $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml
+	$(GAPIMAGE) sign $(DEMO)/appliance.gap --key $(DEMO)/keys/release.key
+	$(GAPIMAGE) verify $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml --full
+	$(GAPIMAGE) boot $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml --check
 
 lint:
 	$(CARGO) fmt --all --check

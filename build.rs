@@ -13,8 +13,9 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 11] = [
     "appliance/agent",
+    "appliance/contract",
     "appliance/gpu",
     "appliance/handover",
     "appliance/init",
@@ -22,6 +23,7 @@ const PACKAGES: [&str; 9] = [
     "appliance/modalias",
     "appliance/root",
     "appliance/server",
+    "appliance/trainer",
     "format",
 ];
 /// What of a package no release build uses.

@@ -16,6 +16,7 @@ pub mod pack;
 pub mod parallel;
 pub mod plan;
 pub mod progress;
+pub mod random;
 pub mod recipe;
 pub mod report;
 pub mod source;

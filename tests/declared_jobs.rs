@@ -25,6 +25,10 @@ path = "qa.jsonl"
 image = "train"
 run = ["gap-train", "run", "{job}"]
 train = { model = "tiny", datasets = ["qa"], method = "lora", rank = 4, length = 64, targets = ["q_proj"] }
+[job.again]
+image = "train"
+gpus = 0
+train = { model = "tiny", method = "lora", alpha = 32, length = 64, learning_rate = 0.01, epochs = 12 }
 [job.chat]
 image = "train"
 serve = { model = "tiny", length = 64, concurrency = 2, engine = "gap-serve" }
@@ -40,10 +44,23 @@ fn what_the_recipe_says_of_jobs_reaches_the_appliance() {
     assert_eq!(declared.dataset("qa").map(|place| place.path.as_str()), Some("/data/qa"));
     assert_eq!(tune.parameters["lora"], json!({"r": 4, "target_modules": ["q_proj"]}));
     assert_eq!(tune.parameters["max_length"], 64);
+    assert_eq!(tune.parameters.get("learning_rate"), None, "the trainer's own");
+    let again = declared.job("again").unwrap();
+    assert_eq!((again.gpus, &again.parameters["lora"]), (0, &json!({"alpha": 32, "r": 16})));
+    assert_eq!((&again.parameters["learning_rate"], &again.parameters["n_epochs"]), (&json!(0.01), &json!(12)));
     let chat = declared.job("chat").unwrap();
     assert_eq!(
         (chat.kind, chat.concurrency, chat.engine.as_deref()),
         (DeclaredKind::Serve, Some(2), Some("gap-serve"))
     );
     assert_eq!(document(&recipe), document(&recipe));
+}
+
+#[test]
+fn a_job_of_the_processor_takes_no_gpu_of_a_machine_that_has_some() {
+    let text = RECIPE.to_owned() + "[target]\ngpu = \"H100-80GB\"\ncount = 4\n";
+    let recipe = Recipe::parse(text, Path::new("/x/r.toml")).unwrap();
+    let declared = Declared::parse(&document(&recipe)).unwrap();
+    let gpus = |name| declared.job(name).unwrap().gpus;
+    assert_eq!((gpus("tune"), gpus("again")), (4, 0));
 }

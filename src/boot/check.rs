@@ -1,16 +1,18 @@
 //! The check that an artifact boots: it is started with a certificate and a token made for this one
 //! run, and must answer on its API with them.
 
-use crate::boot::{
-    console::Stop,
-    qemu::{Machine, Options, QemuError},
+use crate::{
+    boot::{
+        console::Stop,
+        qemu::{Machine, Options, QemuError},
+    },
+    random,
 };
 use gap_format::Digest;
 use gap_handover::site::{Api, Network, SiteConfig, Tls};
 use serde_json::Value;
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     net::Ipv4Addr,
     sync::{
         Arc,
@@ -78,12 +80,9 @@ impl Credentials {
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
         let pair =
             rcgen::generate_simple_self_signed(names).map_err(|error| CheckError::Credentials(error.to_string()))?;
-        let mut random = Zeroizing::new([0; 32]);
-        File::open("/dev/urandom")
-            .and_then(|mut source| source.read_exact(random.as_mut_slice()))
-            .map_err(|error| CheckError::Credentials(format!("cannot read /dev/urandom: {error}")))?;
+        let token = random::token().map_err(|error| CheckError::Credentials(error.to_string()))?;
         let key = Zeroizing::new(pair.signing_key.serialize_pem());
-        Ok(Self { certificate: pair.cert.pem(), key, token: Zeroizing::new(hex::encode(random.as_slice())) })
+        Ok(Self { certificate: pair.cert.pem(), key, token })
     }
 
     /// The site configuration that gives a machine this certificate, the hash of this token, and a

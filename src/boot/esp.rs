@@ -96,9 +96,9 @@ impl EspPlan {
 
 /// Every file is dated with the first moment that FAT knows: the date of a build is no content.
 #[derive(Debug)]
-struct Epoch;
+pub(super) struct Epoch;
 
-static EPOCH: Epoch = Epoch;
+pub(super) static EPOCH: Epoch = Epoch;
 
 impl TimeProvider for Epoch {
     fn get_current_date(&self) -> Date {

@@ -13,4 +13,5 @@ pub mod modinfo;
 pub mod modules;
 pub mod qemu;
 pub mod qmp;
+pub mod site;
 pub mod uki;

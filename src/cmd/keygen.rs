@@ -5,17 +5,14 @@ use super::{
     failure::{Failure, failed},
     new_file::write_new,
 };
+use crate::random;
 use ed25519_dalek::{
     SigningKey,
     pkcs8::{EncodePrivateKey, KeypairBytes},
 };
 use gap_format::{key::KeyId, trust};
 use pkcs8::LineEnding;
-use std::{
-    fs::{DirBuilder, File},
-    io::Read,
-    os::unix::fs::DirBuilderExt,
-};
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt};
 use zeroize::Zeroizing;
 
 /// Name of the first key in its trust file.
@@ -46,9 +43,7 @@ pub fn run(args: &KeygenArgs) -> Outcome {
 }
 
 fn generate() -> Result<SigningKey, Failure> {
-    let mut seed = Zeroizing::new([0; 32]);
-    let mut random = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
-    random.read_exact(seed.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
+    let seed = random::bytes().map_err(failed("making a key"))?;
     Ok(SigningKey::from_bytes(&seed))
 }
 
@@ -60,13 +55,10 @@ fn encode(key: &SigningKey, passphrase: Option<&Zeroizing<String>>) -> Result<Ze
     let Some(passphrase) = passphrase else {
         return der.to_pem("PRIVATE KEY", LineEnding::LF).map_err(|e| encoding(e.into()));
     };
-    let mut salt_and_nonce = Zeroizing::new([0; 32]);
-    let mut random = File::open("/dev/urandom").map_err(failed("opening /dev/urandom"))?;
-    random.read_exact(salt_and_nonce.as_mut_slice()).map_err(failed("reading /dev/urandom"))?;
-    let (salt, nonce) = salt_and_nonce.split_at(16);
-    let nonce: [u8; 16] = nonce.try_into().unwrap_or_default();
+    let salt = random::bytes::<16>().map_err(failed("making a salt"))?;
+    let nonce = random::bytes::<16>().map_err(failed("making a nonce"))?;
     let scrypt = pkcs8::pkcs5::scrypt::Params::recommended();
-    let parameters = pkcs8::pkcs5::pbes2::Parameters::scrypt_aes256cbc(scrypt, salt, &nonce)
+    let parameters = pkcs8::pkcs5::pbes2::Parameters::scrypt_aes256cbc(scrypt, salt.as_slice(), &nonce)
         .map_err(|error| Failure::could_not_run(format!("encrypting the key: {error}"), "try again"))?;
     let info = pkcs8::PrivateKeyInfo::try_from(der.as_bytes()).map_err(encoding)?;
     let encrypted = info.encrypt_with_params(parameters, passphrase.as_bytes()).map_err(encoding)?;

@@ -17,6 +17,7 @@ mod new_file;
 mod plan;
 mod run;
 mod sign;
+mod site;
 mod store;
 mod terminal;
 mod test;
@@ -115,6 +116,9 @@ enum Command {
     /// Boot an artifact in a virtual machine
     #[command(after_help = "Examples:\n  gapimage boot demo.gap\n  gapimage boot demo.gap --trust trust.toml --check")]
     Boot(BootArgs),
+    /// Write down what the owner of a machine decides: name, network, certificate, access
+    #[command(subcommand)]
+    Site(site::SiteCommand),
     /// Look after the store of fetched sources and built layers
     #[command(subcommand)]
     Store(StoreCommand),
@@ -428,6 +432,7 @@ fn run(command: Command) -> Outcome {
         Command::Test(args) => test::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Keygen(args) => keygen::run(&args),
+        Command::Site(command) => site::run(command),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),

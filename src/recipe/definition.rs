@@ -241,7 +241,7 @@ impl Substitution<'_> {
                 let entries = table.entries.into_iter().map(|(key, value)| Some((key, self.value(value)?)));
                 Kind::Table(Table { entries: entries.collect::<Option<_>>()? })
             }
-            plain @ (Kind::Integer(_) | Kind::Float | Kind::Boolean(_) | Kind::Datetime(_)) => plain,
+            plain @ (Kind::Integer(_) | Kind::Float(_) | Kind::Boolean(_) | Kind::Datetime(_)) => plain,
         };
         Some(Value { kind, at: value.at })
     }

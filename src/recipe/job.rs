@@ -15,8 +15,15 @@ pub struct Job {
     pub run: Vec<String>,
     /// Configuration files beside the recipe that it goes by.
     pub configs: Vec<ConfigPath>,
-    /// How many GPUs it takes on each node; all of the target's when absent.
+    /// How many GPUs it takes on each node: 0 for a job of the processor, all of the target's when absent.
     pub gpus: Option<u32>,
+}
+
+impl Job {
+    /// Whether it is one for the processor, whatever GPUs there are.
+    pub const fn is_for_processor(&self) -> bool {
+        matches!(self.gpus, Some(0))
+    }
 }
 
 /// `[step.NAME]`: one step of a chain of work.
@@ -79,6 +86,10 @@ pub struct Training {
     pub optimizer: Optimizer,
     /// What the GPUs share out among them.
     pub sharding: Sharding,
+    /// The highest learning rate; the trainer's own when absent.
+    pub learning_rate: Option<serde_json::Number>,
+    /// How often all examples are gone through; the trainer's own when absent.
+    pub epochs: Option<u64>,
 }
 
 /// Serving of a model.
@@ -110,6 +121,8 @@ pub enum Method {
 pub struct Adapter {
     /// Their rank.
     pub rank: u64,
+    /// What they are multiplied by, times their rank; the trainer's own when absent.
+    pub alpha: Option<u64>,
     /// The projections that have one (`q_proj`); all linear ones of a layer when empty.
     pub targets: Vec<String>,
 }

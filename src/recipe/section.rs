@@ -96,6 +96,19 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// A number, with a fraction or without, if the key is there.
+    pub fn number(&mut self, key: &'static str) -> Option<Placed<'t, f64>> {
+        match self.any(key)? {
+            Value { kind: Kind::Float(number), at } => Some(Placed { value: *number, at }),
+            #[allow(clippy::cast_precision_loss, reason = "nobody writes numbers that large")]
+            Value { kind: Kind::Integer(integer), at } => Some(Placed { value: *integer as f64, at }),
+            value => {
+                wrong_type(key, "a number", value, self.problems);
+                None
+            }
+        }
+    }
+
     /// A list, if the key is there.
     pub fn list(&mut self, key: &'static str) -> Option<Placed<'t, &'t [Value]>> {
         match self.any(key)? {
@@ -150,7 +163,7 @@ pub(super) fn wrong_type(key: &str, wanted: &str, value: &Value, problems: &Prob
     let message = format!("`{key}` should be {wanted}, but this is {}", value.kind.type_name());
     match &value.kind {
         Kind::String(_) if wanted == "a list" => problems.add_with_help(&value.at, message, "put it in `[ ]`"),
-        Kind::Integer(_) | Kind::Boolean(_) | Kind::Float if wanted == "a string" => {
+        Kind::Integer(_) | Kind::Boolean(_) | Kind::Float(_) if wanted == "a string" => {
             problems.add_with_help(&value.at, message, "put it in quotes");
         }
         Kind::String(text) if wanted == "an integer" && text.parse::<i64>().is_ok() => {

@@ -394,6 +394,30 @@ fn what_cannot_be_a_model_is_refused_with_its_line() {
     assert_eq!(model.allow_pickle, super::PicklePolicy::Allow(vec!["a.B".to_owned()]));
 }
 
+#[test]
+fn a_model_can_be_made_by_a_program() {
+    let made = "[model.m]\nrun = { on = [\"base\"], command = [\"make\"], output = \"/out\" }\n";
+    let recipe = load(&carrying("models = [\"m\"]", made)).unwrap();
+    let LayerKind::Run(run) = &recipe.layers["model/m"].kind else { panic!("no program") };
+    assert_eq!((run.output.to_string(), run.to.to_string()), ("/out".to_owned(), "/models/m".to_owned()));
+    let image = recipe.images.iter().find(|image| image.name == "m").unwrap();
+    assert_eq!((image.kind, image.layers.join(" ")), (ImageKind::Model, "model/m".to_owned()));
+    let places = recipe.placed_layers();
+    let place = |name| places.iter().position(|place| place.layer.name == name).unwrap();
+    assert!(place("base") < place("model/m"));
+    for (keys, says) in [
+        ("output = \"/out\", to = \"/x\"", "unknown key `to` in `run` of the model `m`"),
+        ("", "`output`"),
+        ("output = \"/out\", models = [\"m\"]", "is built in itself"),
+    ] {
+        let section = format!("[model.m]\nrun = {{ on = [\"base\"], command = [\"make\"], {keys} }}\n");
+        let shown = format!("{:?}", load(&carrying("", &section.replace(", }", " }"))).unwrap_err());
+        assert!(shown.contains(says), "{keys}: {shown}");
+    }
+    let shown = format!("{:?}", load(&carrying("", &format!("{made}hub = \"org/m\"\n"))).unwrap_err());
+    assert!(shown.contains("unknown key `hub` in the model `m`"), "{shown}");
+}
+
 /// A layer of Python packages with these keys.
 fn wheels(keys: &str, requirements: &str) -> Result<WheelsLayer, RecipeErrors> {
     let layer = format!("[layer.python]\nwheels = {{ {keys} }}\n");

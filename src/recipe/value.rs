@@ -21,7 +21,7 @@ pub(super) struct Value {
 pub(super) enum Kind {
     String(String),
     Integer(i64),
-    Float,
+    Float(f64),
     Boolean(bool),
     Datetime(Datetime),
     Array(Vec<Value>),
@@ -47,7 +47,7 @@ impl Kind {
         match self {
             Self::String(_) => "a string",
             Self::Integer(_) => "an integer",
-            Self::Float => "a number with a fraction",
+            Self::Float(_) => "a number with a fraction",
             Self::Boolean(_) => "a boolean",
             Self::Datetime(_) => "a date",
             Self::Array(_) => "a list",
@@ -111,7 +111,7 @@ impl Reader<'_> {
                     i64::MAX
                 }))
             }
-            DeValue::Float(_) => Kind::Float,
+            DeValue::Float(float) => Kind::Float(float.as_str().parse().unwrap_or(f64::NAN)),
             DeValue::Boolean(boolean) => Kind::Boolean(*boolean),
             DeValue::Datetime(datetime) => Kind::Datetime(*datetime),
             DeValue::Array(items) => Kind::Array(items.iter().map(|item| self.value(item)).collect()),

@@ -74,7 +74,7 @@ fn a_recipe_with_work_is_read_whole() {
     assert_eq!((target.gpu.unwrap().name, target.count, target.nodes), ("H100-80GB", 8, 1));
     assert_eq!((target.memory, target.disk), (Some(512 << 30), Some(2_000_000_000_000)));
     let Work::Train(training) = &recipe.jobs[0].work else { panic!("no training") };
-    assert_eq!(training.method, Method::Qlora(Adapter { rank: 32, targets: Vec::new() }));
+    assert_eq!(training.method, Method::Qlora(Adapter { rank: 32, alpha: None, targets: Vec::new() }));
     assert_eq!((training.batch, training.length, training.precision), (1, 2048, Precision::Bf16));
     assert_eq!((recipe.jobs[0].gpus, recipe.jobs[0].configs[0].shown.as_str()), (Some(2), "sft.yaml"));
     let Work::Serve(serving) = &recipe.jobs[1].work else { panic!("no serving") };
@@ -93,6 +93,24 @@ fn targets_that_are_not_known_are_refused() {
     assert!(spoilt("\"512GiB\"", "\"512\"").contains("is no size | a whole number and a unit"));
     assert!(spoilt("\"2TB\"", "\"99999999999PB\"").contains("is no size"));
     assert!(spoilt("count = 8", "count = -1").contains("out of range"));
+}
+
+#[test]
+fn learning_rates_are_numbers_above_zero_and_scales_belong_to_adapters() {
+    let lora = "method = \"qlora\", rank = 32";
+    let with = |keys: &str| format!("{lora}, {keys}");
+    let Work::Train(training) =
+        &load(&GOOD.replace(lora, &with("alpha = 64, learning_rate = 1e-4, epochs = 3"))).unwrap().jobs[0].work.clone()
+    else {
+        panic!("no training")
+    };
+    assert_eq!(training.learning_rate.as_ref().and_then(serde_json::Number::as_f64), Some(1e-4));
+    assert_eq!(training.epochs, Some(3));
+    assert!(matches!(&training.method, Method::Qlora(adapter) if adapter.alpha == Some(64)));
+    assert!(spoilt(lora, &with("learning_rate = 0")).contains("`learning_rate = 0` is not above zero"));
+    assert!(spoilt(lora, &with("learning_rate = nan")).contains("is not above zero"));
+    assert!(spoilt(lora, &with("learning_rate = \"1e-4\"")).contains("should be a number"));
+    assert!(spoilt(lora, "method = \"full\", alpha = 32").contains("full training has no adapters"));
 }
 
 #[test]

@@ -59,10 +59,17 @@ fn train(declared: &mut DeclaredJob, training: &Training) {
     put("batch_size", training.batch.into());
     put("gradient_accumulation_steps", training.accumulate.into());
     put("gradient_checkpointing", training.checkpointing.into());
+    if let Some(rate) = &training.learning_rate {
+        put("learning_rate", rate.clone().into());
+    }
     match &training.method {
         Method::Full => {}
         Method::Lora(adapter) | Method::Qlora(adapter) => {
-            let mut lora = serde_json::Map::from_iter([("r".to_owned(), json!(adapter.rank))]);
+            let mut lora = serde_json::Map::new();
+            if let Some(alpha) = adapter.alpha {
+                lora.insert("alpha".to_owned(), json!(alpha));
+            }
+            lora.insert("r".to_owned(), json!(adapter.rank));
             if !adapter.targets.is_empty() {
                 lora.insert("target_modules".to_owned(), json!(adapter.targets));
             }
@@ -70,6 +77,9 @@ fn train(declared: &mut DeclaredJob, training: &Training) {
         }
     }
     put("max_length", training.length.into());
+    if let Some(epochs) = training.epochs {
+        put("n_epochs", epochs.into());
+    }
     if matches!(training.method, Method::Qlora(_)) {
         put("quantization", "nf4".into());
     }

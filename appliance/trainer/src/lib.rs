@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod digest;
 pub mod error;
+pub mod eval;
 pub mod files;
 pub mod gguf;
 pub mod init;

@@ -93,7 +93,8 @@ pub fn estimate(
 /// Bytes of a frozen base with `weight` bytes a weight. In four bits a block of 64 has its largest value as well, in 32
 /// bits or in eight and 32 for each 256; one matrix of a layer is unpacked a piece at a time.
 fn frozen(config: &DecoderConfig, job: &Job, base: u64, weight: u64) -> u64 {
-    let packed = config.layers as u64 * linears(config).iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>();
+    let packed =
+        config.layers as u64 * linears(config).iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>();
     let kept = (base - packed) * weight;
     match job.quantization {
         None => base * weight,

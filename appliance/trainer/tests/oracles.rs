@@ -362,6 +362,41 @@ fn gguf_and_llama_cpp_read_what_is_exported() {
 }
 
 #[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn perplexity_and_answers_are_those_of_transformers() {
+    let root = made("evaluation");
+    let dir = root.dir();
+    root.job("learn", json!({"max_steps": 60, "batch_size": 8, "lora": {"r": 16}}));
+    root.python("drivers/sft.py", &["learn.json"]);
+    tiny::write(
+        &dir.join("evaluation.json"),
+        &json!({"model": "tiny/model", "data": "tiny/validation.jsonl", "output": "evaluation", "max_new_tokens": 8,
+            "candidates": {"base": {}, "new": {"adapter": "out-learn/adapter"}},
+            "metrics": {"perplexity": true, "exact_match": {}}}),
+    );
+    succeed(&["eval", text(&dir.join("evaluation.json"))]);
+    let report: Value = serde_json::from_slice(&fs::read(dir.join("evaluation/report.json")).unwrap()).unwrap();
+    let expected = root.script(include_str!("oracles/evaluation.py"));
+    for candidate in ["base", "new"] {
+        let measured = report["measured"].as_array().unwrap();
+        let perplexity = |entry: &&Value| entry["candidate"] == candidate && entry["metric"] == "perplexity";
+        let found = measured.iter().find(perplexity).unwrap()["value"].as_f64().unwrap();
+        let wanted = expected[candidate]["perplexity"].as_f64().unwrap();
+        assert!((found / wanted - 1.0).abs() < 1e-3, "{candidate}: {found} {wanted}");
+        let answers: Vec<&Value> =
+            report["examples"].as_array().unwrap().iter().map(|example| &example["answers"][candidate]).collect();
+        assert_eq!(json!(answers), expected[candidate]["answers"]);
+    }
+    assert!(
+        report["compared"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|compared| { compared["metric"] == "perplexity" && compared["interval"][1].as_f64().unwrap() < 0.0 })
+    );
+}
+
+#[test]
 #[ignore = "needs MLflow; make test-all runs it"]
 fn mlflow_opens_what_is_written() {
     let venv = cache().join("mlflow");

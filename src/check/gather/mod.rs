@@ -67,7 +67,7 @@ pub fn of_plan(plan: &Plan<'_>, store: &Store) -> Result<Facts, GatherError> {
         driver,
         images,
         tested: recipe.tests.iter().map(|test| test.image.clone()).collect(),
-        models: models::models(recipe, lock, store)?,
+        models: models::models(plan, store)?,
         datasets: datasets::datasets(recipe, plan, store)?,
         jobs: recipe.jobs.clone(),
         steps: recipe.steps.clone(),

@@ -5,11 +5,11 @@ use crate::recipe::{Adapter, Engine, Gpu, Method, Optimizer, Precision, Serving,
 use serde_json::{Value, json};
 
 fn lora() -> Method {
-    Method::Lora(Adapter { rank: 16, targets: Vec::new() })
+    Method::Lora(Adapter { rank: 16, alpha: None, targets: Vec::new() })
 }
 
 fn qlora() -> Method {
-    Method::Qlora(Adapter { rank: 16, targets: Vec::new() })
+    Method::Qlora(Adapter { rank: 16, alpha: None, targets: Vec::new() })
 }
 
 fn plan(method: Method, precision: Precision, checkpointing: bool, batch: u64, length: u64) -> TrainingPlan {
@@ -25,6 +25,8 @@ fn plan(method: Method, precision: Precision, checkpointing: bool, batch: u64, l
         checkpointing,
         optimizer: Optimizer::AdamW,
         sharding: Sharding::Ddp,
+        learning_rate: None,
+        epochs: None,
     };
     TrainingPlan { training, gpus: 1, double_quantized: false }
 }
@@ -137,7 +139,7 @@ impl Found {
     fn training(&self) -> TrainingPlan {
         let named = self.work["targets"].as_array().into_iter().flatten();
         let targets = named.map(|name| name.as_str().unwrap().to_owned()).collect();
-        let adapter = Adapter { rank: self.work["rank"].as_u64().unwrap_or(16), targets };
+        let adapter = Adapter { rank: self.work["rank"].as_u64().unwrap_or(16), alpha: None, targets };
         let method = match self.work["method"].as_str().unwrap() {
             "full" => Method::Full,
             "lora" => Method::Lora(adapter),

@@ -10,7 +10,7 @@ use crate::{
         },
         facts::{Image, Wheel},
     },
-    recipe::{Capability, DriverVersion, Gpu, Work},
+    recipe::{Capability, DriverVersion, Gpu, Job, Work},
 };
 
 pub(super) const RULE: Rule = Rule {
@@ -27,7 +27,8 @@ fn apply(facts: &Facts, findings: &mut Findings) {
     let Some(gpu) = facts.target.as_ref().and_then(|target| target.gpu) else { return };
     let driver = facts.driver.as_ref().map(|driver| &driver.version);
     for image in &facts.images {
-        let used = facts.jobs.iter().any(|job| job.image == image.name && job.work != Work::Other);
+        let uses = |job: &Job| job.image == image.name && job.work != Work::Other && !job.is_for_processor();
+        let used = facts.jobs.iter().any(uses);
         let Some(torch) = image.wheel("torch") else {
             debian_torch(findings, image, &gpu, used);
             continue;

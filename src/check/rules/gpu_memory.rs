@@ -52,8 +52,11 @@ fn shape_of(facts: &Facts, name: &str) -> Result<Shape, (String, String)> {
     let model = facts.model(name).ok_or_else(|| {
         (format!("the recipe has no model `{name}`"), format!("add `[model.{name}]`, or correct the name"))
     })?;
-    let locked = || "lock the model: `gapimage lock`".to_owned();
-    let config = model.config.as_ref().ok_or_else(|| (format!("nothing is known of the model `{name}`"), locked()))?;
+    let unknown = || {
+        let remedy = "lock the model: `gapimage lock`; build it, if a program makes it";
+        (format!("nothing is known of the model `{name}`"), remedy.to_owned())
+    };
+    let config = model.config.as_ref().ok_or_else(unknown)?;
     let shape = Shape::from_config(config).map_err(|error| {
         (format!("the size of the model `{name}` is not known: {error}"), "compute it by hand, and test".to_owned())
     })?;
@@ -77,7 +80,11 @@ impl<'f> Place<'f> {
         let vllm = facts.image(&job.image).and_then(|image| vllm_build(&image.wheel("vllm")?.version));
         Self {
             job: job.clone(),
-            target: target.clone(),
+            target: if job.is_for_processor() {
+                Target { gpu: None, count: 0, ..target.clone() }
+            } else {
+                target.clone()
+            },
             shape,
             double_quantized,
             vllm_share: vllm.map_or(VLLM_SHARE, |build| build.share),

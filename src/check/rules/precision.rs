@@ -14,7 +14,7 @@ const TENSOR_CORES: Capability = Capability::new(7, 0);
 
 fn apply(facts: &Facts, findings: &mut Findings) {
     let Some(gpu) = facts.target.as_ref().and_then(|target| target.gpu) else { return };
-    for job in &facts.jobs {
+    for job in facts.jobs.iter().filter(|job| !job.is_for_processor()) {
         let Work::Train(training) = &job.work else { continue };
         let subject = Subject::job(&job.name);
         let name = format!("`precision = \"{}\"`", training.precision.name());

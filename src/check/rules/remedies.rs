@@ -57,7 +57,7 @@ fn training_changes<'f>(place: &Place<'f>, training: &Training) -> Vec<Changes<'
         let what = format!("{said_least}, `optimizer = \"adamw-8bit\"`");
         kinds.push(vec![(what, with(Training { optimizer: Optimizer::AdamW8bit, ..least.clone() }))]);
     }
-    let adapter = Adapter { rank: 16, targets: Vec::new() };
+    let adapter = Adapter { rank: 16, alpha: None, targets: Vec::new() };
     if training.method == Method::Full {
         let what = format!("{said_least}, `method = \"lora\"`");
         kinds.push(vec![(what, with(Training { method: Method::Lora(adapter.clone()), ..least.clone() }))]);

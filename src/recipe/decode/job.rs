@@ -36,7 +36,7 @@ pub(super) fn job(
     };
     let run = arguments(&mut section);
     let configs = configs(&mut section, problems);
-    let gpus = section.integer("gpus").and_then(|gpus| number("gpus", &gpus, 1, problems));
+    let gpus = section.integer("gpus").and_then(|gpus| number("gpus", &gpus, 0, problems));
     section.finish();
     Some(Job { name: name.to_owned(), image: image?, work: work?, run, configs, gpus })
 }
@@ -95,6 +95,8 @@ fn training(job: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Pr
     let checkpointing = section.boolean("checkpointing", false);
     let optimizer = chosen(&mut section, "optimizer", Optimizer::ALL, Optimizer::name, problems);
     let sharding = chosen(&mut section, "sharding", Sharding::ALL, Sharding::name, problems);
+    let learning_rate = section.number("learning_rate").and_then(|rate| positive("learning_rate", &rate, problems));
+    let epochs = section.integer("epochs").and_then(|epochs| number("epochs", &epochs, 1, problems)).map(u64::from);
     section.finish();
     Some(Training {
         model: model?,
@@ -108,6 +110,8 @@ fn training(job: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Pr
         checkpointing,
         optimizer: optimizer.unwrap_or(Optimizer::AdamW),
         sharding: sharding.unwrap_or(Sharding::Ddp),
+        learning_rate,
+        epochs,
     })
 }
 
@@ -124,18 +128,24 @@ fn serving(job: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Pro
 
 fn method(section: &mut Section<'_>, problems: &Problems) -> Option<Method> {
     let rank = section.integer("rank");
+    let alpha = section.integer("alpha");
     let targets = section.strings("targets");
     let chosen = section.string("method");
     let adapter = || {
         let given = rank.as_ref().map(|rank| number("rank", rank, 1, problems).map(u64::from));
+        let alpha = match &alpha {
+            Some(alpha) => Some(u64::from(number("alpha", alpha, 1, problems)?)),
+            None => None,
+        };
         let targets = targets.iter().map(|target| target.value.to_owned()).collect();
-        Some(Adapter { rank: given.unwrap_or(Some(DEFAULT_RANK))?, targets })
+        Some(Adapter { rank: given.unwrap_or(Some(DEFAULT_RANK))?, alpha, targets })
     };
     match chosen.as_ref().map(|method| method.value) {
         Some("lora") => adapter().map(Method::Lora),
         Some("qlora") => adapter().map(Method::Qlora),
         Some("full") => {
-            let stray = rank.as_ref().map(|rank| rank.at).or_else(|| targets.first().map(|target| target.at));
+            let strays = [rank.as_ref(), alpha.as_ref()].map(|number| number.map(|number| number.at));
+            let stray = strays.into_iter().flatten().next().or_else(|| targets.first().map(|target| target.at));
             if let Some(at) = stray {
                 problems.add_with_help(
                     at,
@@ -162,6 +172,16 @@ fn count(section: &mut Section<'_>, key: &'static str, default: u64, problems: &
         Some(given) => number(key, &given, 1, problems).map(u64::from),
         None => Some(default),
     }
+}
+
+/// A number above zero.
+fn positive(key: &str, number: &Placed<'_, f64>, problems: &Problems) -> Option<serde_json::Number> {
+    let found = serde_json::Number::from_f64(number.value).filter(|_| number.value > 0.0);
+    if found.is_none() {
+        let message = format!("`{key} = {}` is not above zero", number.value);
+        problems.add_with_help(number.at, message, "leave it out for what is usual");
+    }
+    found
 }
 
 fn required_count(section: &mut Section<'_>, key: &'static str, example: &str, problems: &Problems) -> Option<u64> {

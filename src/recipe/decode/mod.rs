@@ -135,7 +135,7 @@ fn recipe(file: &SourceFile, root: &Value, problems: &Problems) -> Option<Draft>
         }
     }
     for (key, value) in tables(&mut top, "model", problems) {
-        let decoded = model::model(key.value, value, problems).map(LayerKind::Model);
+        let decoded = model::model(key.value, value, &mut draft.mentions, problems);
         carried(ImageKind::Model, &key, decoded, &mut draft, problems);
     }
     for (key, value) in tables(&mut top, "dataset", problems) {

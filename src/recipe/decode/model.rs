@@ -1,11 +1,12 @@
 //! Decoding of `[model.NAME]`.
 
 use super::{
-    checked,
+    Mention, checked,
     hub::{self, globs, only_with, repo_name},
+    run,
 };
 use crate::recipe::{
-    ModelLayer, ModelSource, PicklePolicy, name,
+    LayerKind, ModelLayer, ModelSource, PicklePolicy, name,
     problem::Problems,
     section::{Section, string, wrong_type},
     value::{Kind, Value},
@@ -14,19 +15,23 @@ use crate::recipe::{
 /// Directories beside those of models: the cache of Hugging Face's libraries, and the encodings of tiktoken.
 const TAKEN: [&str; 2] = ["hub", "tiktoken"];
 
-/// Decodes the model `name`.
-pub(super) fn model(name: &str, value: &Value, problems: &Problems) -> Option<ModelLayer> {
+/// Decodes the model `name`: files that are there, or a program that makes them.
+pub(super) fn model(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<LayerKind> {
     let mut section = Section::open(format!("the model `{name}`"), value, problems)?;
     if TAKEN.contains(&name) {
         let message =
             format!("a model cannot be called `{name}`: the directory `/models/{name}` is for something else");
         problems.add_with_help(&value.at, message, "give it another name");
     }
+    if let Some(program) = section.any("run") {
+        section.finish();
+        return run::model(name, program, mentions, problems).map(LayerKind::Run);
+    }
     let source = source(name, &mut section, problems);
     let (include, exclude) = (globs(&mut section, "include"), globs(&mut section, "exclude"));
     let allow_pickle = section.any("allow_pickle").map(|value| pickle(value, problems)).unwrap_or_default();
     section.finish();
-    Some(ModelLayer { source: source?, include, exclude, allow_pickle })
+    Some(LayerKind::Model(ModelLayer { source: source?, include, exclude, allow_pickle }))
 }
 
 fn source(name: &str, section: &mut Section<'_>, problems: &Problems) -> Option<ModelSource> {

@@ -1,6 +1,6 @@
 //! Decoding of layers that programs make, and what they have in common with tests.
 
-use super::{Mention, carried_layers, layer::destination, text, texts};
+use super::{MODELS, Mention, carried_layers, layer::destination, text, texts};
 use crate::{
     layer::tree::TreePath,
     recipe::{RunLayer, problem::Problems, section::Section, value::Value},
@@ -15,6 +15,28 @@ const MAX_TIME_LIMIT: u64 = 7 * 24 * 3600;
 /// Decodes `run` of the layer `name`.
 pub(super) fn run(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<RunLayer> {
     let mut section = Section::open(format!("`run` of the layer `{name}`"), value, problems)?;
+    let to = match section.any("to") {
+        Some(_) => Some(directory(&mut section, "to", problems)?),
+        None => None,
+    };
+    program(name, section, to, mentions, problems)
+}
+
+/// Decodes `run` of the model `name`, which lies where models lie.
+pub(super) fn model(name: &str, value: &Value, mentions: &mut Vec<Mention>, problems: &Problems) -> Option<RunLayer> {
+    let section = Section::open(format!("`run` of the model `{name}`"), value, problems)?;
+    let to = TreePath::new(format!("models/{name}")).ok()?;
+    program(&format!("{MODELS}{name}"), section, Some(to), mentions, problems)
+}
+
+/// What makes the layer `name`, whose files lie at `to`, or where they were made.
+fn program(
+    name: &str,
+    mut section: Section<'_>,
+    to: Option<TreePath>,
+    mentions: &mut Vec<Mention>,
+    problems: &Problems,
+) -> Option<RunLayer> {
     section.required("on", "[\"base\"]");
     let named = section.strings("on");
     let mut on: Vec<String> = named.iter().map(|layer| layer.value.to_owned()).collect();
@@ -27,10 +49,7 @@ pub(super) fn run(name: &str, value: &Value, mentions: &mut Vec<Mention>, proble
     let command = command(&mut section, problems);
     section.required("output", "\"/out\"");
     let output = directory(&mut section, "output", problems);
-    let to = match section.any("to") {
-        Some(_) => directory(&mut section, "to", problems),
-        None => output.clone(),
-    };
+    let to = to.or_else(|| output.clone());
     let (env, time_limit) = (environment(&mut section, problems), time_limit(&mut section, problems));
     let twice = section.boolean("twice", true);
     section.finish();

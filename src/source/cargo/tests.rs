@@ -155,7 +155,9 @@ fn program(package: &str, bin: &str, workspace: Workspace) -> (CargoLayer, Check
 #[test]
 fn the_builtin_workspace_is_staged_as_the_checkout_that_it_was_made_from() {
     let repository = Workspace::Directory(env!("CARGO_MANIFEST_DIR").into());
-    for (package, bin) in [("gap-init", "gap-init"), ("gap-agent", "gapd"), ("gap-serve", "gap-serve")] {
+    let programs =
+        [("gap-init", "gap-init"), ("gap-agent", "gapd"), ("gap-train", "gap-train"), ("gap-serve", "gap-serve")];
+    for (package, bin) in programs {
         let [builtin, checkout] = [Workspace::Builtin, repository.clone()].map(|workspace| {
             let (layer, checkout, _scratch) = program(package, bin, workspace);
             let dest = tempfile::tempdir().unwrap();

@@ -198,8 +198,9 @@ pub fn dynamic_values() -> &'static [f32; 256] {
             let steps = 1_u16 << decade;
             let step = (1.0 - 0.1) / f32::from(steps);
             // As a range is divided evenly in 32 bits, from both of its ends.
-            let border =
-                |at: u16| if at * 2 < steps + 1 { 0.1 + step * f32::from(at) } else { 1.0 - step * f32::from(steps - at) };
+            let border = |at: u16| {
+                if at * 2 < steps + 1 { 0.1 + step * f32::from(at) } else { 1.0 - step * f32::from(steps - at) }
+            };
             let scale = 10_f64.powi(decade - 6) as f32;
             for at in 0..steps {
                 let mean = (border(at) + border(at + 1)) / 2.0 * scale;
@@ -312,7 +313,10 @@ mod tests {
     #[test]
     fn the_dynamic_type_is_that_of_bitsandbytes() {
         let values = dynamic_values();
-        assert_eq!([values[0], values[1], values[127], values[128], values[255]], [-0.992_968_74, -0.978_906_2, 0.0, 5.5e-7, 1.0]);
+        assert_eq!(
+            [values[0], values[1], values[127], values[128], values[255]],
+            [-0.992_968_74, -0.978_906_2, 0.0, 5.5e-7, 1.0]
+        );
         assert!(values.is_sorted());
     }
 

@@ -274,12 +274,7 @@ mod tests {
             crate::inference::Precision::F32
         }
 
-        fn read(
-            &self,
-            _: &str,
-            _: &[usize],
-            take: &mut dyn FnMut(&[f32]),
-        ) -> std::result::Result<(), LoadError> {
+        fn read(&self, _: &str, _: &[usize], take: &mut dyn FnMut(&[f32])) -> std::result::Result<(), LoadError> {
             self.0.chunks(self.1[1] * 3).for_each(take);
             Ok(())
         }

@@ -1,6 +1,7 @@
 //! The program's commands, one a file.
 
 pub mod estimate;
+pub mod eval;
 pub mod export;
 pub mod init;
 pub mod merge;

@@ -207,6 +207,23 @@ pub fn logits(model: &Path, tokens: &[u32]) -> Vec<f32> {
     llama.forward(&tokens, 0, &mut cache).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// Logits of the last token, as serving computes them.
+pub fn serving_logits(model: &Path, adapter: Option<&Path>, tokens: &[u32]) -> Vec<f32> {
+    use gap_lm::inference::{
+        Adapter, Allocation, Decoder, DecoderConfig, KvCache, Loader, Piece, SafetensorsDirectory,
+    };
+    let config = DecoderConfig::read(model).unwrap();
+    let source = SafetensorsDirectory::open(model).unwrap();
+    let loader = Loader { source: &source, precision: None, device: &Device::Cpu };
+    let decoder = Decoder::load(config, loader).unwrap();
+    let adapter = adapter.map(|dir| Adapter::load(dir, decoder.config(), &Device::Cpu).unwrap());
+    let mut cache = KvCache::new(decoder.config(), tokens.len(), &Device::Cpu).unwrap();
+    let mut cached = Allocation::default();
+    assert!(cache.reserve(&mut cached, tokens.len()));
+    let piece = Piece { tokens, start: 0, cached: &cached, adapter: adapter.as_ref(), logits: 1 };
+    decoder.forward(&cache, &[piece]).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
 /// The largest distance between two rows of logits.
 pub fn distance(one: &[f32], other: &[f32]) -> f32 {
     assert_eq!(one.len(), other.len());

@@ -141,6 +141,21 @@ fn too_little_memory_and_what_would_fit() {
 }
 
 #[test]
+fn a_job_of_the_processor_is_held_to_main_memory_and_to_no_gpu() {
+    let mut facts = good();
+    facts.jobs.pop();
+    facts.configs.clear();
+    facts.jobs[0].gpus = Some(0);
+    facts.target.as_mut().unwrap().gpu = Gpu::named("T4");
+    facts.target.as_mut().unwrap().memory = Some(200_000_000_000);
+    assert!(!check(&facts).has_failed(), "{}", check(&facts));
+    facts.target.as_mut().unwrap().memory = Some(20_000_000_000);
+    let fails = lines(&facts, Status::Fail);
+    assert_eq!(fails.iter().map(|line| line.rule).collect::<Vec<_>>(), ["gpu-memory"], "{fails:#?}");
+    assert!(fails[0].reason.contains("20.0 GB main memory"), "{fails:#?}");
+}
+
+#[test]
 fn too_little_storage() {
     let found = only_fail(|facts| facts.target.as_mut().unwrap().disk = Some(40_000_000_000));
     assert_eq!(found, "storage -: 45.7 GB to 76.2 GB for models of 15.2 GB are wanted, and there are 40.0 GB");
@@ -224,7 +239,7 @@ fn trainings() -> impl Strategy<Value = Work> {
     let methods = prop_oneof![
         Just(Method::Full),
         Just(lora()),
-        Just(Method::Qlora(Adapter { rank: 64, targets: vec!["q_proj".to_owned()] }))
+        Just(Method::Qlora(Adapter { rank: 64, alpha: None, targets: vec!["q_proj".to_owned()] }))
     ];
     let numbers = (1_u64..65, 6_u32..16, 1_u64..9, any::<bool>());
     let choices = (select(Precision::ALL), select(Optimizer::ALL), select(Sharding::ALL), select(Trainer::ALL));

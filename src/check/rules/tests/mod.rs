@@ -84,11 +84,13 @@ fn training(method: Method) -> Training {
         checkpointing: true,
         optimizer: Optimizer::AdamW,
         sharding: Sharding::Ddp,
+        learning_rate: None,
+        epochs: None,
     }
 }
 
 fn lora() -> Method {
-    Method::Lora(Adapter { rank: 16, targets: Vec::new() })
+    Method::Lora(Adapter { rank: 16, alpha: None, targets: Vec::new() })
 }
 
 fn job(name: &str, work: Work) -> Job {

@@ -25,7 +25,7 @@ fn a_package_that_is_too_old_for_the_trainer() {
 fn an_adapter_without_peft_and_four_bits_without_bitsandbytes() {
     assert_starts(&only_fail(|facts| remove_wheel(facts, "peft")), "training-stack image train: `peft` is not there");
     let found = only_fail(|facts| {
-        train(facts).method = Method::Qlora(Adapter { rank: 16, targets: Vec::new() });
+        train(facts).method = Method::Qlora(Adapter { rank: 16, alpha: None, targets: Vec::new() });
         remove_wheel(facts, "bitsandbytes");
     });
     assert_starts(&found, "training-stack image train: `bitsandbytes` is not there");

@@ -1,0 +1,92 @@
+//! `gapctl login` and `gapctl logout`.
+
+use super::{Failure, Outcome, To, failure::of_profile, token_of_environment};
+use crate::{
+    client::{Client, Request},
+    profile::Profile,
+};
+use clap::Args;
+use miette::Report;
+use serde_json::{Value, json};
+use std::io::{self, IsTerminal, Write};
+use zeroize::Zeroizing;
+
+/// What `login` is told.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// https://HOST:PORT, or HOST alone for port 8443
+    address: String,
+}
+
+pub fn login(to: &To, args: Login) -> Outcome {
+    let mut profile = match (&to.ca, &to.fingerprint) {
+        (Some(path), _) => {
+            let path =
+                std::path::absolute(path).map_err(|error| Failure::could_not(error, "name it by its whole path"))?;
+            Profile { server: String::new(), fingerprint: None, authorities: Some(path), token: None }
+        }
+        (None, Some(fingerprint)) => Profile::pinned(String::new(), *fingerprint),
+        (None, None) => Profile::pinned(String::new(), confirmed(&args.address)?),
+    };
+    profile.server = Client::new(&args.address, &profile.trust().map_err(of_profile)?, None)?.server();
+    profile.token = Some(token()?.to_string());
+    // Whatever is wrong shows now, and not at the first work.
+    let client = profile.client().map_err(of_profile)?;
+    let system: Value = client.ask(Request::get(&["v1", "system"]))?.read()?;
+    let path = profile.store(&to.appliance).map_err(Report::from)?;
+    let text = |pointer: &str| system.pointer(pointer).and_then(Value::as_str).unwrap_or("?").to_owned();
+    if to.json {
+        println!("{}", json!({"appliance": to.appliance, "server": profile.server, "hostname": text("/hostname")}));
+    } else {
+        println!("{}: {} {}", text("/hostname"), text("/release/name"), text("/release/version"));
+        println!("remembered as `{}` in {}", to.appliance, path.display());
+    }
+    Ok(())
+}
+
+/// The fingerprint that the server shows, once somebody has compared it.
+fn confirmed(address: &str) -> Result<crate::client::Fingerprint, Failure> {
+    let shown = Client::fingerprint(address)?;
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            format!("the server shows the certificate {shown}, and nobody is there to compare it"),
+            "give the fingerprint of the console by --fingerprint, or the site's authorities by --ca",
+        ));
+    }
+    eprintln!("The server shows the certificate\n\n    {shown}\n\nIts console shows the same line when it is the one.");
+    eprint!("Is it the same? [y/N] ");
+    let mut answer = String::new();
+    let read = io::stderr().flush().and_then(|()| io::stdin().read_line(&mut answer));
+    read.map_err(|error| Failure::could_not(error, "give the fingerprint by --fingerprint"))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(shown)
+    } else {
+        Err(Failure::NotTrusted(miette::miette!(
+            help = "if the console shows another one, somebody else answers at this address",
+            "the certificate was not confirmed"
+        )))
+    }
+}
+
+fn token() -> Result<Zeroizing<String>, Failure> {
+    if let Some(token) = token_of_environment() {
+        return Ok(token);
+    }
+    let read = if io::stdin().is_terminal() {
+        rpassword::prompt_password("Token: ")
+    } else {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    };
+    let read = read.map(Zeroizing::new).map_err(|error| Failure::could_not(error, "set GAPCTL_TOKEN"))?;
+    let token = Zeroizing::new(read.trim().to_owned());
+    if token.is_empty() {
+        return Err(Failure::usage("there is no token", "type it, pipe it in, or set GAPCTL_TOKEN"));
+    }
+    Ok(token)
+}
+
+pub fn logout(to: &To) -> Outcome {
+    Profile::forget(&to.appliance).map_err(Report::from)?;
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The command line: one file a resource, each thin.
+
+use crate::{
+    client::{Answer, Client, Fingerprint, Request},
+    profile::Profile,
+};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
+use miette::Report;
+use serde::de::DeserializeOwned;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+use zeroize::Zeroizing;
+
+mod access;
+mod chat;
+mod diagnose;
+mod failure;
+mod file;
+mod finetune;
+mod job;
+mod login;
+mod model;
+mod raw;
+mod show;
+mod system;
+
+use failure::Failure;
+
+/// What a subcommand returns.
+type Outcome = Result<(), Failure>;
+
+/// Works with an appliance: files, fine-tuning, jobs, models.
+#[derive(Debug, Parser)]
+#[command(
+    name = "gapctl",
+    version,
+    after_help = "Exit codes: 0 good · 1 could not · 2 usage · 3 server not trusted · 4 what was waited for failed\n\n\
+                  From the console's fingerprint to an answer:\n  \
+                  gapctl login https://192.0.2.7:8443\n  \
+                  gapctl file upload examples.jsonl --wait\n  \
+                  gapctl finetune create MODEL examples.jsonl --suffix mine --wait\n  \
+                  gapctl model serve MODEL:mine-… --wait\n  \
+                  gapctl chat MODEL:mine-… 'How are you?'"
+)]
+struct Cli {
+    #[command(flatten)]
+    to: To,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which appliance, and how it answers.
+#[derive(Debug, Args)]
+struct To {
+    /// The appliance, by the name that `login` gave it
+    #[arg(long, short = 'a', global = true, env = "GAPCTL_APPLIANCE", default_value = "default", value_name = "NAME")]
+    appliance: String,
+    /// Its address instead of the remembered one: https://HOST:PORT
+    #[arg(long, global = true, env = "GAPCTL_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// SHA-256 of its certificate instead of the remembered one
+    #[arg(long, global = true, env = "GAPCTL_FINGERPRINT", value_name = "HEX", conflicts_with = "ca")]
+    fingerprint: Option<Fingerprint>,
+    /// PEM file of the authorities that vouch for its certificate
+    #[arg(long, global = true, env = "GAPCTL_CA", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    ca: Option<PathBuf>,
+    /// Print the API's answer as it is, in JSON; errors as well
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make an appliance known: compare its fingerprint with the console, and keep its token
+    #[command(after_help = "Examples:\n  gapctl login https://192.0.2.7:8443\n  \
+                            gapctl -a rack4 login rack4 --fingerprint 3f9a…\n\n\
+                            The token is asked for, or taken from GAPCTL_TOKEN; it is never an argument.")]
+    Login(login::Login),
+    /// Forget an appliance and its token
+    Logout,
+    /// Show release, trust, layers, network, devices, GPUs
+    System,
+    /// Say whether it is healthy
+    Health,
+    /// Show the data volume and what there is for jobs
+    Storage,
+    /// Show models, data sets and jobs that the release declares
+    Declared,
+    /// Switch it off
+    Poweroff,
+    /// Start it again
+    Reboot,
+    /// Files: training examples and others
+    #[command(subcommand, alias = "files")]
+    File(file::FileCommand),
+    /// Fine-tuning
+    #[command(subcommand)]
+    Finetune(finetune::FinetuneCommand),
+    /// Jobs of every kind
+    #[command(subcommand, alias = "jobs")]
+    Job(job::JobCommand),
+    /// Models
+    #[command(subcommand, alias = "models")]
+    Model(model::ModelCommand),
+    /// Ask a model; without a text, what comes on standard input
+    Chat(chat::Chat),
+    /// Tokens of others
+    #[command(subcommand, alias = "tokens")]
+    Token(access::TokenCommand),
+    /// Show who changed what, and check that the record is whole
+    Audit(access::AuditArgs),
+    /// Write what a supporter needs into one file: no examples, no logs, no names of files
+    Diagnose(diagnose::Diagnose),
+    /// Send any request of the API; `/openapi.json` describes them
+    #[command(after_help = "Examples:\n  gapctl request GET /openapi.json\n  \
+                            gapctl request POST /v1/completions --data '{\"model\": \"m\", \"prompt\": \"x\"}'")]
+    Request(raw::Raw),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that the arguments say.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.to.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(json),
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let to = cli.to;
+    match cli.command {
+        Command::Login(args) => login::login(&to, args),
+        Command::Logout => login::logout(&to),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "gapctl", &mut io::stdout());
+            Ok(())
+        }
+        command => work(&Session::open(&to)?, command),
+    }
+}
+
+fn work(session: &Session, command: Command) -> Outcome {
+    match command {
+        Command::System => system::system(session),
+        Command::Health => system::health(session),
+        Command::Storage => system::storage(session),
+        Command::Declared => system::declared(session),
+        Command::Poweroff => system::stop(session, "poweroff", "it switches itself off"),
+        Command::Reboot => system::stop(session, "reboot", "it starts again"),
+        Command::File(command) => file::run(session, command),
+        Command::Finetune(command) => finetune::run(session, command),
+        Command::Job(command) => job::run(session, command),
+        Command::Model(command) => model::run(session, command),
+        Command::Chat(args) => chat::chat(session, &args),
+        Command::Token(command) => access::run(session, command),
+        Command::Audit(args) => access::audit(session, &args),
+        Command::Diagnose(args) => diagnose::diagnose(session, &args),
+        Command::Request(args) => raw::request(session, args),
+        Command::Login(_) | Command::Logout | Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// A connection, and how its answers are shown.
+struct Session {
+    client: Client,
+    json: bool,
+}
+
+impl Session {
+    fn open(to: &To) -> Result<Self, Failure> {
+        let mut profile = match (&to.server, Profile::load(&to.appliance)) {
+            (_, Ok(profile)) => profile,
+            // Everything may be said without anything being remembered.
+            (Some(server), Err(crate::profile::ProfileError::Unknown(_))) => {
+                Profile { server: server.clone(), fingerprint: None, authorities: None, token: None }
+            }
+            (_, Err(error)) => return Err(Report::from(error).into()),
+        };
+        if let Some(server) = &to.server
+            && *server != profile.server
+        {
+            // What was remembered belongs to another server, its token above all.
+            profile = Profile { server: server.clone(), fingerprint: None, authorities: None, token: None };
+        }
+        if let Some(fingerprint) = &to.fingerprint {
+            profile = Profile { fingerprint: Some(fingerprint.to_string()), authorities: None, ..profile };
+        }
+        if let Some(path) = &to.ca {
+            profile = Profile { fingerprint: None, authorities: Some(path.clone()), ..profile };
+        }
+        if let Some(token) = token_of_environment() {
+            profile.token = Some(token.to_string());
+        }
+        Ok(Self { client: profile.client().map_err(failure::of_profile)?, json: to.json })
+    }
+
+    /// Asks, and shows the answer: as it came, or as `show` does.
+    fn show<T: DeserializeOwned>(&self, request: Request, show: impl FnOnce(T)) -> Outcome {
+        let answer = self.client.ask(request)?;
+        if self.json {
+            return print(&answer);
+        }
+        show(answer.read()?);
+        Ok(())
+    }
+
+    /// Asks for what this program needs itself.
+    fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failure> {
+        Ok(self.client.ask(request)?.read()?)
+    }
+}
+
+/// The token that the environment holds: for programs, which have nobody to type it.
+fn token_of_environment() -> Option<Zeroizing<String>> {
+    std::env::var("GAPCTL_TOKEN").ok().filter(|token| !token.is_empty()).map(Zeroizing::new)
+}
+
+/// Prints an answer as it came, and ends its line.
+fn print(answer: &Answer) -> Outcome {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(answer.bytes()).and_then(|()| match answer.bytes().last() {
+        Some(b'\n') | None => Ok(()),
+        Some(_) => out.write_all(b"\n"),
+    });
+    written.map_err(|error| Failure::could_not(format!("writing the answer: {error}"), "is standard output full?"))
+}

@@ -1,0 +1,235 @@
+//! Sends a file in parts, so that one that breaks off goes on where it was.
+
+use crate::{
+    client::{Body, Client, ClientError, Method, Request},
+    profile,
+};
+use gap_format::Digest;
+use indicatif::ProgressBar;
+use miette::Diagnostic;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// Bytes of a part. OpenAI's longest is 64 MiB.
+const PART: u64 = 16 << 20;
+/// How often a part is sent again, and the first pause before it; each further one is twice as long.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+/// The appliance asks for no longer pause than this, or its answer is taken for the end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why a file is not there.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum UploadError {
+    /// The file.
+    #[error("reading {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It became another while it was sent.
+    #[error("{} was changed while it was sent", .0.display())]
+    #[diagnostic(help("send it again when it rests"))]
+    Changed(PathBuf),
+    /// The appliance did not take it.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Client(#[from] ClientError),
+}
+
+/// A file on the appliance, as far as is needed here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// Its name for requests.
+    pub id: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of what came, in hexadecimal.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Begun {
+    id: String,
+    status: String,
+    file: Option<Uploaded>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    id: String,
+}
+
+/// How far an upload got, as it is remembered until it is done.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Progress {
+    upload: String,
+    parts: Vec<String>,
+}
+
+/// Sends `path` and says what became of it.
+///
+/// # Errors
+/// [`UploadError`]; what was sent stays for the next try.
+pub fn send(client: &Client, path: &Path, purpose: &str, bar: &ProgressBar) -> Result<Uploaded, UploadError> {
+    let failed = |source| UploadError::File { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is no regular file")));
+    }
+    let len = metadata.len();
+    bar.set_length(len);
+    let memory = Memory::of(client, path, &metadata, purpose);
+    let mut sum = Sha256::new();
+    let mut progress = match memory.load().filter(|progress| is_pending(client, &progress.upload)) {
+        Some(progress) => progress,
+        None => Progress { upload: begin(client, path, purpose, len)?, parts: Vec::new() },
+    };
+    memory.store(&progress);
+    for number in 0..len.div_ceil(PART) {
+        let from = number * PART;
+        bar.set_position(from);
+        let mut bytes = Vec::new();
+        (&mut file).take(PART).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 != PART.min(len - from) {
+            return Err(UploadError::Changed(path.to_owned()));
+        }
+        sum.update(&bytes);
+        if usize::try_from(number).is_ok_and(|number| number < progress.parts.len()) {
+            continue;
+        }
+        let part: Part = patiently(|| {
+            let to = Request::post(&["v1", "uploads", &progress.upload, "parts"]);
+            client.ask(to.with(Body::form("data", &bytes)))?.read()
+        })?;
+        progress.parts.push(part.id);
+        memory.store(&progress);
+    }
+    bar.set_position(len);
+    let to = ["v1", "uploads", &progress.upload, "complete"];
+    let done: Begun = client.ask(Request::post_json(&to, &json!({"part_ids": progress.parts}))?)?.read()?;
+    memory.forget();
+    let there = done.file.ok_or_else(|| ClientError::Request("the upload ended without a file".to_owned()))?;
+    let sent = hex::encode(sum.finalize());
+    if there.sha256.as_ref().is_some_and(|sum| *sum != sent) {
+        return Err(UploadError::Changed(path.to_owned()));
+    }
+    Ok(there)
+}
+
+fn begin(client: &Client, path: &Path, purpose: &str, len: u64) -> Result<String, ClientError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let wanted = json!({"filename": name, "purpose": purpose, "bytes": len, "mime_type": "application/octet-stream"});
+    let request = Request::post_json(&["v1", "uploads"], &wanted)?;
+    let begun: Begun = patiently(|| client.ask(request.clone())?.read())?;
+    Ok(begun.id)
+}
+
+/// Whether the appliance still waits for more of it.
+fn is_pending(client: &Client, upload: &str) -> bool {
+    let request = Request::new(Method::Get, format!("/v1/appliance/uploads/{upload}"), Body::Nothing);
+    let found = client.ask(request).and_then(|answer| answer.read::<Begun>());
+    found.is_ok_and(|found| found.status == "pending")
+}
+
+/// Tries again what may succeed soon.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    let mut pause = PAUSE;
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) if error.is_passing() => {
+                let wished = match error {
+                    ClientError::Refused { retry_after: Some(wish), .. } if wish > LONGEST_PAUSE => return Err(error),
+                    ClientError::Refused { retry_after: Some(wish), .. } => wish,
+                    _ => pause,
+                };
+                thread::sleep(wished);
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+    attempt()
+}
+
+/// Where it is remembered how far an upload got. Losing it costs nothing but sending parts again.
+struct Memory(Option<PathBuf>);
+
+impl Memory {
+    /// For this file as it is now: another length or time of change is another upload.
+    fn of(client: &Client, path: &Path, metadata: &fs::Metadata, purpose: &str) -> Self {
+        let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let key = format!(
+            "{}\n{}\n{}\n{}.{}\n{purpose}",
+            client.server(),
+            whole.display(),
+            metadata.len(),
+            metadata.mtime(),
+            metadata.mtime_nsec()
+        );
+        let directory = profile::directory("XDG_STATE_HOME", ".local/state");
+        Self(directory.map(|directory| directory.join("uploads").join(Digest::of(key.as_bytes()).to_hex())))
+    }
+
+    fn load(&self) -> Option<Progress> {
+        serde_json::from_slice(&fs::read(self.0.as_ref()?).ok()?).ok()
+    }
+
+    fn store(&self, progress: &Progress) {
+        let written = || -> Option<()> {
+            let path = self.0.as_ref()?;
+            let directory = path.parent()?;
+            fs::create_dir_all(directory).ok()?;
+            let mut file = tempfile::NamedTempFile::new_in(directory).ok()?;
+            file.write_all(&serde_json::to_vec(progress).ok()?).ok()?;
+            file.persist(path).ok()?;
+            Some(())
+        };
+        // Where it cannot be kept, the next try begins anew.
+        let _ = written();
+    }
+
+    fn forget(&self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn refused(status: u16) -> ClientError {
+        ClientError::Refused { status, message: String::new(), code: String::new(), retry_after: Some(Duration::ZERO) }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let tries = Cell::new(0);
+        let attempt = |status: u16, until: u32| {
+            tries.set(0);
+            patiently(|| {
+                tries.set(tries.get() + 1);
+                if tries.get() < until { Err(refused(status)) } else { Ok(()) }
+            })
+        };
+        assert!(attempt(503, 3).is_ok() && tries.get() == 3);
+        assert!(attempt(429, TRIES + 1).is_err() && tries.get() == TRIES);
+        assert!(attempt(400, 2).is_err() && tries.get() == 1);
+    }
+}

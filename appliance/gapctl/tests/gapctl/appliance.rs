@@ -1,0 +1,159 @@
+//! Something that answers as an appliance does, as far as the tests ask.
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Multipart, Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use gapctl::client::Fingerprint;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+pub const TOKEN: &str = "right-token";
+
+#[derive(Default)]
+pub struct Seen {
+    /// Parts of uploads, as they came.
+    pub parts: Vec<Vec<u8>>,
+    /// How many parts are taken before one breaks off.
+    pub breaks_after: Option<usize>,
+    /// Bodies of requests to create something.
+    pub wanted: Vec<Value>,
+}
+
+pub struct Appliance {
+    pub address: String,
+    pub fingerprint: Fingerprint,
+    pub pem: String,
+    pub seen: Arc<Mutex<Seen>>,
+}
+
+type Shared = State<Arc<Mutex<Seen>>>;
+
+impl Appliance {
+    pub fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let router = router(Arc::clone(&seen));
+        let (sender, port) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sender.send(listener.local_addr().unwrap().port()).unwrap();
+                let acceptor = TlsAcceptor::from(Arc::new(config));
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (acceptor, router) = (acceptor.clone(), router.clone());
+                    tokio::spawn(async move {
+                        let Ok(stream) = acceptor.accept(stream).await else { return };
+                        let service = TowerToHyperService::new(router);
+                        let http = hyper::server::conn::http1::Builder::new();
+                        drop(http.serve_connection(TokioIo::new(stream), service).await);
+                    });
+                }
+            });
+        });
+        let address = format!("https://localhost:{}", port.recv().unwrap());
+        Self { address, fingerprint: Fingerprint::of(made.cert.der()), pem: made.cert.pem(), seen }
+    }
+}
+
+fn router(seen: Arc<Mutex<Seen>>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({"status": "degraded"})) }))
+        .route("/v1/system", get(system))
+        .route("/v1/uploads", post(|| async { Json(json!({"id": "upload-1", "status": "pending"})) }))
+        .route("/v1/appliance/uploads/upload-1", get(|| async { Json(json!({"id": "upload-1", "status": "pending"})) }))
+        .route("/v1/uploads/upload-1/parts", post(part))
+        .route("/v1/uploads/upload-1/complete", post(complete))
+        .route("/v1/files/{id}", get(|Path(id): Path<String>| async move { Json(file(&id, 3, "")) }))
+        .route("/v1/files/{id}/content", get(|| async { Response::new(Body::from("content\n")) }))
+        .route("/v1/fine_tuning/jobs", post(wanted))
+        .route("/v1/fine_tuning/jobs/ftjob-1", get(|| async { Json(job()) }))
+        .route("/v1/fine_tuning/jobs/ftjob-1/events", get(events))
+        .route("/v1/chat/completions", post(chat))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(seen)
+}
+
+fn file(id: &str, bytes: usize, sha256: &str) -> Value {
+    json!({
+        "id": id, "bytes": bytes, "created_at": 0, "filename": "x.jsonl", "purpose": "fine-tune", "status": "error",
+        "status_details": "line 3 is no JSON", "sha256": sha256,
+    })
+}
+
+fn job() -> Value {
+    json!({
+        "id": "ftjob-1", "model": "base", "status": "failed", "created_at": 0, "training_file": "file-1",
+        "error": {"message": "no room"},
+    })
+}
+
+async fn system(headers: HeaderMap) -> Response {
+    let right = format!("Bearer {TOKEN}");
+    if headers.get(header::AUTHORIZATION).is_none_or(|token| token.as_bytes() != right.as_bytes()) {
+        let said = json!({"error": {"message": "the token is wrong", "type": "authentication_error", "code": "invalid_token"}});
+        return (StatusCode::UNAUTHORIZED, Json(said)).into_response();
+    }
+    Json(json!({"hostname": "rack4", "release": {"name": "demo\u{1b}[2J", "version": "1"}})).into_response()
+}
+
+async fn part(State(seen): Shared, mut form: Multipart) -> Response {
+    let field = form.next_field().await.unwrap().unwrap();
+    assert_eq!(field.name(), Some("data"));
+    let bytes = field.bytes().await.unwrap();
+    let mut seen = seen.lock().unwrap();
+    if seen.breaks_after == Some(seen.parts.len()) {
+        return (StatusCode::INSUFFICIENT_STORAGE, Json(json!({"error": {"message": "full"}}))).into_response();
+    }
+    seen.parts.push(bytes.to_vec());
+    Json(json!({"id": format!("part-{}", seen.parts.len())})).into_response()
+}
+
+async fn complete(State(seen): Shared, Json(asked): Json<Value>) -> Json<Value> {
+    let seen = seen.lock().unwrap();
+    let wanted: Vec<String> = (1..=seen.parts.len()).map(|number| format!("part-{number}")).collect();
+    assert_eq!(asked["part_ids"], json!(wanted));
+    let whole = seen.parts.concat();
+    let sum: String = Sha256::digest(&whole).iter().map(|byte| format!("{byte:02x}")).collect();
+    Json(json!({"id": "upload-1", "status": "completed", "file": file("file-1", whole.len(), &sum)}))
+}
+
+async fn wanted(State(seen): Shared, Json(asked): Json<Value>) -> Json<Value> {
+    seen.lock().unwrap().wanted.push(asked);
+    Json(job())
+}
+
+async fn events() -> Json<Value> {
+    Json(json!({"data": [
+        {"id": "e-2", "created_at": 1, "level": "error", "message": "no room"},
+        {"id": "e-1", "created_at": 0, "level": "info", "message": "it began"},
+    ]}))
+}
+
+async fn chat(Json(asked): Json<Value>) -> Response {
+    let said = asked["messages"][0]["content"].as_str().unwrap().to_uppercase();
+    let event = |text: &str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
+    Response::new(Body::from(format!("{}{}data: [DONE]\n\n", event(&said), event("!"))))
+}

@@ -1,0 +1,193 @@
+//! Drives the program as a person does.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod appliance;
+
+use appliance::{Appliance, TOKEN};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+struct Person {
+    home: tempfile::TempDir,
+}
+
+impl Person {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap() }
+    }
+
+    /// One who has logged in.
+    fn of(appliance: &Appliance) -> Self {
+        let person = Self::new();
+        let login = ["login", &appliance.address, "--fingerprint", &appliance.fingerprint.to_string()];
+        let output = person.types(&login, TOKEN);
+        assert!(output.status.success(), "{}", said(&output));
+        person
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gapctl"));
+        command.args(arguments).env_clear().env("HOME", self.home.path()).current_dir(self.home.path());
+        command
+    }
+
+    fn does(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn types(&self, arguments: &[&str], text: &str) -> Output {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One who is refused before does not read it.
+        let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn only_the_server_with_the_confirmed_certificate_gets_the_token() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    assert!(said(&person.does(&["system"])).contains("rack4"));
+
+    // The same address, another machine.
+    let other = Appliance::start();
+    let output =
+        person.does(&["--server", &other.address, "--fingerprint", &appliance.fingerprint.to_string(), "system"]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("another fingerprint"), "{}", said(&output));
+
+    // Nobody is there to compare one.
+    let output = person.types(&["-a", "new", "login", &other.address], TOKEN);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains(&other.fingerprint.to_string()));
+
+    // The remembered token is not sent to a server that it does not belong to.
+    let output = person.does(&["--server", &other.address, "--fingerprint", &other.fingerprint.to_string(), "system"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("the token is wrong"));
+}
+
+#[test]
+fn the_sites_authority_is_as_good_as_a_fingerprint() {
+    let (appliance, stranger) = (Appliance::start(), Appliance::start());
+    let person = Person::new();
+    for (name, pem) in [("own.pem", &appliance.pem), ("other.pem", &stranger.pem)] {
+        fs::write(person.home.path().join(name), pem).unwrap();
+    }
+    let code = |ca: &str, token: &str| {
+        let output = person.types(&["login", &appliance.address, "--ca", ca], token);
+        (output.status.code(), said(&output))
+    };
+    assert_eq!(code("own.pem", TOKEN).0, Some(0));
+    assert_eq!(code("other.pem", TOKEN).0, Some(3));
+    assert_eq!(code("missing.pem", TOKEN).0, Some(1));
+    assert_eq!(code("own.pem", "wrong-token").0, Some(1));
+    assert!(person.does(&["system"]).status.success(), "a failed login forgets nothing");
+    assert!(person.does(&["logout"]).status.success());
+    assert!(said(&person.does(&["system"])).contains("gapctl login"));
+}
+
+#[test]
+fn an_upload_that_broke_off_goes_on_where_it_was() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let content: Vec<u8> = (0..40_u32 << 20).map(|index| (index % 251) as u8).collect();
+    fs::write(person.home.path().join("x.jsonl"), &content).unwrap();
+    appliance.seen.lock().unwrap().breaks_after = Some(2);
+    let output = person.does(&["file", "upload", "x.jsonl"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("full"));
+
+    appliance.seen.lock().unwrap().breaks_after = None;
+    let output = person.does(&["file", "upload", "x.jsonl"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let seen = appliance.seen.lock().unwrap();
+    assert_eq!(seen.parts.len(), 3, "each part is sent once");
+    assert!(seen.parts.concat() == content);
+    drop(seen);
+
+    let output = person.does(&["file", "upload", "x.jsonl", "--wait"]);
+    assert_ne!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_training_is_described_sent_and_followed_to_its_end() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.does(&[
+        "finetune", "create", "base", "file-1", "--suffix", "mine", "--epochs", "3", "--set", "lora.r=4", "--wait",
+    ]);
+    // The job there fails, which is said by the exit code.
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    let text = said(&output);
+    let (began, ended) = (text.find("it began").unwrap(), text.find("error: no room").unwrap());
+    assert!(began < ended, "{text}");
+    let seen = appliance.seen.lock().unwrap();
+    let wanted = &seen.wanted[0];
+    assert_eq!(wanted["training_file"], "file-1");
+    assert_eq!(wanted["method"]["supervised"]["hyperparameters"]["n_epochs"], 3);
+    assert_eq!(wanted["appliance"]["parameters"]["lora"]["r"], 4);
+}
+
+#[test]
+fn answers_come_as_text_and_downloads_whole() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.does(&["chat", "base", "good morning"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "GOOD MORNING!\n");
+    let output = person.does(&["file", "download", "file-1", "-o", "got"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(fs::read(person.home.path().join("got")).unwrap(), b"content\n");
+    let output = person.does(&["file", "download", "file-1", "-o", "missing/got"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn programs_get_json_and_exit_codes() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.does(&["--json", "health"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"status\":\"degraded\"}\n");
+    assert!(said(&output).contains("\"exit_code\":4"), "{}", said(&output));
+    // What the appliance says does not reach the terminal as it is.
+    assert!(!said(&person.does(&["system"])).contains('\u{1b}'));
+    let output = person.does(&["request", "GET", "/healthz"]);
+    assert!(output.status.success());
+    assert_eq!(person.does(&["request", "GET", "healthz"]).status.code(), Some(2));
+    assert_eq!(person.does(&["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_bundle_for_supporters_holds_what_was_answered() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.does(&["diagnose", "-o", "bundle.tar.gz"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let file = fs::File::open(person.home.path().join("bundle.tar.gz")).unwrap();
+    let mut bundle = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let names: Vec<String> =
+        bundle.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
+    assert!(names.iter().any(|name| name == "diagnosis/system.json"), "{names:?}");
+}
+
+#[test]
+fn it_does_not_go_where_it_was_not_sent() {
+    // Proxies of the environment are none of an appliance's business.
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let mut command = person.command(&["health"]);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    assert_eq!(command.output().unwrap().status.code(), Some(4));
+}

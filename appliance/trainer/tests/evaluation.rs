@@ -1,0 +1,230 @@
+//! Evaluations from the command line, of a tiny model that was made here.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
+
+mod tiny;
+
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tiny::{fail, succeed};
+
+struct Setup {
+    dir: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        tiny::model(&dir.path().join("model"), "LlamaForCausalLM", 1);
+        tiny::adapter(&dir.path().join("run/adapter"), false, 2);
+        let row =
+            |index: usize| json!({"id": format!("e{index}"), "instruction": format!("Say {index}"), "output": "a"});
+        let rows: String = (0..12).map(|index| format!("{}\n", row(index))).collect();
+        fs::write(dir.path().join("data.jsonl"), rows).unwrap();
+        let recorded = |index: usize| json!({"id": format!("e{index}"), "answer": if index < 9 { "a" } else { "b" }});
+        let rows: String = (0..12).map(|index| format!("{}\n", recorded(index))).collect();
+        fs::write(dir.path().join("recorded.jsonl"), rows).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn job(&self, more: Value) -> String {
+        let mut job = json!({"model": "model", "data": "data.jsonl", "output": "out", "max_new_tokens": 6, "resamples": 200,
+            "candidates": {"base": {}, "new": {"adapter": "run/adapter"}, "people": {"recorded": "recorded.jsonl"}},
+            "metrics": {"perplexity": true, "exact_match": {}}});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        tiny::write(&self.path("job.json"), &job);
+        self.path("job.json").to_str().unwrap().to_owned()
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("out/report.json")).unwrap()).unwrap()
+    }
+}
+
+fn measured<'a>(report: &'a Value, candidate: &str, metric: &str) -> &'a Value {
+    let all = report["measured"].as_array().unwrap();
+    all.iter().find(|entry| entry["candidate"] == candidate && entry["metric"] == metric).unwrap()
+}
+
+#[test]
+fn candidates_are_measured_and_compared_and_the_same_again_gives_the_same() {
+    let setup = Setup::new();
+    let job = setup.job(json!({}));
+    succeed(&["eval", &job]);
+    let report = setup.report();
+    assert_eq!(measured(&report, "people", "exact_match")["value"], 0.75);
+    assert!(measured(&report, "base", "perplexity")["value"].as_f64().unwrap() > 10.0, "random weights know nothing");
+    assert_eq!(report["compared"].as_array().unwrap().len(), 4, "three pairs by exact match, one by perplexity");
+    assert_eq!(report["examples"][0]["question"], "Say 0");
+    let before = fs::read(setup.path("out/report.html")).unwrap();
+    fs::remove_dir_all(setup.path("out")).unwrap();
+    succeed(&["eval", &job]);
+    assert!(before == fs::read(setup.path("out/report.html")).unwrap());
+}
+
+#[test]
+fn the_perplexity_is_that_of_the_logits() {
+    let setup = Setup::new();
+    fs::write(setup.path("one.jsonl"), json!({"prompt": "ab", "completion": "c"}).to_string()).unwrap();
+    succeed(&[
+        "eval",
+        &setup.job(json!({"data": "one.jsonl", "candidates": {"base": {}}, "metrics": {"perplexity": true}})),
+    ]);
+    let logits = tiny::serving_logits(&setup.path("model"), None, &[u32::from(b'a'), u32::from(b'b')]);
+    let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+    let expected = sum / f64::from(logits[usize::from(b'c')]).exp();
+    let report = setup.report();
+    let found = measured(&report, "base", "perplexity")["value"].as_f64().unwrap();
+    assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+}
+
+#[test]
+fn an_interrupted_evaluation_keeps_its_answers() {
+    let setup = Setup::new();
+    let job = setup.job(json!({"candidates": {"base": {}}}));
+    succeed(&["eval", &job]);
+    let path = setup.path("out/answers/base.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+    let kept: Value = serde_json::from_str(&rows[1]).unwrap();
+    rows[1] = json!({"id": kept["id"], "answer": "kept from before"}).to_string();
+    fs::write(&path, rows[..3].join("\n") + "\n{\"id\": \"e2\", \"ans").unwrap();
+    succeed(&["eval", &job]);
+    assert_eq!(setup.report()["examples"][0]["answers"]["base"], "kept from before");
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), text.lines().count());
+}
+
+#[test]
+fn results_go_into_the_lineage_of_the_adapter() {
+    let setup = Setup::new();
+    tiny::lineage(&setup.path("run"), &gap_train::digest::of_model(&setup.path("model")).unwrap());
+    for _ in 0..2 {
+        succeed(&["eval", &setup.job(json!({}))]);
+    }
+    let lineage: gap_contract::Lineage =
+        serde_json::from_slice(&fs::read(setup.path("run/lineage.json")).unwrap()).unwrap();
+    let metrics: Vec<&str> = lineage.evaluation.iter().map(|entry| entry.metric.as_str()).collect();
+    assert_eq!(metrics, ["exact_match", "perplexity"], "and the second time replaces the first");
+    assert_eq!(lineage.evaluation[0].examples, 12);
+}
+
+#[test]
+fn a_sheet_goes_out_without_names_and_comes_back_as_a_comparison() {
+    let setup = Setup::new();
+    let job = setup.job(json!({"metrics": {}, "rating_sheet": {"between": ["base", "people"], "examples": 10}}));
+    succeed(&["eval", &job]);
+    let key: Value = serde_json::from_slice(&fs::read(setup.path("out/sheet.key.json")).unwrap()).unwrap();
+    let mut sheet = csv::Reader::from_path(setup.path("out/sheet.csv")).unwrap();
+    let rows: Vec<csv::StringRecord> = sheet.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 10);
+    assert!(!fs::read_to_string(setup.path("out/sheet.html")).unwrap().contains("people"));
+    let mut back = String::from("id,better\n");
+    for row in &rows {
+        let people_second = key["in_order"][&row[0]].as_bool().unwrap();
+        let people = if people_second { &row[3] } else { &row[2] };
+        assert!(people == "a" || people == "b");
+        back += &format!("{},{}\n", &row[0], if people_second { 2 } else { 1 });
+    }
+    fs::write(setup.path("back.csv"), back).unwrap();
+    succeed(&["eval", &job, "--ratings", setup.path("back.csv").to_str().unwrap()]);
+    assert_eq!((&setup.report()["ratings"]["second"], &setup.report()["ratings"]["first"]), (&json!(10), &json!(0)));
+}
+
+#[test]
+fn a_model_can_be_the_judge_and_says_nothing_where_it_says_no_number() {
+    let setup = Setup::new();
+    succeed(&[
+        "eval",
+        &setup.job(json!({"limit": 2, "candidates": {"base": {}}, "metrics": {"judge": {}, "exact_match": {}}})),
+    ]);
+    let report = setup.report();
+    let metrics: Vec<&Value> = report["measured"].as_array().unwrap().iter().map(|entry| &entry["metric"]).collect();
+    assert_eq!(metrics, ["exact_match"], "random weights judge nothing");
+}
+
+/// Rows that say whether things are warm or cold, by their colours. Every fifth pair of colour and thing is held out.
+fn colours(held_out: bool, swapped: bool) -> String {
+    let colours =
+        [("red", true), ("orange", true), ("amber", true), ("blue", false), ("grey", false), ("white", false)];
+    let things = ["door", "lamp", "wall", "cup", "box", "road", "hat", "key", "desk", "stone"];
+    let pairs = colours.iter().enumerate().flat_map(|(row, colour)| {
+        let chosen = things.iter().enumerate().filter(move |(column, _)| ((row + column) % 5 == 0) == held_out);
+        chosen.map(move |(_, thing)| (*colour, *thing))
+    });
+    let rows = pairs.map(|((colour, warm), thing)| {
+        let answer = if warm == swapped { "cold" } else { "warm" };
+        let row = json!({"instruction": format!("Is the {colour} {thing} warm or cold?"), "output": format!("The {thing} is {answer}.")});
+        format!("{row}\n")
+    });
+    rows.collect()
+}
+
+#[test]
+fn a_tiny_model_that_was_fine_tuned_beats_its_base_on_what_it_never_saw() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("before.jsonl"), colours(false, true)).unwrap();
+    fs::write(path("train.jsonl"), colours(false, false)).unwrap();
+    fs::write(path("held.jsonl"), colours(true, false)).unwrap();
+    let new = path("new");
+    let vocabulary = path("train.jsonl");
+    let sizes = ["--hidden", "64", "--layers", "2", "--intermediate", "128", "--context", "64", "--vocab", "320"];
+    let mut init = vec!["init", new.to_str().unwrap(), "--vocab-from", vocabulary.to_str().unwrap()];
+    init.extend(sizes);
+    succeed(&init);
+    let train = |name: &str, more: Value| {
+        let mut job = json!({"batch_size": 16, "max_length": 64, "seed": 1});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        tiny::write(&path(name), &job);
+        succeed(&["run", path(name).to_str().unwrap()]);
+    };
+    // The base was taught that warm is cold.
+    train(
+        "base.json",
+        json!({"model": "new", "training_file": "before.jsonl", "output": "base", "max_steps": 250, "learning_rate": 5e-3}),
+    );
+    train(
+        "tuned.json",
+        json!({"model": "base/model", "training_file": "train.jsonl", "output": "tuned", "max_steps": 120,
+            "learning_rate": 2e-2, "lora": {"r": 8, "alpha": 16}}),
+    );
+    tiny::write(
+        &path("eval.json"),
+        &json!({"model": "base/model", "data": "held.jsonl", "output": "out", "max_new_tokens": 16,
+            "candidates": {"base": {}, "tuned": {"adapter": "tuned/adapter"}}, "metrics": {"exact_match": {}}}),
+    );
+    succeed(&["eval", path("eval.json").to_str().unwrap()]);
+    let report: Value = serde_json::from_slice(&fs::read(path("out/report.json")).unwrap()).unwrap();
+    let value = |candidate| measured(&report, candidate, "exact_match")["value"].as_f64().unwrap();
+    assert!(value("tuned") >= 0.9 && value("base") <= 0.1, "{} {}", value("tuned"), value("base"));
+    assert!(report["compared"][0]["interval"][0].as_f64().unwrap() > 0.0, "and not by chance: {}", report["compared"]);
+}
+
+#[test]
+fn an_adapter_of_another_base_is_not_evaluated() {
+    let setup = Setup::new();
+    tiny::lineage(&setup.path("run"), "0");
+    let said = fail(&["eval", &setup.job(json!({}))]);
+    assert!(said.contains("with digest 0, but") && said.contains("serve it with its own base"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_said() {
+    let setup = Setup::new();
+    let other: &Path = &setup.path("other.jsonl");
+    fs::write(other, json!({"id": "x", "answer": "a"}).to_string()).unwrap();
+    let said = fail(&["eval", &setup.job(json!({"candidates": {"x": {"recorded": "other.jsonl"}}}))]);
+    assert!(said.contains("none of the answers in"), "{said}");
+    let said = fail(&["eval", &setup.job(json!({"data": "gone.jsonl"}))]);
+    assert!(said.contains("gone.jsonl cannot be read"), "{said}");
+    fs::remove_file(setup.path("model/tokenizer.json")).unwrap();
+    let said = fail(&["eval", &setup.job(json!({}))]);
+    assert!(said.contains("tokenizer"), "{said}");
+}

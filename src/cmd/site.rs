@@ -1,0 +1,210 @@
+//! `gapimage site`: what the owner of a machine decides, written down so that the machine takes it.
+
+use super::{
+    Outcome,
+    failure::{Failure, failed},
+    new_file::write_new,
+};
+use crate::{boot::site, random};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use gap_format::Digest;
+use gap_handover::site::{Api, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
+use std::{
+    fs::{self, DirBuilder},
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
+
+/// Name of the file with the token that was made.
+const TOKEN: &str = "token";
+/// Name of the volume.
+const VOLUME: &str = "gapsite.img";
+
+/// What is done with site configurations.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// Write the configuration of a machine, a token for its API, and the volume that carries the configuration to it
+    #[command(after_help = "Examples:\n  gapimage site init rack4 --hostname rack4 --network dhcp\n  \
+                            gapimage site init rack4 --network static --address 192.0.2.7/24 --gateway 192.0.2.1\n  \
+                            dd if=rack4/gapsite.img of=/dev/sdX bs=1M conv=fsync\n\n\
+                            The token is in rack4/token and nowhere else: the configuration holds its hash.")]
+    Init(Box<Init>),
+    /// Say whether a machine will take a configuration
+    #[command(after_help = "Example:\n  gapimage site check rack4/site.toml")]
+    Check {
+        /// The configuration
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Make the volume of a configuration that was changed by hand
+    #[command(after_help = "Example:\n  gapimage site volume rack4/site.toml -o gapsite.img")]
+    Volume {
+        /// The configuration
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The volume to write; none is overwritten
+        #[arg(short, long, value_name = "FILE", default_value = VOLUME)]
+        output: PathBuf,
+    },
+}
+
+/// How a machine gets its address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Not at all: the API answers on the machine itself alone
+    #[default]
+    None,
+    /// From a server
+    Dhcp,
+    /// It is said here
+    Static,
+}
+
+/// What is decided.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Directory for site.toml, token and gapsite.img; none of them is ever overwritten
+    #[arg(value_hint = ValueHint::DirPath)]
+    dir: PathBuf,
+    /// Name of the machine
+    #[arg(long)]
+    hostname: Option<String>,
+    /// How it gets its address
+    #[arg(long, value_enum, default_value_t)]
+    network: Mode,
+    /// Its address with the length of the prefix
+    #[arg(long, value_name = "ADDRESS/PREFIX", value_parser = address, required_if_eq("network", "static"))]
+    address: Option<(Ipv4Addr, u8)>,
+    /// The router
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    gateway: Option<Ipv4Addr>,
+    /// A name server; may be given several times
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    dns: Vec<IpAddr>,
+    /// The interface, where there are several
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Port of the API [default: 8443]
+    #[arg(long)]
+    port: Option<u16>,
+    /// PEM file with the certificate of the API and those between it and its authority
+    #[arg(long, value_name = "FILE", requires = "key", value_hint = ValueHint::FilePath)]
+    certificate: Option<PathBuf>,
+    /// PEM file with its private key (PKCS#8)
+    #[arg(long, value_name = "FILE", requires = "certificate", value_hint = ValueHint::FilePath)]
+    key: Option<PathBuf>,
+}
+
+/// Runs one of them.
+pub fn run(command: SiteCommand) -> Outcome {
+    match command {
+        SiteCommand::Init(init) => self::init(&init),
+        SiteCommand::Check { file } => {
+            read(&file)?;
+            println!("{}: a machine takes it", file.display());
+            Ok(())
+        }
+        SiteCommand::Volume { file, output } => {
+            let text = read(&file)?;
+            write_volume(&output, &text)
+        }
+    }
+}
+
+fn init(init: &Init) -> Outcome {
+    let paths = [FILE_NAME, TOKEN, VOLUME].map(|name| init.dir.join(name));
+    if let Some(path) = paths.iter().find(|path| path.exists()) {
+        let message = format!("`{}` exists already", path.display());
+        return Err(Failure::could_not_run(message, "nothing is overwritten: name another directory"));
+    }
+    let [config_path, token_path, volume_path] = paths;
+    let token = random::token().map_err(failed("making a token"))?;
+    let config = SiteConfig {
+        hostname: init.hostname.clone(),
+        network: network(init)?,
+        tls: certificate(init)?,
+        api: Api { port: init.port, token_sha256: Some(Digest::of(token.as_bytes()).to_hex()) },
+    };
+    let text = toml::to_string(&config).map(Zeroizing::new);
+    let text =
+        text.map_err(|error| Failure::could_not_run(format!("writing the configuration: {error}"), "try again"))?;
+    checked(&text)?;
+    let making = format!("making the directory `{}`", init.dir.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(&init.dir).map_err(failed(making))?;
+    // Both hold secrets: the token, and the certificate's key where the site has one.
+    for (path, bytes) in [(&config_path, text.as_bytes()), (&token_path, token.as_bytes())] {
+        write_new(path, bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
+    }
+    println!("configuration  {}", config_path.display());
+    println!("token          {} (mode 0600; it opens the API, as an admin)", token_path.display());
+    write_volume(&volume_path, &text)
+}
+
+fn write_volume(path: &Path, text: &str) -> Outcome {
+    let bytes = site::volume(text).map_err(failed("making the volume"))?;
+    write_new(path, &bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
+    println!(
+        "volume         {} (labelled {VOLUME_LABEL}: write it to a stick, a small partition or a virtual disk)",
+        path.display()
+    );
+    Ok(())
+}
+
+/// A configuration that a machine takes.
+fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let text = fs::read_to_string(path).map_err(failed(format!("reading `{}`", path.display())))?;
+    checked(&text)?;
+    Ok(Zeroizing::new(text))
+}
+
+fn checked(text: &str) -> Outcome {
+    let advice = "docs/appliance.md lists everything that it can say; an unknown word makes a machine ignore all of it";
+    SiteConfig::parse(text).map(drop).map_err(|error| Failure::wanting(error, advice))
+}
+
+fn network(init: &Init) -> Result<Network, Failure> {
+    let interface = init.interface.clone();
+    match (init.network, init.address) {
+        (Mode::None, None) if interface.is_none() => Ok(Network::None),
+        (Mode::Dhcp, None) => Ok(Network::Dhcp { interface }),
+        (Mode::Static, Some((address, prefix))) => {
+            Ok(Network::Static { interface, address, prefix, gateway: init.gateway, dns: init.dns.clone() })
+        }
+        _ => Err(Failure::usage(
+            "an address goes with --network static, an interface with --network dhcp or static",
+            "say how the machine gets its address",
+        )),
+    }
+}
+
+fn certificate(init: &Init) -> Result<Option<Tls>, Failure> {
+    let (Some(certificate), Some(key)) = (&init.certificate, &init.key) else { return Ok(None) };
+    let read = |path: &Path| fs::read_to_string(path).map_err(failed(format!("reading `{}`", path.display())));
+    let tls = Tls { certificate: read(certificate)?, key: read(key)? };
+    usable(&tls).map_err(|reason| {
+        Failure::wanting(
+            format!("the certificate in `{}` with the key in `{}`: {reason}", certificate.display(), key.display()),
+            "both are PEM, the key PKCS#8 and not encrypted: `openssl pkcs8 -topk8 -nocrypt` makes that of another form",
+        )
+    })?;
+    Ok(Some(tls))
+}
+
+/// Whether the two can be used together: what the machine would find out too late.
+fn usable(tls: &Tls) -> Result<(), String> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(tls.certificate.as_bytes()).collect();
+    let chain = chain.map_err(|error| error.to_string())?;
+    let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(|error| error.to_string())?;
+    let provider = rustls::crypto::ring::default_provider();
+    rustls::sign::CertifiedKey::from_der(chain, key, &provider).map(drop).map_err(|error| error.to_string())
+}
+
+fn address(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let wrong = || "write it as 192.0.2.7/24".to_owned();
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32);
+    Ok((address.parse().map_err(|_| wrong())?, prefix.ok_or_else(wrong)?))
+}

@@ -1,0 +1,92 @@
+//! What the owner of a machine decides, written by the command line and read by others' tools.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn site(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gapimage"));
+    command.arg("site").args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn code(directory: &Path, arguments: &[&str]) -> Option<i32> {
+    site(directory, arguments).status.code()
+}
+
+#[test]
+fn a_site_is_written_once_with_the_token_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join("rack4").join(name);
+    let arguments = ["init", "rack4", "--hostname", "rack4", "--network", "static", "--address", "192.0.2.7/24"];
+    assert_eq!(code(directory.path(), &arguments), Some(0));
+    for name in ["site.toml", "token", "gapsite.img"] {
+        assert_eq!(fs::metadata(at(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let config = fs::read_to_string(at("site.toml")).unwrap();
+    let token = fs::read_to_string(at("token")).unwrap();
+    assert!(!config.contains(&token), "the configuration holds the hash alone");
+    let sum = Command::new("sha256sum").arg(at("token")).output().unwrap();
+    assert!(config.contains(String::from_utf8_lossy(&sum.stdout).split(' ').next().unwrap()), "{config}");
+    let read = Command::new("mtype").arg("-i").arg(at("gapsite.img")).arg("::/site.toml").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&read.stdout), config);
+    // Again, it would be another token than the one that the machine knows.
+    assert_eq!(code(directory.path(), &arguments), Some(1));
+    assert_eq!(fs::read_to_string(at("token")).unwrap(), token);
+}
+
+#[test]
+fn a_configuration_that_was_changed_by_hand_is_checked_before_it_becomes_a_volume() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("site.toml");
+    fs::write(&file, "hostname = 'rack4'\n").unwrap();
+    assert_eq!(code(directory.path(), &["check", "site.toml"]), Some(0));
+    assert_eq!(code(directory.path(), &["volume", "site.toml"]), Some(0));
+    assert_eq!(code(directory.path(), &["volume", "site.toml"]), Some(1), "it is there already");
+    fs::write(&file, "hostnam = 'rack4'\n").unwrap();
+    let output = site(directory.path(), &["check", "site.toml"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hostnam"));
+    assert_eq!(code(directory.path(), &["volume", "site.toml", "-o", "other.img"]), Some(4));
+    assert!(!directory.path().join("other.img").exists());
+}
+
+#[test]
+fn a_certificate_is_taken_only_with_its_own_key() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let status = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+            .args(["-subj", "/CN=rack4", "-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert!(status.status.success());
+    }
+    let with = |to: &str, key: &str| code(directory.path(), &["init", to, "--certificate", "one.pem", "--key", key]);
+    assert_eq!(with("wrong", "two.key"), Some(4));
+    assert_eq!(with("none", "one.pem"), Some(4));
+    assert!(!directory.path().join("wrong").exists());
+    assert_eq!(with("right", "one.key"), Some(0));
+}
+
+#[test]
+fn words_that_do_not_fit_together_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for words in [
+        &["--network", "static"][..],
+        &["--network", "dhcp", "--address", "192.0.2.7/24"],
+        &["--network", "static", "--address", "192.0.2.7/33"],
+        &["--interface", "eth0"],
+        &["--certificate", "x.pem"],
+    ] {
+        let arguments = [&["init", "x"], words].concat();
+        assert_eq!(code(directory.path(), &arguments), Some(2), "{words:?}");
+    }
+    assert_eq!(code(directory.path(), &["init", "x", "--hostname", "-"]), Some(4));
+    assert!(!directory.path().join("x").exists());
+}
