@@ -113,10 +113,10 @@ pub fn write(
         let cells = [example.id.as_str(), example.question(), &left, &right, "", ""].map(harmless);
         sheet.write_record(&cells).map_err(wrong)?;
         let [id, question, left, right] = [example.id.as_str(), example.question(), &left, &right].map(escape);
-        let _ = write!(
+        let _ = writeln!(
             page,
             "<section><h2>{id}</h2><pre>{question}</pre><table><tr><th>Answer 1</th><th>Answer 2</th></tr><tr><td><pre>{left}\
-             </pre></td><td><pre>{right}</pre></td></tr></table><p>Better: ☐ 1 ☐ 2 ☐ tie</p></section>\n"
+             </pre></td><td><pre>{right}</pre></td></tr></table><p>Better: ☐ 1 ☐ 2 ☐ tie</p></section>"
         );
     }
     page.push_str("</body></html>\n");
