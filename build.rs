@@ -13,17 +13,20 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 14] = [
     "appliance/agent",
     "appliance/contract",
     "appliance/gpu",
     "appliance/handover",
     "appliance/init",
+    "appliance/jobs",
     "appliance/lm",
+    "appliance/mapping",
     "appliance/modalias",
     "appliance/root",
     "appliance/server",
     "appliance/trainer",
+    "data",
     "format",
 ];
 /// What of a package no release build uses.

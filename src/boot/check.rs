@@ -4,14 +4,16 @@
 use crate::{
     boot::{
         console::Stop,
+        program::{self, Access, ProgramError},
         qemu::{Machine, Options, QemuError},
     },
     random,
 };
 use gap_format::Digest;
-use gap_handover::site::{Api, Network, SiteConfig, Tls};
+use gap_handover::site::{Api, Data, Network, SiteConfig, Tls};
 use serde_json::Value;
 use std::{
+    ffi::OsString,
     io,
     net::Ipv4Addr,
     sync::{
@@ -66,6 +68,9 @@ pub enum CheckError {
     /// The API is up, but does not answer as it should.
     #[error("the appliance is up, but /v1/system does not answer: {0}")]
     Api(String),
+    /// The program that was run against it.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
 }
 
 /// What one run is given to prove itself with.
@@ -93,6 +98,7 @@ impl Credentials {
             network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
             tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
             api: Api { port: None, token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()) },
+            data: Data::default(),
         };
         toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))
     }
@@ -118,8 +124,9 @@ pub struct Checked {
 
 /// Boots what `options` describe, waits at most `limit` until the API is healthy, asks it for
 /// `/v1/system`, and switches the machine off. Site configuration and, unless one is given, port of
-/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. Every line of
-/// the console passes `console`.
+/// `options` are chosen here. With `scrubbed`, waits further until the agent has read every layer once. A `program` is run
+/// against the appliance before it is switched off (docs/appliance.md, "Trying it"). Every line of the console passes
+/// `console`.
 ///
 /// # Errors
 /// [`CheckError`]; [`CheckError::NotTrusted`] when the appliance refused the release.
@@ -127,6 +134,7 @@ pub fn check(
     options: &Options,
     limit: Duration,
     scrubbed: bool,
+    program: &[OsString],
     mut console: impl FnMut(&str),
 ) -> Result<Checked, CheckError> {
     let credentials = Credentials::generate()?;
@@ -144,6 +152,10 @@ pub fn check(
         std::thread::sleep(SCRUB_PAUSE);
         machine.new_lines()?.iter().for_each(|line| console(line));
         system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
+    }
+    if let Some(program) = program.split_first() {
+        let access = Access { port, certificate: &credentials.certificate, token: &credentials.token };
+        program::run(program, &access, &mut machine, &mut console)?;
     }
     machine.powerdown(GRACE)?;
     Ok(Checked { system, healthy_after })

@@ -58,6 +58,10 @@ pub(crate) fn device_arguments(options: &Options) -> Vec<String> {
         }
     };
     add("device", device);
+    if options.data.is_some() {
+        add("blockdev", block_device("data", "data", false));
+        add("device", "virtio-blk-pci,drive=data,serial=gapdata".into());
+    }
     if options.site.is_some() {
         add("fw_cfg", format!("name={FW_CFG_NAME},file=site"));
     }
@@ -94,6 +98,14 @@ mod tests {
         assert!(line.contains(r#""node-name":"medium","read-only":true"#), "{line}");
         assert!(line.contains("restrict=on,hostfwd=tcp:127.0.0.1:0-:8443"), "{line}");
         assert!(!line.contains("a,b.gap"), "names from outside are not on the command line: {line}");
+    }
+
+    #[test]
+    fn what_is_written_goes_to_the_data_disk_and_nowhere_else() {
+        let line = device_arguments(&Options { data: Some("c,d.img".into()), ..options("") }).join(" ");
+        assert!(line.contains(r#""node-name":"data","read-only":false"#), "{line}");
+        assert_eq!(line.matches(r#""read-only":false"#).count(), 1, "{line}");
+        assert!(!line.contains("c,d.img"), "{line}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod initramfs;
 mod machine;
 pub mod modinfo;
 pub mod modules;
+pub mod program;
 pub mod qemu;
 pub mod qmp;
 pub mod site;

@@ -107,6 +107,8 @@ pub struct Options {
     /// Port of the host's loopback that leads to the guest's API; 0 takes a free one. No network at
     /// all when absent.
     pub port: Option<u16>,
+    /// File that becomes a second disk, which the guest writes to: its data volume.
+    pub data: Option<PathBuf>,
 }
 
 impl Options {
@@ -114,7 +116,8 @@ impl Options {
     /// network.
     pub fn new(image: impl Into<PathBuf>, accelerator: Accelerator) -> Self {
         let (attach, block_size, memory, cpus) = (Attach::Virtio, 512, 2048, 2);
-        Self { image: image.into(), attach, block_size, memory, cpus, accelerator, site: None, port: None }
+        let (image, site, port, data) = (image.into(), None, None, None);
+        Self { image, attach, block_size, memory, cpus, accelerator, site, port, data }
     }
 }
 
@@ -345,14 +348,22 @@ impl Drop for Machine {
 
 /// Puts the artifact and the site configuration where QEMU runs, under names that need no escaping.
 fn lay_out(options: &Options, directory: &Path) -> Result<(), QemuError> {
-    let image = |source| QemuError::Image { path: options.image.clone(), source };
-    let path = options.image.canonicalize().map_err(image)?;
-    fs::File::open(&path).map_err(image)?;
-    symlink(path, directory.join("medium")).map_err(QemuError::Prepare)?;
+    attach(&options.image, &directory.join("medium"), fs::File::options().read(true))?;
+    if let Some(data) = &options.data {
+        attach(data, &directory.join("data"), fs::File::options().read(true).write(true))?;
+    }
     match &options.site {
         Some(site) => fs::write(directory.join("site"), site).map_err(QemuError::Prepare),
         None => Ok(()),
     }
+}
+
+/// Makes `name` lead to a file that can be opened so.
+fn attach(file: &Path, name: &Path, open: &fs::OpenOptions) -> Result<(), QemuError> {
+    let image = |source| QemuError::Image { path: file.to_owned(), source };
+    let path = file.canonicalize().map_err(image)?;
+    open.open(&path).map_err(image)?;
+    symlink(path, name).map_err(QemuError::Prepare)
 }
 
 /// Reads a console into lines, as long as somebody takes them.

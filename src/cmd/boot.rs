@@ -3,6 +3,7 @@
 use super::{
     BootArgs, Bus, Outcome,
     failure::{Failure, failed},
+    site,
     terminal::Terminal,
     verify::{load_trust, now, verify_file},
 };
@@ -35,6 +36,8 @@ pub fn run(args: &BootArgs) -> Outcome {
             Bus::Usb => Attach::Usb,
         },
         port: args.port,
+        data: args.data.clone(),
+        site: args.site.as_deref().map(site::read).transpose()?.map(|text| text.to_string()),
         ..Options::new(&args.file, accelerator)
     };
     if args.check { run_check(args, &options, &terminal) } else { run_console(&options) }
@@ -43,12 +46,18 @@ pub fn run(args: &BootArgs) -> Outcome {
 fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome {
     let limit = Duration::from_secs(args.timeout);
     let checked =
-        check(options, limit, args.wait_for_scrub, |line| terminal.note(line)).map_err(|error| match error {
-            CheckError::NotTrusted(_) => Failure::not_trusted(error, "the console above says what the appliance found"),
-            error => failed(format!("booting `{}`", args.file.display()))(error),
+        check(options, limit, args.wait_for_scrub, &args.program, |line| terminal.note(line)).map_err(|error| {
+            match error {
+                CheckError::NotTrusted(_) => {
+                    Failure::not_trusted(error, "the console above says what the appliance found")
+                }
+                error => failed(format!("booting `{}`", args.file.display()))(error),
+            }
         })?;
     terminal.note(&format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
-    println!("{}", checked.system);
+    if args.program.is_empty() {
+        println!("{}", checked.system);
+    }
     Ok(())
 }
 

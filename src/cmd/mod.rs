@@ -1,7 +1,7 @@
 //! The command line: one file a subcommand, each thin.
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 mod boot;
 mod build;
@@ -342,9 +342,18 @@ struct BootArgs {
     /// How the artifact is attached
     #[arg(long, value_name = "BUS", value_enum, default_value_t)]
     attach: Bus,
-    /// Give up after this many seconds
+    /// Give up when it is not healthy after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// A file that becomes the data disk; it is written to. An empty one: truncate -s 8G data.img
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    data: Option<PathBuf>,
+    /// Site configuration for the machine
+    #[arg(long, value_name = "SITE.TOML", value_hint = ValueHint::FilePath, conflicts_with = "check")]
+    site: Option<PathBuf>,
+    /// With --check: run this once it is healthy, such as a script of gapctl; GAPCTL_SERVER, _CA and _TOKEN lead it there
+    #[arg(last = true, value_name = "PROGRAM", requires = "check")]
+    program: Vec<OsString>,
 }
 
 /// What a virtual disk hangs on.

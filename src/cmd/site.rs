@@ -8,7 +8,7 @@ use super::{
 use crate::{boot::site, random};
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use gap_format::Digest;
-use gap_handover::site::{Api, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
+use gap_handover::site::{Api, Data, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
 use std::{
     fs::{self, DirBuilder},
     net::{IpAddr, Ipv4Addr},
@@ -71,6 +71,9 @@ pub struct Init {
     /// Name of the machine
     #[arg(long)]
     hostname: Option<String>,
+    /// The disk for its data: its name in the kernel, or its serial number [default: one that is empty]
+    #[arg(long, value_name = "DISK")]
+    disk: Option<String>,
     /// How it gets its address
     #[arg(long, value_enum, default_value_t)]
     network: Mode,
@@ -126,6 +129,7 @@ fn init(init: &Init) -> Outcome {
         network: network(init)?,
         tls: certificate(init)?,
         api: Api { port: init.port, token_sha256: Some(Digest::of(token.as_bytes()).to_hex()) },
+        data: Data { disk: init.disk.clone(), memory: false },
     };
     let text = toml::to_string(&config).map(Zeroizing::new);
     let text =
@@ -153,7 +157,7 @@ fn write_volume(path: &Path, text: &str) -> Outcome {
 }
 
 /// A configuration that a machine takes.
-fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let text = fs::read_to_string(path).map_err(failed(format!("reading `{}`", path.display())))?;
     checked(&text)?;
     Ok(Zeroizing::new(text))

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod api;
 pub mod boot_clock;
 pub mod certificate;
@@ -23,3 +24,4 @@ pub mod scrub;
 pub mod server;
 pub mod start;
 pub mod token;
+pub mod work;

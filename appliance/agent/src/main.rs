@@ -5,17 +5,22 @@
 
 use gap_agent::start::{Options, run};
 use gap_handover::control::EXIT_FAILED;
-use std::{env, process::ExitCode};
+use gap_jobs::container::{KEEPER, keeper};
+use std::{env, path::Path, process::ExitCode};
 
 /// Threads that serve; the API is small, and a second one keeps it answering while one is busy with a handshake.
 const THREADS: usize = 2;
 /// Threads for what may block.
-const BLOCKING_THREADS: usize = 4;
+const BLOCKING_THREADS: usize = 16;
 /// What is printed when the command line is not understood.
 const USAGE: &str = "usage: gapd [--root DIRECTORY [--owns-machine]] [--listen ADDRESS:PORT]";
 
 fn main() -> ExitCode {
-    let Some(options) = parse(env::args().skip(1)) else {
+    let words: Vec<String> = env::args().skip(1).collect();
+    if let [KEEPER, id, directory] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        return keep(id, Path::new(directory));
+    }
+    let Some(options) = parse(words.into_iter()) else {
         eprintln!("{USAGE}");
         return ExitCode::from(EXIT_FAILED);
     };
@@ -33,6 +38,17 @@ fn main() -> ExitCode {
         Err(error) => {
             gap_agent::console::say(format_args!("failed: starting: {error}"));
             ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Keeps a job's container: this same program, started by the agent, with one thread.
+fn keep(id: &str, directory: &Path) -> ExitCode {
+    match keeper::run(id, directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the end of the job cannot be reported: {error}");
+            ExitCode::FAILURE
         }
     }
 }

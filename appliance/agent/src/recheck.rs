@@ -8,7 +8,7 @@ use gap_format::{
     Digest, Release, Timestamp, VerifyError,
     release::{MountSet, Policy},
     statement::Kind,
-    trust::{Clock, ParseTrustError, Signer, Trust},
+    trust::{Clock, ParseTrustError, Trust},
 };
 use gap_handover::{BootReport, boot_report};
 use std::{fs::File, io};
@@ -59,14 +59,23 @@ impl RecheckError {
     }
 }
 
-/// Verifies the release again and compares it with the boot report. Returns who signed it.
+/// The release on the medium, verified by the agent itself.
+#[derive(Debug)]
+pub struct Verified {
+    /// Its head.
+    pub release: Release,
+    /// The medium, whose first byte is the release's.
+    pub medium: File,
+}
+
+/// Verifies the release again and compares it with the boot report.
 ///
 /// Validity windows and expiry stop the acceptance of a release, not the start of one whose boot image was accepted;
 /// a revoked key stops both.
 ///
 /// # Errors
 /// [`RecheckError`] when the medium cannot be read, the release is not trusted, or the report says something else.
-pub fn recheck(root: &Root, given: &Given) -> Result<Vec<Signer>, RecheckError> {
+pub fn recheck(root: &Root, given: &Given) -> Result<Verified, RecheckError> {
     let report = &given.report;
     let trust = Trust::parse(&given.trust)?;
     let device = &report.medium.device;
@@ -83,7 +92,7 @@ pub fn recheck(root: &Root, given: &Given) -> Result<Vec<Signer>, RecheckError> 
     let image = os_image(root).ok_or(RecheckError::NoImage)?;
     let mounts = release.mount_set(&medium, &image)?;
     agree(report, &facts(&release), &mounts)?;
-    Ok(release.signers().to_vec())
+    Ok(Verified { release, medium })
 }
 
 /// The digest of the OS image's mount manifest, which the boot image gave the kernel.

@@ -46,8 +46,10 @@ pub struct Limits {
     pub head: Duration,
     /// Time for the body of a request.
     pub body: Duration,
-    /// Longest life of a connection, whatever it does.
+    /// Age from which a connection takes no further request.
     pub connection: Duration,
+    /// Longest time that the request on it then may still take: an upload, an answer of a model.
+    pub request: Duration,
     /// Time that running requests get at shutdown.
     pub shutdown: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             body: Duration::from_secs(10),
             connection: Duration::from_secs(300),
+            request: Duration::from_secs(3600),
             shutdown: Duration::from_secs(3),
         }
     }
@@ -163,6 +166,14 @@ impl Connection {
             _ = connection.as_mut() => return,
             _ = stop.wait_for(|stop| *stop) => {}
             () = sleep(self.limits.connection) => {}
+        }
+        if !*stop.borrow() {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = sleep(self.limits.request) => {}
+            }
         }
         connection.as_mut().graceful_shutdown();
         drop(timeout(self.limits.shutdown, connection).await);

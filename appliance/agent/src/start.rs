@@ -1,7 +1,8 @@
 //! The agent from its first step to its last: read what was given, verify again, serve, stop.
 
 use crate::{
-    api::{Api, System},
+    access::{Access, audit::Audit},
+    api::{Api, System, WorkCell},
     boot_clock,
     certificate::{CertificateError, Identity},
     console,
@@ -13,6 +14,7 @@ use crate::{
     scrub,
     server::{self, Limits},
     token::{self, TokenError},
+    work::opening::{self, Opening},
 };
 use gap_format::trust::Signer;
 use gap_handover::{
@@ -119,7 +121,8 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         let (site, hostname) = (given.site.clone(), hostname.clone());
         move || identity(&site, &hostname)
     });
-    let signers = recheck::recheck(&root, &given)?;
+    let verified = recheck::recheck(&root, &given)?;
+    let signers = verified.release.signers().to_vec();
     stages.push(boot_clock::stage("release verified again"));
     tell_release(&given.report, &signers);
 
@@ -148,12 +151,23 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let limits = Limits::default();
     // When the channel is full, a wish for PID 1 is on its way already.
     let ask = Box::new(move |request| ask.try_send(request).unwrap_or_default());
-    let api = Api::new(system.clone(), token, ask, limits.body);
+    let (access, audit, work) = (Arc::new(Access::new(token)), Arc::new(Audit::default()), Arc::<WorkCell>::default());
+    let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
     let (stop, stopping) = watch::channel(false);
     tell_api(&listener, &identity, shown.as_deref());
     let tls = Arc::new(identity.server_config()?);
     let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
     system.stage("API healthy");
+
+    let opening = Opening {
+        root: root.clone(),
+        data: site.data.clone(),
+        medium: system.report.medium.device.clone(),
+        verified,
+        access,
+        audit,
+    };
+    let working = tokio::spawn(open_work(system.clone(), opening, work.clone(), options.owns_machine));
 
     let network = tokio::spawn(keep_network(system.clone(), site.network, drivers));
     let scrub_stop = Arc::new(AtomicBool::new(false));
@@ -185,6 +199,11 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         }
     }
     scrub_stop.store(true, Ordering::Relaxed);
+    working.abort();
+    if let Some(work) = work.get() {
+        // Jobs write their checkpoints; the API answers meanwhile.
+        drop(spawn_blocking(move || work.dispatcher.stop()).await);
+    }
     network.abort();
     stop.send_replace(true);
     drop(serving.await);
@@ -206,6 +225,27 @@ fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartErro
     let port = options.listen.map_or_else(|| site.api.port.unwrap_or(server::DEFAULT_PORT), |address| address.port());
     let listener = options.listen.map_or_else(|| server::listen_everywhere(port), server::listen_on);
     listener.map_err(|source| StartError::Listen { port, source })
+}
+
+/// Opens the work and goes on looking after its servers. On a machine that is not the agent's own there is none: it
+/// would format disks and end containers there.
+async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, owns_machine: bool) {
+    if !owns_machine {
+        cell.set(Err("this machine is not the agent's own".to_owned()));
+        return;
+    }
+    let opened = spawn_blocking(move || opening.open()).await.unwrap_or_else(|error| Err(error.to_string()));
+    if let Err(reason) = &opened {
+        console::say(format_args!("NO JOBS ARE TAKEN: {reason}"));
+    }
+    cell.set(opened);
+    let Some(work) = cell.get() else { return };
+    system.stage("jobs ready");
+    let files = work.clone();
+    drop(spawn_blocking(move || {
+        opening::check_files(&files).unwrap_or_else(console::say);
+    }));
+    opening::watch_servers(work).await;
 }
 
 /// Keeps the network, and the certificate in step with it; leaves both alone where no drivers are to be loaded.

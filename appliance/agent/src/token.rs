@@ -69,7 +69,10 @@ pub fn establish(root: &Root, site: &SiteConfig) -> Result<(TokenHash, Option<St
 }
 
 /// 256 random bits in thirteen groups of four digits.
-fn make() -> Result<String, TokenError> {
+///
+/// # Errors
+/// [`TokenError::Random`].
+pub fn make() -> Result<String, TokenError> {
     let mut random = [0; RANDOM_LEN];
     ring::default_provider().secure_random.fill(&mut random).map_err(|_| TokenError::Random)?;
     let mut digits = String::new();

@@ -25,6 +25,10 @@ pub struct SiteConfig {
     pub tls: Option<Tls>,
     /// Access to the API.
     pub api: Api,
+    /// Where jobs keep their data. Not written when nothing is said: appliances from before do not know it, and would
+    /// ignore all the rest.
+    #[serde(skip_serializing_if = "Data::is_default")]
+    pub data: Data,
 }
 
 /// Network of the machine.
@@ -76,6 +80,24 @@ pub struct Api {
     pub token_sha256: Option<String>,
 }
 
+/// Where jobs keep their data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// A disk, by its name in the kernel (`nvme1n1`) or its serial number. An empty one is formatted, one that the
+    /// appliance formatted before is used, any other is left alone. When absent, a disk of the appliance or else an
+    /// empty one is taken.
+    pub disk: Option<String>,
+    /// Uses no disk at all: everything is forgotten at power-off.
+    pub memory: bool,
+}
+
+impl Data {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Why a site configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
@@ -122,6 +144,13 @@ impl SiteConfig {
         {
             return Err(SiteError::Value("network.interface is the name of a network interface, as `eth0`"));
         }
+        if let Some(disk) = &config.data.disk
+            && (!is_disk(disk) || config.data.memory)
+        {
+            return Err(SiteError::Value(
+                "data.disk is the name or serial number of a disk, and not beside data.memory",
+            ));
+        }
         if config.api.port == Some(0) {
             return Err(SiteError::Value("api.port is 1 to 65535"));
         }
@@ -140,6 +169,11 @@ fn is_hostname(name: &str) -> bool {
 /// What the kernel takes as an interface's name, without anything that could lead out of a directory.
 fn is_interface(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
+/// What sysfs calls a disk, or its maker; without anything that could lead out of a directory.
+fn is_disk(name: &str) -> bool {
+    (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_. :".contains(&b))
 }
 
 #[cfg(test)]
@@ -163,6 +197,8 @@ mod tests {
             "[network]\nmode = 'static'\naddress = '10.0.0.2'\nprefix = 33",
             "[api]\nport = 0",
             "[api]\ntoken_sha256 = 'secret'",
+            "[data]\ndisk = '../sda'",
+            "[data]\ndisk = 'sda'\nmemory = true",
         ] {
             assert!(SiteConfig::parse(text).is_err(), "{text}");
         }

@@ -7,7 +7,6 @@ use gap_init::{
     console::Consoles,
     events::Events,
     handover,
-    mapping::{self, Mapping},
     medium::{self, Found, Patience},
     modules::Modules,
     mounts,
@@ -17,6 +16,7 @@ use gap_init::{
     story::Story,
     supervise, sysroot,
 };
+use gap_mapping::Mapping;
 use std::{
     env, fs, panic,
     panic::AssertUnwindSafe,
@@ -47,18 +47,13 @@ fn live(root: &Path) -> ! {
     match Events::open_from(root) {
         Ok(mut events) => {
             let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
-            let (mapped, lived) = match booted {
-                Ok(Booted { mapping, image, site }) => {
-                    (mapping.names, supervise::run(&mut events, &story, &image, site))
-                }
-                Err(stop) => (Vec::new(), Err(stop)),
-            };
+            let lived = booted.and_then(|Booted { image, site }| supervise::run(&mut events, &story, &image, site));
             let end = lived.unwrap_or_else(|stop| {
                 story.announce(&stop);
                 story.announce("halted; the power button switches the machine off");
                 supervise::halted(&mut events)
             });
-            shutdown::run(root, end, &mut events, &story, &mapped);
+            shutdown::run(root, end, &mut events, &story);
         }
         Err(stop) => story.announce(stop),
     }
@@ -75,7 +70,6 @@ fn guarded<T>(act: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
 
 /// A machine whose agent can be started.
 struct Booted {
-    mapping: Mapping,
     /// The root of the OS image.
     image: PathBuf,
     site: Site,
@@ -109,7 +103,7 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
 
     background.wait_for_always()?;
     story.stage("modules");
-    let mapping = mapping::map(root, found.number, &found.release.os)?;
+    let mapping = sysroot::map_image(root, found.number, &found.release.os)?;
     let image = sysroot::mount_image(root, &mapping.devices)?;
     agent::read_ahead(&image);
     story.stage("image");
@@ -122,7 +116,7 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
     story.stage("site");
     let report = report(&found, &mapping, fingerprint, secure_boot, story);
     handover::write(&image, &report, &raw_trust, site.text())?;
-    Ok(Booted { mapping, image, site })
+    Ok(Booted { image, site })
 }
 
 /// What the checks of this boot defend against, and what they do not.
@@ -169,9 +163,9 @@ fn report(
 ) -> BootReport {
     let layers = found.release.os.iter().zip(&mapping.devices).map(|(blob, device)| Layer {
         name: blob.name.clone(),
-        digest: blob.digest,
-        size: blob.len,
-        verity_root: blob.root,
+        digest: blob.place.digest,
+        size: blob.place.size,
+        verity_root: blob.place.root,
         device: device.node.display().to_string(),
     });
     BootReport {

@@ -4,6 +4,7 @@
 //! modules for one more device are loaded, as the medium is often found before all hardware is up. Releases that lie on
 //! a device from its first byte are looked at before any file system is mounted.
 
+use gap_mapping::Number;
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
@@ -17,7 +18,6 @@ use crate::{
     Attempt, Stop,
     block::{self, BlockDevice},
     clock,
-    device_mapper::Number,
     loop_device::{self, LoopDevice},
     modules::{Likely, Modules},
     mounts,

@@ -4,7 +4,7 @@
 use gap_format::{
     Digest, ReadAt, VerifyError,
     oci::Manifest,
-    release::{MountSet, Policy, Release},
+    release::{Mount, MountSet, Policy, Release},
     statement::Kind,
     trust::{Clock, Trust},
 };
@@ -20,21 +20,13 @@ const TITLE: &str = "org.opencontainers.image.title";
 /// Digits of a digest that name a layer without a title.
 const SHORT: usize = 12;
 
-/// A block-mounted blob: where it lies on the medium and what its reads are checked against.
+/// A block-mounted blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
     /// Title of the layer, or `metadata`.
     pub name: String,
-    /// Digest of the whole blob.
-    pub digest: Digest,
-    /// First byte on the medium.
-    pub offset: u64,
-    /// Length in bytes.
-    pub len: u64,
-    /// Root hash of its tree.
-    pub root: Digest,
-    /// First byte of the tree on the medium.
-    pub tree_offset: u64,
+    /// Where it lies on the medium and what its reads are checked against.
+    pub place: Mount,
 }
 
 /// A release whose signatures count and which is the one that this boot image was made for.
@@ -120,17 +112,7 @@ fn blobs(set: &MountSet, titles: &BTreeMap<Digest, String>) -> Vec<Blob> {
         .layers
         .iter()
         .map(|layer| (layer, titles.get(&layer.digest).cloned().unwrap_or_else(|| short(&layer.digest))));
-    metadata
-        .chain(layers)
-        .map(|(mount, name)| Blob {
-            name,
-            digest: mount.digest,
-            offset: mount.offset,
-            len: mount.size,
-            root: mount.root,
-            tree_offset: mount.tree_offset,
-        })
-        .collect()
+    metadata.chain(layers).map(|(mount, name)| Blob { name, place: mount.clone() }).collect()
 }
 
 #[cfg(test)]

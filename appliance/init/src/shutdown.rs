@@ -1,5 +1,6 @@
 //! The end: everyone is told, then made to stop; mounts and devices are given back; the machine goes off.
 
+use gap_mapping::Control;
 use rustix::{
     fs::sync,
     mount::{UnmountFlags, unmount},
@@ -13,7 +14,6 @@ use std::{
 
 use crate::{
     clock,
-    device_mapper::Control,
     events::{End, Event, Events},
     kernel,
     story::Story,
@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const KILLED: Duration = Duration::from_secs(3);
 
 /// Stops the machine. Returns only when the kernel refuses to.
-pub fn run(root: &Path, end: End, events: &mut Events, story: &Story, mapped: &[String]) {
+pub fn run(root: &Path, end: End, events: &mut Events, story: &Story) {
     story.tell(match end {
         End::PowerOff => "powering off",
         End::Restart => "restarting",
@@ -38,13 +38,7 @@ pub fn run(root: &Path, end: End, events: &mut Events, story: &Story, mapped: &[
             story.tell(format_args!("{} stays mounted: {error}", place.display()));
         }
     }
-    if let Ok(control) = Control::open_from(root) {
-        for name in mapped.iter().rev() {
-            if let Err(error) = control.remove(name) {
-                story.tell(format_args!("{name} stays mapped: {error}"));
-            }
-        }
-    }
+    unmap(root, story);
     let media = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     for place in below(&media, "/medium/") {
         let _ = unmount(&place, UnmountFlags::empty());
@@ -57,6 +51,32 @@ pub fn run(root: &Path, end: End, events: &mut Events, story: &Story, mapped: &[
     if let Err(error) = reboot(command) {
         story.announce(format_args!("failed: the kernel does not stop the machine: {error}"));
     }
+}
+
+/// Removes what this program and the agent mapped of the medium. What something else stands on goes after that.
+fn unmap(root: &Path, story: &Story) {
+    let Ok(control) = Control::open_from(root) else { return };
+    let mut left = mapped_from(root);
+    loop {
+        let before = left.len();
+        left.retain(|name| control.remove(name).is_err());
+        if left.is_empty() || left.len() == before {
+            break;
+        }
+    }
+    for name in left {
+        story.tell(format_args!("{name} stays mapped"));
+    }
+}
+
+/// Names of the mapped devices of this appliance, as sysfs lists them.
+fn mapped_from(root: &Path) -> Vec<String> {
+    let Ok(devices) = fs::read_dir(root.join("sys/class/block")) else { return Vec::new() };
+    let name = |device: fs::DirEntry| fs::read_to_string(device.path().join("dm/name")).ok();
+    let names = devices.flatten().filter_map(name).map(|name| name.trim().to_owned());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("gap-")).collect();
+    names.sort_unstable();
+    names
 }
 
 fn stop_processes(events: &mut Events, story: &Story) {
@@ -99,6 +119,18 @@ fn below(mountinfo: &str, prefix: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_the_appliance_are_found_by_their_names() {
+        let root = tempfile::tempdir().unwrap();
+        for (device, name) in [("dm-0", "gap-00-slice\n"), ("dm-1", "gap-00\n"), ("dm-2", "other\n")] {
+            let dm = root.path().join("sys/class/block").join(device).join("dm");
+            fs::create_dir_all(&dm).unwrap();
+            fs::write(dm.join("name"), name).unwrap();
+        }
+        fs::create_dir_all(root.path().join("sys/class/block/sda")).unwrap();
+        assert_eq!(mapped_from(root.path()), ["gap-00", "gap-00-slice"]);
+    }
 
     #[test]
     fn inner_mounts_go_before_outer_ones_and_others_stay() {

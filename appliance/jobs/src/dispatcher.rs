@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
-    io,
+    io, mem,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
@@ -89,6 +89,7 @@ impl Dispatcher {
             complain,
             sender: sender.clone(),
             running: BTreeMap::new(),
+            unwritten: Vec::new(),
             is_stopping: false,
         };
         let thread = thread::Builder::new().name("dispatcher".into()).spawn(move || {
@@ -189,6 +190,8 @@ struct Turns {
     complain: Box<Complain>,
     sender: Sender<Message>,
     running: BTreeMap<JobId, Running>,
+    /// Ends that the database did not take, as on a full disk; a job without its end would run for ever.
+    unwritten: Vec<(JobId, Outcome)>,
     is_stopping: bool,
 }
 
@@ -234,6 +237,9 @@ impl Turns {
     }
 
     fn turn(&mut self) {
+        for (id, outcome) in mem::take(&mut self.unwritten) {
+            self.write(&id, outcome);
+        }
         self.collect();
         self.press();
         if !self.is_stopping {
@@ -301,7 +307,7 @@ impl Turns {
             Err(CannotStart { reason, is_passing }) => {
                 let ending = if is_passing { Ending::Retry } else { Ending::Failure };
                 let outcome = Outcome { ending, reason: Some(reason), ran: Duration::ZERO, lasted: Duration::ZERO };
-                self.write(&job.id, &outcome);
+                self.write(&job.id, outcome);
             }
         }
     }
@@ -321,13 +327,18 @@ impl Turns {
             None => end.meaning(running.kind != Kind::Serve),
         };
         let outcome = Outcome { ending, reason, ran: running.noted.elapsed(), lasted: running.since.elapsed() };
-        self.write(id, &outcome);
+        self.write(id, outcome);
     }
 
-    fn write(&self, id: &JobId, outcome: &Outcome) {
-        match self.queue.ended(id, outcome, now()) {
+    fn write(&mut self, id: &JobId, outcome: Outcome) {
+        match self.queue.ended(id, &outcome, now()) {
             Ok(job) => self.runtime.ended(&job),
-            Err(error) => (self.complain)(error.to_string()),
+            Err(error) => {
+                (self.complain)(error.to_string());
+                if matches!(error, QueueError::Database(_)) {
+                    self.unwritten.push((id.clone(), outcome));
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Kernel modules for the devices that are plugged in, found by `modules.alias` and `modules.dep` (the text files that
 //! `depmod` makes, depmod(8)).
 //!
-//! Only drivers that the network needs are loaded. Module files come from the verified image, so their content is
+//! Only drivers that the network needs are loaded, and the data volume's file system. Module files come from the verified image, so their content is
 //! trusted; compressed ones are handed to the kernel as they are (`CONFIG_MODULE_DECOMPRESS`).
 
 use crate::{console, root::Root};

@@ -22,7 +22,7 @@ fn short() -> Limits {
 async fn health_is_open_and_nothing_else_is() {
     let machine = Machine::start(Limits::default());
     let health = machine.get("/healthz", None).await;
-    assert_eq!((health.status, &health.body), (200, &json!({"status": "ok"})));
+    assert_eq!((health.status, &health.body), (200, &json!({"status": "ok", "jobs": "starting"})));
     assert!(health.head.contains("cache-control: no-store"), "{}", health.head);
     let system = machine.get("/v1/system", None).await;
     assert_eq!((system.status, &system.body["error"]["code"]), (401, &json!("missing_token")));
@@ -93,11 +93,14 @@ async fn errors_have_one_shape() {
 async fn what_is_too_large_is_refused() {
     let machine = Machine::start(Limits::default());
     let body = "x".repeat(70_000);
-    let request = format!("POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    let request =
+        format!("POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\n{token}Content-Length: {}\r\n\r\n{body}", body.len());
     let answer = machine.send(request.as_bytes()).await;
     assert_eq!((answer.status, &answer.body["error"]["code"]), (413, &json!("request_too_large")));
     let chunks = format!("{:x}\r\n{body}\r\n", body.len()).repeat(3);
-    let request = format!("POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+    let request =
+        format!("POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\n{token}Transfer-Encoding: chunked\r\n\r\n{chunks}");
     assert_eq!(machine.send(request.as_bytes()).await.status, 413);
     let request = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(20_000));
     assert_eq!(machine.send(request.as_bytes()).await.status, 431);
@@ -120,8 +123,13 @@ async fn slow_clients_are_cut_off() {
     let answer = read_answer(&mut head).await;
     assert!(answer.status == 0 || answer.status == 408, "{answer:?}");
     let mut body = machine.connect().await.unwrap();
-    body.write_all(b"POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx").await.unwrap();
+    let request = "POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\n";
+    let request = format!("{request}Authorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\nx");
+    body.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(read_answer(&mut body).await.status, 408);
+    let mut stranger = machine.connect().await.unwrap();
+    stranger.write_all(b"POST /v1/system/reboot HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx").await.unwrap();
+    assert_eq!(read_answer(&mut stranger).await.status, 401, "nothing is read of who has no token");
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
@@ -187,7 +195,7 @@ async fn a_damaged_layer_is_reported_and_the_appliance_still_answers() {
     let scrubber = scrub::start(layers, machine.system.scrub.clone(), u64::MAX, Arc::default(), open).unwrap();
     tokio::task::spawn_blocking(move || scrubber.join().unwrap()).await.unwrap();
     let health = machine.get("/healthz", None).await;
-    assert_eq!((health.status, &health.body), (200, &json!({"status": "degraded"})));
+    assert_eq!((health.status, &health.body), (200, &json!({"status": "degraded", "jobs": "starting"})));
     let system = machine.get("/v1/system", Some(TOKEN)).await.body;
     assert_eq!(system["status"], "degraded");
     assert_eq!(system["layers"][0]["state"], "verified");

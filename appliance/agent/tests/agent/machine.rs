@@ -1,7 +1,8 @@
 //! A made-up machine with the real server on loopback, and a client that speaks to it over TLS.
 
 use gap_agent::{
-    api::{Api, System},
+    access::{Access, audit::Audit},
+    api::{Api, System, WorkCell},
     boot_clock,
     certificate::Identity,
     network,
@@ -49,6 +50,9 @@ pub const TOKEN: &str = "a token for tests";
 pub struct Machine {
     pub address: SocketAddr,
     pub asked: Arc<Mutex<Vec<Request>>>,
+    pub access: Arc<Access>,
+    pub audit: Arc<Audit>,
+    pub work: Arc<WorkCell>,
     pub system: Arc<System>,
     pub stop: watch::Sender<bool>,
     pub serving: JoinHandle<()>,
@@ -124,14 +128,16 @@ impl Machine {
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
         let ask = Box::new(move |request| ask.lock().unwrap().push(request));
-        let api = Api::new(system.clone(), TokenHash::of(TOKEN), ask, limits.body);
+        let (access, audit) = (Arc::new(Access::new(TokenHash::of(TOKEN))), Arc::new(Audit::default()));
+        let work = Arc::<WorkCell>::default();
+        let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
         let listener = server::listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
         let connector = connector(&identity);
         let tls = Arc::new(identity.server_config().unwrap());
         let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
-        Self { address, asked, system, stop, serving, connector, _directory: directory }
+        Self { address, asked, access, audit, work, system, stop, serving, connector, _directory: directory }
     }
 
     pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
@@ -145,6 +151,21 @@ impl Machine {
 
     pub async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> Answer {
         self.send(request(method, path, token).as_bytes()).await
+    }
+
+    /// Sends a body of JSON.
+    pub async fn post(&self, path: &str, token: &str, body: &serde_json::Value) -> Answer {
+        self.send_body(path, token, "application/json", body.to_string().as_bytes()).await
+    }
+
+    /// Sends a body of this kind.
+    pub async fn send_body(&self, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.send(&[head.as_bytes(), body].concat()).await
     }
 
     /// Sends these bytes and reads until the server closes.

@@ -8,3 +8,4 @@ mod machine;
 mod network;
 mod openapi;
 mod release;
+mod work;

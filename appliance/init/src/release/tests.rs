@@ -163,8 +163,8 @@ fn the_release_that_the_boot_image_names_is_taken() {
     let names: Vec<&str> = trusted.os.iter().map(|blob| blob.name.as_str()).collect();
     assert_eq!(names, ["metadata", "base"]);
     let file = File::open(made.file.path()).unwrap();
-    for blob in &trusted.os {
-        let mut bytes = vec![0; usize::try_from(blob.len).unwrap()];
+    for Blob { place: blob, .. } in &trusted.os {
+        let mut bytes = vec![0; usize::try_from(blob.size).unwrap()];
         file.read_exact_at(&mut bytes, blob.offset).unwrap();
         let (expected, root) = tree(&bytes);
         let mut found = vec![0; expected.len()];

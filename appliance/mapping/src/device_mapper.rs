@@ -1,7 +1,7 @@
 //! Device-mapper: slices of a device, and devices whose every read is checked.
 //!
 //! The requests follow linux/dm-ioctl.h (version 4); the tables follow the kernel's documents `dm-linear` and `verity`.
-//! Only what the boot needs is here: create a read-only device with one target, and remove it.
+//! Only what is needed is here: create a read-only device with one target, find it again, and remove it.
 
 use gap_format::Digest;
 use std::{
@@ -11,13 +11,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::kernel::{self, DM_HEADER};
+use crate::ioctl::{self, DM_HEADER};
 
 const DM_DEV_CREATE: u8 = 3;
 const DM_DEV_REMOVE: u8 = 4;
 const DM_DEV_SUSPEND: u8 = 6;
 const DM_TABLE_LOAD: u8 = 9;
+const DM_TABLE_STATUS: u8 = 12;
 const DM_READONLY_FLAG: u32 = 1;
+/// Asks for the table itself and not for its state.
+const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
+/// Room for the answer with a table of one target.
+const TABLE_ROOM: usize = 4096;
 /// Longest name, without the NUL (`DM_NAME_LEN` - 1).
 const MAX_NAME: usize = 127;
 /// Length of `struct dm_target_spec`.
@@ -26,6 +31,9 @@ const TARGET_SPEC: usize = 40;
 pub const SECTOR: u64 = 512;
 /// Blocks of the hash trees.
 pub const BLOCK: u64 = gap_format::verity::BLOCK;
+
+/// The kinds of targets that are made here.
+const KINDS: [&str; 2] = ["linear", "verity"];
 
 /// Numbers of a block device, written `major:minor` in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +118,7 @@ impl Control {
             drop(self.remove(name));
             return Err(error);
         }
-        Ok(Mapped { name: name.into(), number, node: PathBuf::from(format!("/dev/dm-{}", number.minor)) })
+        Ok(Mapped { name: name.into(), number, node: node_of(number) })
     }
 
     /// Removes a device that nothing uses any more.
@@ -121,6 +129,19 @@ impl Control {
         self.command(DM_DEV_REMOVE, &mut request(name, 0, None)?)
     }
 
+    /// The device of this name if it is read-only and its live table is just this target.
+    ///
+    /// # Errors
+    /// What the kernel answered; not found when there is no such device.
+    pub fn existing(&self, name: &str, target: &Target) -> io::Result<Option<Mapped>> {
+        let mut answer = request(name, DM_STATUS_TABLE_FLAG, None)?;
+        answer.resize(DM_HEADER + TABLE_ROOM, 0);
+        self.command(DM_TABLE_STATUS, &mut answer)?;
+        let number = number_in(&answer)?;
+        let mapped = Mapped { name: name.into(), number, node: node_of(number) };
+        Ok((is_read_only(&answer) && table_in(&answer).as_ref() == Some(target)).then_some(mapped))
+    }
+
     fn load(&self, name: &str, target: &Target) -> io::Result<()> {
         self.command(DM_TABLE_LOAD, &mut request(name, DM_READONLY_FLAG, Some(target))?)?;
         // Suspending without the suspend flag is resuming: the loaded table becomes the live one.
@@ -128,7 +149,7 @@ impl Control {
     }
 
     fn command(&self, command: u8, request: &mut [u8]) -> io::Result<()> {
-        kernel::device_mapper(self.0.as_fd(), command, request)
+        ioctl::device_mapper(self.0.as_fd(), command, request)
     }
 }
 
@@ -169,6 +190,40 @@ fn number_in(answer: &[u8]) -> io::Result<Number> {
     let minor = (dev & 0xff) | ((dev >> 12) & !0xff);
     let narrow = |value: u64| u32::try_from(value).map_err(|_| io::ErrorKind::InvalidData);
     Ok(Number { major: narrow(major)?, minor: narrow(minor)? })
+}
+
+fn node_of(number: Number) -> PathBuf {
+    PathBuf::from(format!("/dev/dm-{}", number.minor))
+}
+
+/// A word of the header of an answer.
+fn word_in(answer: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(answer.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+fn is_read_only(answer: &[u8]) -> bool {
+    word_in(answer, 28).is_some_and(|flags| flags & DM_READONLY_FLAG != 0)
+}
+
+/// The only target of the table in an answer; `None` where there are none, several, or one of another kind.
+fn table_in(answer: &[u8]) -> Option<Target> {
+    // `target_count`, after `version`, `data_size` and `data_start`.
+    if word_in(answer, 20)? != 1 {
+        return None;
+    }
+    let start = usize::try_from(word_in(answer, 16)?).ok()?;
+    let spec = answer.get(start..)?;
+    let (first, sectors) = (spec.get(..8)?, spec.get(8..16)?);
+    let text = |bytes: &[u8]| Some(std::str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()?.to_owned());
+    let kind = text(spec.get(24..TARGET_SPEC)?)?;
+    if first.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    Some(Target {
+        sectors: u64::from_ne_bytes(sectors.try_into().ok()?),
+        kind: KINDS.into_iter().find(|known| *known == kind)?,
+        parameters: text(spec.get(TARGET_SPEC..)?)?,
+    })
 }
 
 #[cfg(test)]
@@ -213,6 +268,17 @@ mod tests {
         assert_eq!(&bytes[336..343], b"linear\0");
         assert_eq!(&bytes[352..360], b"254:0 0\0");
         assert_eq!(bytes.len() % 8, 0);
+    }
+
+    #[test]
+    fn the_table_in_an_answer_is_the_target_that_was_loaded() {
+        let target = Target::verity(SLICE, 8192, MEDIUM, 4096, &Digest::of(b"x"));
+        let answer = request("gap-x", DM_READONLY_FLAG, Some(&target)).unwrap();
+        assert!(is_read_only(&answer));
+        assert_eq!(table_in(&answer), Some(target.clone()));
+        assert_ne!(table_in(&answer), Some(Target::slice(MEDIUM, 4096, 8192)));
+        assert_eq!(table_in(&request("gap-x", 0, None).unwrap()), None);
+        assert_eq!(table_in(&answer[..DM_HEADER + 10]), None);
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! Requests to models: handed on to the job that serves the model, over its Unix socket, and its answer handed back as it
+//! comes.
+
+use super::{Api, ApiError, blocking};
+use crate::work::Work;
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse, Response},
+};
+use gap_jobs::{JobId, Kind, State as JobState, queue::Filter};
+use http_body_util::Full;
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{net::UnixStream, time::timeout};
+
+/// How long a server may take to begin its answer.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Most servers of one model that are looked at.
+const MAX_SERVERS: usize = 16;
+/// What of a server's answer is handed back besides its status and body.
+const HANDED_BACK: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// The one field of a request that decides where it goes.
+#[derive(Deserialize)]
+struct Addressed {
+    model: String,
+}
+
+pub(super) async fn forward(State(api): State<Arc<Api>>, uri: Uri, body: Bytes) -> Result<Response, ApiError> {
+    let addressed: Addressed = serde_json::from_slice(&body).map_err(|error| ApiError::Invalid {
+        message: format!("the body: {error}"),
+        param: Some("model".to_owned()),
+    })?;
+    let work = api.work()?;
+    let (job, socket) = blocking(move || server_of(&work, &addressed.model)).await?;
+    hand_on(&socket, uri.path(), body).await.map_err(|reason| {
+        crate::console::say(format_args!("the server {job} did not answer: {reason}"));
+        ApiError::NotReady("the server of this model did not answer: try again soon".to_owned())
+    })
+}
+
+/// The job that serves this model and answers.
+fn server_of(work: &Work, model: &str) -> Result<(JobId, PathBuf), ApiError> {
+    let servers = |states: Vec<JobState>| {
+        let name = Some(model.to_owned());
+        work.queue().jobs(&Filter { kinds: vec![Kind::Serve], states, name, limit: MAX_SERVERS, after: None })
+    };
+    let running = servers(vec![JobState::Running])?;
+    let ready = running.iter().find_map(|job| Some((job.id.clone(), work.serving.socket(&job.id)?)));
+    if let Some(ready) = ready {
+        return Ok(ready);
+    }
+    if !running.is_empty() || !servers(vec![JobState::Queued])?.is_empty() {
+        return Err(ApiError::NotReady(format!("the model `{model}` is being loaded: try again soon")));
+    }
+    let is_known = work.catalog.declared.model(model).is_some() || work.trained(model)?.is_some();
+    if is_known {
+        let message = format!("the model `{model}` is not served: create a job of kind `serve` for it");
+        return Err(ApiError::NotReady(message));
+    }
+    Err(ApiError::not_found("model", model))
+}
+
+/// Sends the request to the server and returns its answer, whose body goes on coming.
+async fn hand_on(socket: &std::path::Path, path: &str, body: Bytes) -> Result<Response, String> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    // When the client goes away the answer is dropped, and with it the connection: the server sees that and stops.
+    tokio::spawn(connection);
+    let request = Request::post(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())?;
+    let answer = timeout(PATIENCE, sender.send_request(request)).await;
+    let answer = answer.map_err(|_| "it took too long".to_owned())?.map_err(|error| error.to_string())?;
+    let (parts, body) = answer.into_parts();
+    let mut response = (parts.status, Body::new(body)).into_response();
+    copy(&parts.headers, response.headers_mut());
+    Ok(response)
+}
+
+fn copy(from: &HeaderMap, to: &mut HeaderMap) {
+    to.remove(header::CONTENT_TYPE);
+    for name in HANDED_BACK {
+        if let Some(value) = from.get(&name) {
+            to.insert(name, HeaderValue::clone(value));
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! Uploaded files: kept, checked by `gap-data`, and only then good for training.
+//!
+//! A file's directory holds `content` (the bytes as they came), and once it was found good `train.jsonl` (the examples
+//! as trainers read them) and `card.json` (what was found: format, duplicates, personal data, lengths).
+
+use super::storage::{Storage, make};
+use gap_data::{
+    Error as DataError, Input, Options,
+    duplicates::{Dedupe, Near},
+    pii::PiiAction,
+    prepare,
+    split::{Ratios, Splitting},
+};
+use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+/// Prefix of the names of files.
+pub const PREFIX: &str = "file";
+/// Largest file, in bytes.
+pub const MAX_FILE: u64 = 8 << 30;
+/// Most files that are kept at once.
+const MAX_FILES: i64 = 10_000;
+/// Longest name of a file, in bytes.
+const MAX_NAME: usize = 255;
+/// Bytes that stay free on the data volume whatever is uploaded.
+const SPARE: u64 = 256 << 20;
+/// Longest report of what is wrong with a file that is kept, in bytes.
+const MAX_DETAILS: usize = 32 << 10;
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Training and measuring on while training.
+    FineTune,
+    /// Measuring.
+    Evals,
+    /// Anything else; not checked, not trained on.
+    UserData,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::FineTune, Self::Evals, Self::UserData];
+
+    /// OpenAI's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FineTune => "fine-tune",
+            Self::Evals => "evals",
+            Self::UserData => "user_data",
+        }
+    }
+
+    /// The purpose of this name.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.name() == text)
+    }
+}
+
+/// How far a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is being checked.
+    Uploaded,
+    /// It was found good.
+    Processed,
+    /// It was not.
+    Error,
+}
+
+impl Status {
+    const ALL: [Self; 3] = [Self::Uploaded, Self::Processed, Self::Error];
+
+    /// OpenAI's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uploaded => "uploaded",
+            Self::Processed => "processed",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRow {
+    /// Its place in the order of arrival, from 1.
+    pub sequence: i64,
+    /// Its name for machines.
+    pub id: String,
+    /// Its name for people.
+    pub filename: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// How far it is.
+    pub status: Status,
+    /// What is wrong with it, or what was found.
+    pub details: Option<String>,
+    /// When it came, in milliseconds since 1970.
+    pub created_at: i64,
+}
+
+/// Why a file is not taken or not there.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The data volume.
+    #[error("the data volume: {0}")]
+    Io(#[from] io::Error),
+    /// There is none of this name.
+    #[error("there is no file `{0}`")]
+    None(String),
+    /// A name that cannot be one.
+    #[error("a file's name is 1 to {MAX_NAME} bytes without control characters")]
+    Name,
+    /// It is too long.
+    #[error("the file is longer than {MAX_FILE} bytes")]
+    TooLong,
+    /// There are too many.
+    #[error("there are {MAX_FILES} files already: delete some")]
+    TooMany,
+    /// The data volume is full.
+    #[error(
+        "the data volume has too little room: {free} bytes are free, and {SPARE} stay so; delete files or old jobs"
+    )]
+    NoSpace {
+        /// Bytes that are free.
+        free: u64,
+    },
+}
+
+impl From<rusqlite::Error> for FilesError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// All files.
+#[derive(Debug)]
+pub struct Files {
+    database: Database,
+    storage: Storage,
+}
+
+/// A file that is being received: on the disk, and hashed as it comes.
+pub struct Incoming {
+    id: String,
+    directory: PathBuf,
+    file: File,
+    hasher: Sha256,
+    bytes: u64,
+    is_kept: bool,
+}
+
+impl Incoming {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// [`FilesError::TooLong`], or what the disk said.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if self.bytes > MAX_FILE {
+            return Err(FilesError::TooLong);
+        }
+        self.hasher.update(bytes);
+        Ok(self.file.write_all(bytes)?)
+    }
+
+    /// Adds all of a file.
+    ///
+    /// # Errors
+    /// As for [`Self::write`].
+    pub fn append(&mut self, mut source: impl Read) -> Result<(), FilesError> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let len = source.read(&mut buffer)?;
+            if len == 0 {
+                return Ok(());
+            }
+            self.write(buffer.get(..len).unwrap_or_default())?;
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            drop(fs::remove_dir_all(&self.directory));
+        }
+    }
+}
+
+impl Files {
+    /// The files of this database and volume. What an earlier agent left half received is removed.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn open(database: Database, storage: Storage) -> Result<Self, FilesError> {
+        let files = Self { database, storage };
+        for entry in fs::read_dir(files.storage.root().join("files"))? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            if files.find(&name)?.is_none() {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// Begins to receive a file of which `expected` bytes are announced, where that is known.
+    ///
+    /// # Errors
+    /// [`FilesError`] when there is no room.
+    pub fn receive(&self, expected: u64) -> Result<Incoming, FilesError> {
+        if expected > MAX_FILE {
+            return Err(FilesError::TooLong);
+        }
+        let (free, _) = self.storage.space()?;
+        if free < expected.saturating_add(SPARE) {
+            return Err(FilesError::NoSpace { free });
+        }
+        let count: i64 = self.database.read(|transaction| -> Result<i64, FilesError> {
+            Ok(transaction.query_row("SELECT count(*) FROM file", [], |row| row.get(0))?)
+        })?;
+        if count >= MAX_FILES {
+            return Err(FilesError::TooMany);
+        }
+        let id = identifier::random(PREFIX);
+        let directory = self.storage.file(&id);
+        make(&directory, 0o755)?;
+        let file = File::create_new(content(&directory))?;
+        Ok(Incoming { id, directory, file, hasher: Sha256::new(), bytes: 0, is_kept: false })
+    }
+
+    /// Keeps what was received. It still has to be checked, by [`Files::check`].
+    ///
+    /// # Errors
+    /// [`FilesError`]; nothing is kept then.
+    pub fn keep(&self, mut incoming: Incoming, filename: &str, purpose: Purpose) -> Result<FileRow, FilesError> {
+        if filename.is_empty() || filename.len() > MAX_NAME || filename.chars().any(char::is_control) {
+            return Err(FilesError::Name);
+        }
+        incoming.file.sync_all()?;
+        File::open(&incoming.directory)?.sync_all()?;
+        let sha256 = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
+        let status = if purpose == Purpose::UserData { Status::Processed } else { Status::Uploaded };
+        let bytes = i64::try_from(incoming.bytes).map_err(|_| FilesError::TooLong)?;
+        self.database.write(|transaction| -> Result<(), FilesError> {
+            let text = "INSERT INTO file (id, filename, purpose, bytes, sha256, status, created_at) \
+                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+            let values = params![incoming.id, filename, purpose.name(), bytes, sha256, status.name(), now()];
+            transaction.execute(text, values)?;
+            Ok(())
+        })?;
+        incoming.is_kept = true;
+        self.get(&incoming.id)
+    }
+
+    /// Checks a file that was kept: format, every row, duplicates, personal data. Takes its time, and memory: one at a
+    /// time is enough.
+    ///
+    /// # Errors
+    /// [`FilesError`] when the result cannot be kept; what is wrong with the file is the result.
+    pub fn check(&self, id: &str) -> Result<FileRow, FilesError> {
+        let row = self.get(id)?;
+        if row.status != Status::Uploaded {
+            return Ok(row);
+        }
+        let (status, details) = match validate(&self.storage.file(id), &row.filename) {
+            Ok(summary) => (Status::Processed, summary),
+            Err(error) => (Status::Error, bounded(error.to_string())),
+        };
+        self.database.write(|transaction| -> Result<(), FilesError> {
+            let values = params![id, status.name(), details];
+            transaction.execute("UPDATE file SET status = ?2, details = ?3 WHERE id = ?1", values)?;
+            Ok(())
+        })?;
+        self.get(id)
+    }
+
+    /// Files that are not checked yet, for instance because the machine was switched off meanwhile.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn unchecked(&self) -> Result<Vec<String>, FilesError> {
+        let all = self.list(None, None, usize::MAX)?;
+        Ok(all.into_iter().filter(|row| row.status == Status::Uploaded).map(|row| row.id).collect())
+    }
+
+    /// The file of this name.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn get(&self, id: &str) -> Result<FileRow, FilesError> {
+        self.find(id)?.ok_or_else(|| FilesError::None(id.to_owned()))
+    }
+
+    /// Files, the last that came first, which came before `after`.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn list(
+        &self,
+        purpose: Option<Purpose>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<FileRow>, FilesError> {
+        let before = after.map(|id| self.get(id)).transpose()?.map_or(i64::MAX, |row| row.sequence);
+        self.database.read(|transaction| {
+            let text = format!(
+                "SELECT {COLUMNS} FROM file WHERE sequence < ?1 AND (?2 IS NULL OR purpose = ?2) \
+                 ORDER BY sequence DESC LIMIT ?3"
+            );
+            let values = params![before, purpose.map(Purpose::name), i64::try_from(limit).unwrap_or(i64::MAX)];
+            let mut statement = transaction.prepare_cached(&text)?;
+            let rows = statement.query_map(values, read)?.collect::<Result<Vec<_>, _>>()?;
+            rows.into_iter().map(understood).collect()
+        })
+    }
+
+    /// Deletes a file.
+    ///
+    /// # Errors
+    /// [`FilesError`].
+    pub fn delete(&self, id: &str) -> Result<(), FilesError> {
+        self.get(id)?;
+        self.database.write(|transaction| -> Result<(), FilesError> {
+            transaction.execute("DELETE FROM file WHERE id = ?1", [id])?;
+            Ok(())
+        })?;
+        Ok(fs::remove_dir_all(self.storage.file(id))?)
+    }
+
+    /// The bytes of a file as they came.
+    pub fn content(&self, id: &str) -> PathBuf {
+        content(&self.storage.file(id))
+    }
+
+    /// What was found in a file.
+    pub fn card(&self, id: &str) -> PathBuf {
+        self.storage.file(id).join("card.json")
+    }
+
+    fn find(&self, id: &str) -> Result<Option<FileRow>, FilesError> {
+        if !identifier::is_well_formed(PREFIX, id) {
+            return Ok(None);
+        }
+        self.database.read(|transaction: &Transaction<'_>| {
+            let text = format!("SELECT {COLUMNS} FROM file WHERE id = ?1");
+            let row = transaction.prepare_cached(&text)?.query_row([id], read).optional()?;
+            row.map(understood).transpose()
+        })
+    }
+}
+
+const COLUMNS: &str = "sequence, id, filename, purpose, bytes, sha256, status, details, created_at";
+
+type Raw = (i64, String, String, String, i64, String, String, Option<String>, i64);
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    Ok((
+        row.get(0)?,
+        row.get(1)?,
+        row.get(2)?,
+        row.get(3)?,
+        row.get(4)?,
+        row.get(5)?,
+        row.get(6)?,
+        row.get(7)?,
+        row.get(8)?,
+    ))
+}
+
+fn understood(raw: Raw) -> Result<FileRow, FilesError> {
+    let (sequence, id, filename, purpose, bytes, sha256, status, details, created_at) = raw;
+    let damaged = || DatabaseError::Damaged(format!("the file {id} has an unknown purpose or status"));
+    let purpose = Purpose::named(&purpose).ok_or_else(damaged)?;
+    let status = Status::ALL.into_iter().find(|it| it.name() == status).ok_or_else(damaged)?;
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    Ok(FileRow { sequence, id, filename, purpose, bytes, sha256, status, details, created_at })
+}
+
+/// The examples of a file that was found good.
+pub fn examples(storage: &Storage, id: &str) -> PathBuf {
+    storage.file(id).join("train.jsonl")
+}
+
+fn content(directory: &Path) -> PathBuf {
+    directory.join("content")
+}
+
+/// Checks the content of a file and writes its examples and its card beside it. Rows are neither dropped for resembling
+/// another nor changed: who uploads a file decides what is in it, and the card says what was found. Only exact
+/// duplicates are left out. Returns one sentence.
+fn validate(directory: &Path, filename: &str) -> Result<String, DataError> {
+    let options = Options {
+        dedupe: Dedupe { exact: true, near: Near::Together, ..Dedupe::default() },
+        pii: PiiAction::Report,
+        split: Ratios::new(100, 0, 0).map_or(Splitting::BySize, Splitting::Fixed),
+        // The rest of the machine belongs to the jobs.
+        threads: NonZeroUsize::new(2),
+        ..Options::default()
+    };
+    let input = Input::new(filename, &content(directory));
+    let prepared = prepare(&[input], &options, directory, gap_data::Watch::unwatched())?;
+    let examples = &prepared.card.examples;
+    Ok(format!(
+        "{} examples of {} rows; {} exact duplicates left out, {} near duplicates",
+        examples.kept, examples.rows, examples.exact_duplicates, examples.near_duplicates
+    ))
+}
+
+fn bounded(mut text: String) -> String {
+    let end = (0..=MAX_DETAILS.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::storage::Volume;
+
+    const GOOD: &[u8] = b"{\"prompt\":\"2+2?\",\"completion\":\"4\"}\n{\"prompt\":\"3+3?\",\"completion\":\"6\"}\n";
+
+    fn files() -> (tempfile::TempDir, Files) {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
+        (directory, Files::open(Database::in_memory().unwrap(), storage).unwrap())
+    }
+
+    fn upload(files: &Files, bytes: &[u8]) -> FileRow {
+        let mut incoming = files.receive(0).unwrap();
+        incoming.append(bytes).unwrap();
+        files.keep(incoming, "x.jsonl", Purpose::FineTune).unwrap()
+    }
+
+    #[test]
+    fn a_good_file_becomes_examples_and_a_card() {
+        let (_directory, files) = files();
+        let row = upload(&files, GOOD);
+        assert_eq!((row.status, row.bytes), (Status::Uploaded, GOOD.len() as u64));
+        assert_eq!(row.sha256, gap_format::Digest::of(GOOD).to_hex());
+        let row = files.check(&row.id).unwrap();
+        assert_eq!(row.status, Status::Processed, "{:?}", row.details);
+        assert_eq!(fs::read_to_string(examples(&files.storage, &row.id)).unwrap().lines().count(), 2);
+        assert!(files.card(&row.id).exists());
+        assert_eq!(files.list(Some(Purpose::FineTune), None, 9).unwrap(), std::slice::from_ref(&row));
+        assert_eq!(files.list(None, Some(&row.id), 9).unwrap(), []);
+        files.delete(&row.id).unwrap();
+        assert!(matches!(files.get(&row.id), Err(FilesError::None(_))));
+    }
+
+    #[test]
+    fn a_bad_file_is_kept_with_what_is_wrong_and_is_never_good() {
+        let (_directory, files) = files();
+        for bad in [&b"no json"[..], b"", b"{\"prompt\":\"x\"}\n{\"prompt\":\"y\"}\n", b"\xff\xfe\x00"] {
+            let row = files.check(&upload(&files, bad).id).unwrap();
+            assert_eq!(row.status, Status::Error, "{bad:?}");
+            assert!(!row.details.unwrap().is_empty() && !examples(&files.storage, &row.id).exists());
+        }
+        assert!(files.unchecked().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_kept_leaves_nothing_behind() {
+        let (directory, files) = files();
+        let mut incoming = files.receive(0).unwrap();
+        incoming.write(GOOD).unwrap();
+        drop(incoming);
+        let incoming = files.receive(0).unwrap();
+        assert!(matches!(files.keep(incoming, "a\nb", Purpose::FineTune), Err(FilesError::Name)));
+        assert_eq!(fs::read_dir(directory.path().join("files")).unwrap().count(), 0);
+        assert!(files.receive(MAX_FILE + 1).is_err());
+        assert!(matches!(files.get("../../etc/passwd"), Err(FilesError::None(_))));
+    }
+
+    #[test]
+    fn what_a_power_cut_left_half_received_is_removed() {
+        let (directory, files) = files();
+        let row = upload(&files, GOOD);
+        let left = directory.path().join("files").join(identifier::random(PREFIX));
+        fs::create_dir(&left).unwrap();
+        let again = Files::open(files.database.clone(), files.storage.clone()).unwrap();
+        assert!(!left.exists() && again.content(&row.id).exists());
+        assert_eq!(again.unchecked().unwrap(), [row.id]);
+    }
+}

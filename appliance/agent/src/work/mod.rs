@@ -1,0 +1,91 @@
+//! The appliance's work: files that are brought, jobs that are run, models that come of them.
+
+pub mod catalog;
+pub mod files;
+pub mod images;
+mod news;
+pub mod opening;
+pub mod order;
+pub mod runtime;
+pub mod serving;
+pub mod storage;
+pub mod submit;
+pub mod uploads;
+pub mod volume;
+
+use catalog::Catalog;
+use files::{Files, FilesError};
+use gap_jobs::{
+    Database, DatabaseError, Dispatcher, Machine, Patience, Queue, Runtime,
+    dispatcher::{Complain, StartError},
+};
+use serving::Serving;
+use std::{io, sync::Arc};
+use storage::Storage;
+use tokio::sync::Semaphore;
+use uploads::Uploads;
+
+/// Everything about jobs, once there is a data volume.
+pub struct Work {
+    /// Where everything lies.
+    pub storage: Storage,
+    /// What the release brings.
+    pub catalog: Catalog,
+    /// Uploaded files.
+    pub files: Files,
+    /// Files that arrive in parts.
+    pub uploads: Uploads,
+    /// Runs what is in the queue.
+    pub dispatcher: Dispatcher,
+    /// What there is to share out among jobs.
+    pub machine: Machine,
+    /// Servers that run.
+    pub serving: Arc<Serving>,
+    /// Held while a file is checked.
+    pub checking: Arc<Semaphore>,
+}
+
+/// Why there is no work.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The dispatcher.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The data volume.
+    #[error("the data volume: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Work {
+    /// Puts the queue back in order and begins to run jobs.
+    ///
+    /// # Errors
+    /// [`WorkError`].
+    pub fn start(
+        database: &Database,
+        storage: Storage,
+        catalog: Catalog,
+        machine: Machine,
+        runtime: Arc<dyn Runtime>,
+        serving: Arc<Serving>,
+        complain: Box<Complain>,
+    ) -> Result<Self, WorkError> {
+        let files = Files::open(database.clone(), storage.clone())?;
+        let uploads = Uploads::new(database.clone(), storage.clone());
+        let queue = Queue::new(database.clone());
+        let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
+        let checking = Arc::new(Semaphore::new(1));
+        Ok(Self { storage, catalog, files, uploads, dispatcher, machine, serving, checking })
+    }
+
+    /// The queue.
+    pub const fn queue(&self) -> &Queue {
+        self.dispatcher.queue()
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening the work: data volume, database, audit log, tokens, then the dispatcher. Beside the start of the API, which
+//! does not wait for it.
+
+use super::{
+    Work,
+    catalog::Catalog,
+    files::FilesError,
+    images::MediumImages,
+    runtime::Containers,
+    serving::Serving,
+    storage::{Storage, Volume},
+    volume,
+};
+use crate::{
+    access::{Access, audit::Audit},
+    console, machine,
+    modules::Modules,
+    recheck::Verified,
+    root::Root,
+};
+use gap_handover::site::Data;
+use gap_jobs::{Database, Machine};
+use std::{sync::Arc, time::Duration};
+
+/// How often servers are asked how they are.
+const PROBE: Duration = Duration::from_secs(2);
+/// Memory that is left to the agent, the kernel and its caches: this share of all, in per cent.
+const KEPT_PERCENT: u64 = 25;
+/// Most jobs that run at once.
+const MAX_JOBS: usize = 64;
+/// The module of the data volume's file system.
+const MODULES: [&str; 1] = ["ext4"];
+
+/// All that it takes.
+pub struct Opening {
+    /// The directory that stands for `/`.
+    pub root: Root,
+    /// What the site says of the data volume.
+    pub data: Data,
+    /// The device that the release lies on.
+    pub medium: String,
+    /// The release.
+    pub verified: Verified,
+    /// Tokens, to which those of the database are added.
+    pub access: Arc<Access>,
+    /// The audit log, which gets its file.
+    pub audit: Arc<Audit>,
+}
+
+impl Opening {
+    /// Opens everything. Takes its time: a disk may have to be formatted.
+    ///
+    /// # Errors
+    /// A sentence that says why no jobs are taken.
+    pub fn open(self) -> Result<Arc<Work>, String> {
+        let images = MediumImages::new(self.verified, self.root.at("/"));
+        let declared = images.declared()?;
+        let load = || load_modules(&self.root);
+        let volume = volume::open(&self.root, &self.data, &self.medium, load);
+        tell(&volume);
+        let place = self.root.at(volume::PLACE);
+        let storage = Storage::open(&place, volume).map_err(|error| format!("the data volume: {error}"))?;
+        self.audit.attach(&storage.audit()).or_else(|error| {
+            console::say(format_args!("{error}; it is set aside, and another one begins"));
+            self.audit.attach(&storage.audit()).map_err(|error| error.to_string())
+        })?;
+        let database = Database::open(&storage.database()).map_err(|error| error.to_string())?;
+        self.access.attach(database.clone()).map_err(|error| error.to_string())?;
+        let catalog = Catalog { declared, images: Arc::new(images) };
+        let serving = Arc::new(Serving::default());
+        let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), Arc::clone(&serving)));
+        let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
+        let work = Work::start(&database, storage, catalog, capacity(&self.root), runtime, serving, complain);
+        work.map(Arc::new).map_err(|error| error.to_string())
+    }
+}
+
+/// What there is for jobs.
+fn capacity(root: &Root) -> Machine {
+    let total = machine::memory(root).total;
+    let memory = total.saturating_sub(total / 100 * KEPT_PERCENT);
+    Machine { slots: Vec::new(), memory, jobs: MAX_JOBS }
+}
+
+fn load_modules(root: &Root) {
+    match Modules::read(root, &machine::kernel().release) {
+        Ok(modules) => {
+            for name in MODULES {
+                modules
+                    .load_named(root, name)
+                    .unwrap_or_else(|error| console::say(format_args!("module {name}: {error}")));
+            }
+        }
+        Err(error) => console::say(error),
+    }
+}
+
+fn tell(volume: &Volume) {
+    match volume {
+        Volume::Disk { device } => console::say(format_args!("data volume: the disk {device}")),
+        Volume::Memory { reason } => {
+            console::say(format_args!("NO DATA DISK: files, jobs and tokens are FORGOTTEN AT POWER-OFF ({reason})"));
+        }
+    }
+}
+
+/// Checks files that the last agent did not get to. Returns when all are checked.
+///
+/// # Errors
+/// [`FilesError`] when the list cannot be read.
+pub fn check_files(work: &Work) -> Result<(), FilesError> {
+    for id in work.files.unchecked()? {
+        if let Err(error) = work.files.check(&id) {
+            console::say(format_args!("checking the file {id}: {error}"));
+        }
+    }
+    Ok(())
+}
+
+/// Asks servers how they are, for ever, and has those started again that fell silent.
+pub async fn watch_servers(work: Arc<Work>) {
+    loop {
+        for job in work.serving.probe().await {
+            console::say(format_args!("the server {job} does not answer and is started again"));
+            work.dispatcher.kill(&job);
+        }
+        tokio::time::sleep(PROBE).await;
+    }
+}

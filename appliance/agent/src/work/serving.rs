@@ -1,0 +1,146 @@
+//! Servers that run: where each listens, and whether it answers.
+
+use gap_jobs::JobId;
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+use tokio::{net::UnixStream, time::timeout};
+
+/// How long a server may take to answer when it is asked how it is.
+const PROBE: Duration = Duration::from_secs(5);
+/// How long a server may take to load its model.
+const LOADING: Duration = Duration::from_secs(1800);
+/// How long a server that answered once may be silent before it is started again.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// The servers.
+#[derive(Debug, Default)]
+pub struct Serving(RwLock<BTreeMap<JobId, Server>>);
+
+/// A server.
+#[derive(Debug, Clone)]
+struct Server {
+    socket: PathBuf,
+    since: Instant,
+    /// When it last answered.
+    answered: Option<Instant>,
+    is_ready: bool,
+}
+
+impl Serving {
+    /// A server was started and will listen there.
+    pub fn started(&self, job: &JobId, socket: PathBuf) {
+        let server = Server { socket, since: Instant::now(), answered: None, is_ready: false };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(job.clone(), server);
+    }
+
+    /// A job ended.
+    pub fn ended(&self, job: &JobId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(job);
+    }
+
+    /// Where a server listens, if it answers.
+    pub fn socket(&self, job: &JobId) -> Option<PathBuf> {
+        let servers = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        servers.get(job).filter(|server| server.is_ready).map(|server| server.socket.clone())
+    }
+
+    /// Whether a server answers.
+    pub fn is_ready(&self, job: &JobId) -> bool {
+        self.socket(job).is_some()
+    }
+
+    /// Asks every server how it is. Returns those that have to be started again.
+    pub async fn probe(&self) -> Vec<JobId> {
+        let servers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut lost = Vec::new();
+        for (job, server) in servers {
+            let answers = timeout(PROBE, ask(&server.socket)).await.unwrap_or(false);
+            let now = Instant::now();
+            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            // It may have ended meanwhile, or been started again.
+            let Some(current) = all.get_mut(&job).filter(|current| current.since == server.since) else { continue };
+            current.is_ready = answers;
+            if answers {
+                current.answered = Some(now);
+            } else if current.is_lost(now) {
+                // Told once: what follows is its end.
+                current.since = now;
+                current.answered = None;
+                lost.push(job);
+            }
+        }
+        lost
+    }
+}
+
+impl Server {
+    fn is_lost(&self, now: Instant) -> bool {
+        match self.answered {
+            Some(answered) => now.saturating_duration_since(answered) > SILENT,
+            None => now.saturating_duration_since(self.since) > LOADING,
+        }
+    }
+}
+
+/// Whether a server answers `GET /health` well.
+async fn ask(socket: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(socket).await else { return false };
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
+    let running = tokio::spawn(connection);
+    let request = Request::get("/health").header("host", "localhost").body(Empty::<Bytes>::new());
+    let status = match request {
+        Ok(request) => sender.send_request(request).await.map(|response| response.status()),
+        Err(_) => return false,
+    };
+    running.abort();
+    status.is_ok_and(|status| status == StatusCode::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_server_is_ready_from_its_first_good_answer_on_and_gone_with_its_job() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("http.sock");
+        let (serving, job) = (Serving::default(), JobId::new(JobId::OTHER));
+        serving.started(&job, socket.clone());
+        assert!(serving.probe().await.is_empty() && !serving.is_ready(&job));
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async move {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        assert!(serving.probe().await.is_empty());
+        assert_eq!(serving.socket(&job), Some(socket));
+        assert!(serving.probe().await.is_empty());
+        assert!(!serving.is_ready(&job), "a bad answer is no answer");
+        server.await.unwrap();
+        serving.ended(&job);
+        assert_eq!(serving.socket(&job), None);
+    }
+
+    #[test]
+    fn a_model_may_load_for_long_but_silence_after_that_is_the_end() {
+        let since = Instant::now();
+        let server = Server { socket: PathBuf::new(), since, answered: None, is_ready: false };
+        assert!(!server.is_lost(since + Duration::from_secs(600)));
+        assert!(server.is_lost(since + LOADING + Duration::from_secs(1)));
+        let server = Server { answered: Some(since), ..server };
+        assert!(server.is_lost(since + SILENT + Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,142 @@
+//! The program of a job and its arguments.
+
+use super::{SubmitError, is_in_image, offline};
+use crate::work::{
+    catalog::RunSettings,
+    order::{ModelOrder, Order, inside},
+};
+use gap_handover::declared::{DeclaredJob, DeclaredKind};
+use std::path::Path;
+
+/// The trainer of the appliance.
+const GAP_TRAIN: &str = "gap-train";
+/// The server of the appliance.
+const GAP_SERVE: &str = "gap-serve";
+
+/// The program that a declared job runs: what the recipe says, else what its engine is started by, else the image's own.
+pub fn of(
+    declared: &DeclaredJob,
+    settings: &RunSettings,
+    model: Option<&ModelOrder>,
+) -> Result<Vec<String>, SubmitError> {
+    let words = if !declared.run.is_empty() {
+        declared.run.clone()
+    } else {
+        match (declared.kind, declared.engine.as_deref(), model) {
+            (DeclaredKind::Train, Some(GAP_TRAIN), _) => [GAP_TRAIN, "run", "{job}"].map(str::to_owned).to_vec(),
+            (DeclaredKind::Serve, Some(GAP_SERVE), Some(model)) => gap_serve(declared, model),
+            _ => settings.entrypoint.iter().chain(&settings.cmd).cloned().collect(),
+        }
+    };
+    if words.is_empty() {
+        let message = format!("neither the job `{}` nor its image `{}` names a program", declared.name, declared.image);
+        return Err(SubmitError::NotDeclared(message));
+    }
+    Ok(words.iter().map(|word| filled(word, model)).collect())
+}
+
+fn gap_serve(declared: &DeclaredJob, model: &ModelOrder) -> Vec<String> {
+    let mut words = vec![GAP_SERVE.to_owned()];
+    let base = &model.base.name;
+    words.extend(["--model".to_owned(), format!("{base}={}", inside::MODEL)]);
+    if model.trained.is_some() {
+        words.extend(["--adapter".to_owned(), format!("{}={base}:{}", model.name, inside::ADAPTER)]);
+    }
+    words.extend(["--listen".to_owned(), format!("unix:{}", inside::SOCKET)]);
+    if let Some(length) = declared.length {
+        words.extend(["--context".to_owned(), length.to_string()]);
+    }
+    if let Some(concurrency) = declared.concurrency {
+        words.extend(["--sequences".to_owned(), concurrency.to_string()]);
+    }
+    words
+}
+
+/// Puts the places of the job into a word of its command.
+fn filled(word: &str, model: Option<&ModelOrder>) -> String {
+    let name = model.map(|model| model.name.as_str()).unwrap_or_default();
+    let places = [
+        ("{job}", inside::JOB),
+        ("{model}", inside::MODEL),
+        ("{adapter}", inside::ADAPTER),
+        ("{training}", inside::TRAINING),
+        ("{validation}", inside::VALIDATION),
+        ("{data}", inside::DATA),
+        ("{output}", inside::OUTPUT),
+        ("{cache}", inside::CACHE),
+        ("{socket}", inside::SOCKET),
+        ("{name}", name),
+    ];
+    places.iter().fold(word.to_owned(), |word, (place, path)| word.replace(place, path))
+}
+
+/// Looks through the words and variables of a job for what only a network could give.
+pub fn check(root: &Path, order: &Order) -> Result<(), SubmitError> {
+    let refused = |word: &str| {
+        let message = format!(
+            "`{word}` names something on a network, which a job does not have: name a model or data set of the release"
+        );
+        Err(SubmitError::field("run", message))
+    };
+    for word in order.command.iter().skip(1) {
+        let value = word.split_once('=').map_or(word.as_str(), |(_, value)| value);
+        let is_elsewhere = offline::is_hub_identifier(value) && !is_in_image(root, "/", value);
+        if offline::is_address(word) || is_elsewhere {
+            return refused(word);
+        }
+    }
+    order.env.values().find(|value| offline::is_address(value)).map_or(Ok(()), |value| refused(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gap_handover::declared::Place;
+    use gap_jobs::JobId;
+
+    fn declared(kind: DeclaredKind, engine: &str, run: &[&str]) -> DeclaredJob {
+        DeclaredJob {
+            name: "x".into(),
+            kind,
+            image: "os".into(),
+            run: run.iter().map(|&word| word.to_owned()).collect(),
+            engine: Some(engine.into()),
+            gpus: 0,
+            model: None,
+            datasets: Vec::new(),
+            parameters: serde_json::Map::new(),
+            length: Some(128),
+            concurrency: Some(2),
+        }
+    }
+
+    fn model(trained: bool) -> ModelOrder {
+        let base = Place { name: "tiny".into(), image: "tiny".into(), path: "/models/tiny".into() };
+        let name = if trained { "ft:tiny:x:1" } else { "tiny" };
+        ModelOrder { name: name.into(), base, trained: trained.then(|| JobId::new(JobId::TRAINING)) }
+    }
+
+    #[test]
+    fn the_appliances_own_programs_are_known() {
+        let train = of(&declared(DeclaredKind::Train, "gap-train", &[]), &RunSettings::default(), None).unwrap();
+        assert_eq!(train, ["gap-train", "run", "/run/job/job.json"]);
+        let serve = of(&declared(DeclaredKind::Serve, "gap-serve", &[]), &RunSettings::default(), Some(&model(true)));
+        let serve = serve.unwrap().join(" ");
+        assert_eq!(
+            serve,
+            "gap-serve --model tiny=/run/job/model --adapter ft:tiny:x:1=tiny:/run/job/adapter \
+             --listen unix:/run/job/sockets/http.sock --context 128 --sequences 2"
+        );
+    }
+
+    #[test]
+    fn the_recipe_comes_first_then_the_image_and_nothing_is_refused() {
+        let settings =
+            RunSettings { entrypoint: vec!["/app".into()], cmd: vec!["go".into()], ..RunSettings::default() };
+        let mine = declared(DeclaredKind::Run, "other", &["python3", "--out={output}"]);
+        assert_eq!(of(&mine, &settings, None).unwrap(), ["python3", "--out=/run/job/output"]);
+        let images = declared(DeclaredKind::Run, "other", &[]);
+        assert_eq!(of(&images, &settings, None).unwrap(), ["/app", "go"]);
+        assert!(of(&images, &RunSettings::default(), None).is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! From a request to a job in the queue: everything that it needs must be there, or it is refused at once.
+
+mod command;
+mod fine_tuning;
+mod offline;
+mod run;
+
+pub use fine_tuning::{CreateFineTuning, Vendor};
+pub use run::{CreateJob, SubmittedKind};
+
+use super::{
+    Work,
+    catalog::{ImageError, size_of},
+    files::{FilesError, Purpose, Status},
+    order::{DataOrder, ModelOrder, Order},
+};
+use gap_handover::declared::{DeclaredJob, DeclaredKind};
+use gap_jobs::{
+    Demand, Job, JobId, Kind, NewJob, QueueError, Retry, State, dispatcher::now, placement::Impossible, queue::Filter,
+};
+use std::{path::Path, time::Duration};
+
+/// Prefix by which a request names a data set of the release where a file is expected.
+pub const DATASET: &str = "dataset:";
+/// Memory that a program needs besides its model, in bytes.
+const PROGRAM: u64 = 512 << 20;
+/// Largest and smallest priority.
+const PRIORITIES: std::ops::RangeInclusive<i32> = -100..=100;
+
+/// Why a job is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// A field says something that cannot be.
+    #[error("{message}")]
+    Field {
+        /// The field.
+        param: String,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// There is no such model.
+    #[error("there is no model `{0}`")]
+    NoModel(String),
+    /// The release declares nothing that could do it.
+    #[error("{0}")]
+    NotDeclared(String),
+    /// What it needs cannot be mounted.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// This machine is too small for it.
+    #[error("this job can never run on this machine: {0}")]
+    Impossible(#[from] Impossible),
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl SubmitError {
+    fn field(param: &str, message: impl ToString) -> Self {
+        Self::Field { param: param.to_owned(), message: message.to_string() }
+    }
+}
+
+/// What a request may say of how a job is queued and placed.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// GPUs.
+    pub gpus: Option<u32>,
+    /// Memory of each of them, in bytes.
+    pub gpu_memory: Option<u64>,
+    /// Memory of the machine, in bytes.
+    pub memory: Option<u64>,
+    /// Higher ones start first.
+    pub priority: Option<i32>,
+    /// Attempts in all.
+    pub attempts: Option<u32>,
+    /// Longest time that it may run, in seconds.
+    pub time_limit_seconds: Option<u64>,
+    /// Jobs that must have succeeded before.
+    pub needs: Vec<String>,
+}
+
+impl Work {
+    /// The model of this name: one of the release, or one that a job made.
+    fn model(&self, name: &str) -> Result<ModelOrder, SubmitError> {
+        let declared = &self.catalog.declared;
+        if let Some(base) = declared.model(name) {
+            return Ok(ModelOrder { name: name.to_owned(), base: base.clone(), trained: None });
+        }
+        let job = self.trained(name)?.ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
+        let order: Order = serde_json::from_str(&job.request).map_err(|_| SubmitError::NoModel(name.to_owned()))?;
+        let base = order.model.map(|model| model.base).ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
+        Ok(ModelOrder { name: name.to_owned(), base, trained: Some(job.id) })
+    }
+
+    /// The job that made the model of this name.
+    pub fn trained(&self, name: &str) -> Result<Option<Job>, QueueError> {
+        let filter = Filter {
+            kinds: vec![Kind::Train],
+            states: vec![State::Succeeded],
+            name: Some(name.to_owned()),
+            limit: 1,
+            ..Filter::default()
+        };
+        Ok(self.queue().jobs(&filter)?.pop())
+    }
+
+    /// Examples: a file that was found good, or a data set of the release.
+    fn data(&self, param: &str, name: &str, release_file: &str) -> Result<DataOrder, SubmitError> {
+        if let Some(dataset) = name.strip_prefix(DATASET) {
+            let none = || SubmitError::field(param, format!("the release has no data set `{dataset}`"));
+            let dataset = self.catalog.declared.dataset(dataset).ok_or_else(none)?;
+            if !self.catalog.place(dataset)?.join(release_file).is_file() {
+                let message = format!("the data set `{}` has no {release_file}", dataset.name);
+                return Err(SubmitError::field(param, message));
+            }
+            return Ok(DataOrder::Release { dataset: dataset.clone(), file: release_file.to_owned() });
+        }
+        let row = match self.files.get(name) {
+            Err(FilesError::None(name)) => {
+                return Err(SubmitError::field(param, format!("there is no file `{name}`: upload it first")));
+            }
+            row => row?,
+        };
+        match (row.status, row.purpose) {
+            (Status::Processed, Purpose::FineTune | Purpose::Evals) => Ok(DataOrder::File(row.id)),
+            (Status::Uploaded, _) => {
+                Err(SubmitError::field(param, format!("the file `{name}` is still being checked: try again soon")))
+            }
+            (Status::Error, _) => {
+                let why = row.details.unwrap_or_default();
+                Err(SubmitError::field(param, format!("the file `{name}` was not found good: {why}")))
+            }
+            (_, Purpose::UserData) => {
+                let message = format!("the file `{name}` was not uploaded for training (purpose `fine-tune`)");
+                Err(SubmitError::field(param, message))
+            }
+        }
+    }
+
+    /// The declared job of this kind: the one of this name, or the first for this base model, or the first for any.
+    fn declared(&self, kind: DeclaredKind, name: Option<&str>, base: Option<&str>) -> Result<DeclaredJob, SubmitError> {
+        let jobs = || self.catalog.declared.jobs.iter().filter(|job| job.kind == kind);
+        let found = match name {
+            Some(name) => jobs().find(|job| job.name == name),
+            None => jobs().find(|job| job.model.as_deref() == base).or_else(|| jobs().next()),
+        };
+        found.cloned().ok_or_else(|| {
+            let names: Vec<&str> = jobs().map(|job| job.name.as_str()).collect();
+            let (what, list) = (kind_of(kind).name(), names.join("`, `"));
+            SubmitError::NotDeclared(match (name, names.is_empty()) {
+                (Some(name), false) => format!("the release declares no {what} job `{name}`; it has `{list}`"),
+                _ => format!("the release declares no {what} job: its recipe needs a [job.NAME] for that"),
+            })
+        })
+    }
+
+    /// What it needs of the machine: what was asked for, else what the model suggests.
+    fn demand(&self, order: &Order, declared: &DeclaredJob, wishes: &Wishes) -> Result<Demand, SubmitError> {
+        let gpus = wishes.gpus.unwrap_or_else(|| {
+            // A release for GPUs runs without where there are none.
+            declared.gpus.min(u32::try_from(self.machine.slots.len()).unwrap_or(u32::MAX))
+        });
+        let estimate = match &order.model {
+            Some(model) => {
+                let weights = size_of(&self.catalog.place(&model.base)?).unwrap_or(0);
+                weights.saturating_mul(share(declared)).saturating_add(PROGRAM)
+            }
+            None => PROGRAM.saturating_mul(2),
+        };
+        let memory = wishes.memory.unwrap_or_else(|| estimate.min(self.machine.memory));
+        if memory < 16 << 20 {
+            return Err(SubmitError::field("memory", "a job needs at least 16 MiB (16777216 bytes)"));
+        }
+        let demand = Demand { gpus, gpu_memory: wishes.gpu_memory.unwrap_or(0), memory };
+        self.machine.could_hold(demand)?;
+        Ok(demand)
+    }
+
+    /// Puts a job into the queue.
+    fn enqueue(
+        &self,
+        kind: Kind,
+        name: &str,
+        order: &Order,
+        demand: Demand,
+        wishes: &Wishes,
+    ) -> Result<Job, SubmitError> {
+        let priority = wishes.priority.unwrap_or(0);
+        if !PRIORITIES.contains(&priority) {
+            return Err(SubmitError::field("priority", "a priority is -100 to 100"));
+        }
+        let needs = wishes.needs.iter().map(|id| {
+            JobId::try_from(id.clone()).map_err(|error| SubmitError::field("needs", format!("`{id}`: {error}")))
+        });
+        let usual = if kind == Kind::Serve {
+            Retry::ALWAYS
+        } else {
+            Retry { attempts: 3, first_delay_ms: 5_000, longest_delay_ms: 300_000 }
+        };
+        let new = NewJob {
+            kind,
+            name: name.to_owned(),
+            request: serde_json::to_string(order).map_err(|error| SubmitError::field("job", error))?,
+            demand,
+            priority,
+            retry: Retry { attempts: wishes.attempts.unwrap_or(usual.attempts), ..usual },
+            time_limit: wishes.time_limit_seconds.map(Duration::from_secs),
+            needs: needs.collect::<Result<_, _>>()?,
+        };
+        let job = self.queue().submit(&new, now())?;
+        self.dispatcher.look();
+        Ok(job)
+    }
+
+    /// Mounts everything that an order names and looks whether it is there.
+    fn complete(&self, order: &Order) -> Result<(), SubmitError> {
+        let root = self.catalog.images.mounted(&order.image)?;
+        for needed in ["dev", "proc", "run", "sys", "tmp"] {
+            if !root.join(needed).is_dir() {
+                let reason = format!("it has no directory /{needed}, which every container needs");
+                return Err(ImageError::Mount { image: order.image.clone(), reason }.into());
+            }
+        }
+        for dataset in &order.datasets {
+            self.catalog.place(dataset)?;
+        }
+        if let Some(model) = &order.model {
+            self.catalog.place(&model.base)?;
+            if let Some(job) = &model.trained
+                && !self.result_of(job.as_str()).is_some_and(|path| path.is_dir())
+            {
+                return Err(SubmitError::NoModel(model.name.clone()));
+            }
+        }
+        command::check(&root, order)
+    }
+
+    /// The adapter or whole model that a job left behind.
+    pub fn result_of(&self, job: &str) -> Option<std::path::PathBuf> {
+        let output = gap_contract::Output::new(self.storage.output(job));
+        [output.adapter(), output.model()].into_iter().find(|path| path.is_dir())
+    }
+}
+
+/// How many times the size of the weights a job of this kind takes, roughly: docs/appliance.md says how to say more.
+fn share(declared: &DeclaredJob) -> u64 {
+    match declared.kind {
+        DeclaredKind::Train if declared.parameters.contains_key("lora") => 4,
+        DeclaredKind::Train => 8,
+        DeclaredKind::Serve | DeclaredKind::Run => 3,
+    }
+}
+
+/// The queue's kind of a declared one.
+pub const fn kind_of(kind: DeclaredKind) -> Kind {
+    match kind {
+        DeclaredKind::Train => Kind::Train,
+        DeclaredKind::Serve => Kind::Serve,
+        DeclaredKind::Run => Kind::Run,
+    }
+}
+
+/// Whether a path that a program is given lies in the image.
+fn is_in_image(root: &Path, directory: &str, path: &str) -> bool {
+    let base = root.join(directory.trim_start_matches('/'));
+    let relative = path.trim_start_matches("./");
+    let place = if path.starts_with('/') { root.join(path.trim_start_matches('/')) } else { base.join(relative) };
+    place.symlink_metadata().is_ok()
+}

@@ -1,0 +1,296 @@
+//! The data volume: the disk that the site names, a disk of the appliance, an empty disk, or memory.
+//!
+//! A disk is only ever written to when the appliance formatted it before (ext4 labelled [`LABEL`]) or when it is empty:
+//! no byte but zeros at its beginning and end, no partitions, not the medium. What is anything else is left alone.
+
+use super::storage::Volume;
+use crate::root::Root;
+use gap_handover::site::Data;
+use rustix::mount::{MountFlags, mount};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// Label of the file system that the appliance makes.
+const LABEL: &str = "GAPDATA";
+/// Where the volume is mounted.
+pub const PLACE: &str = "/var/lib/gap";
+/// The program that makes the file system, from e2fsprogs.
+const MKFS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
+/// Bytes that must be zero at the beginning and at the end of an empty disk.
+const LOOKED_AT: u64 = 4 << 20;
+/// Smallest disk that is taken without being named, in bytes.
+const SMALLEST: u64 = 1 << 30;
+/// Place of ext4's magic number, and of its label (Documentation/filesystems/ext4, "Super Block").
+const EXT4_MAGIC: (u64, [u8; 2]) = (1024 + 0x38, [0x53, 0xef]);
+const EXT4_LABEL: (u64, usize) = (1024 + 0x78, 16);
+/// Disks that carry no data of their own.
+const SKIPPED: [&str; 7] = ["dm-", "fd", "loop", "md", "ram", "sr", "zram"];
+
+/// A whole disk, as sysfs lists it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Disk {
+    name: String,
+    len: u64,
+    serials: BTreeSet<String>,
+    is_read_only: bool,
+    has_partitions: bool,
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// The appliance's file system.
+    Ours,
+    /// Zeros where it was looked.
+    Empty,
+    /// Something.
+    Other,
+}
+
+/// A disk to use, and what is to be done first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Choice {
+    node: PathBuf,
+    name: String,
+    is_to_format: bool,
+}
+
+/// Finds the data volume and mounts it at [`PLACE`]; memory, which is there already, when there is none.
+/// `medium` is the device that the release lies on; `load` makes the kernel know ext4.
+pub fn open(root: &Root, site: &Data, medium: &str, load: impl FnOnce()) -> Volume {
+    let choice = match choose(root, site, medium) {
+        Ok(choice) => choice,
+        Err(reason) => return Volume::Memory { reason },
+    };
+    load();
+    match use_disk(root, &choice) {
+        Ok(()) => Volume::Disk { device: choice.name },
+        Err(reason) => Volume::Memory { reason },
+    }
+}
+
+fn choose(root: &Root, site: &Data, medium: &str) -> Result<Choice, String> {
+    if site.memory {
+        return Err("the site configuration wants none".to_owned());
+    }
+    let disks = disks(root).map_err(|error| format!("the disks cannot be listed: {error}"))?;
+    let medium = medium_disk(root, medium);
+    let usable = |disk: &&Disk| Some(&disk.name) != medium.as_ref() && !disk.is_read_only;
+    let choice = |disk: &Disk, is_to_format| Choice {
+        node: root.at(format!("/dev/{}", disk.name)),
+        name: disk.name.clone(),
+        is_to_format,
+    };
+    let content = |disk: &Disk| {
+        let node = root.at(format!("/dev/{}", disk.name));
+        look(&node, disk).map_err(|error| format!("looking at the disk {}: {error}", disk.name))
+    };
+    if let Some(wanted) = &site.disk {
+        let is_it = |disk: &&Disk| disk.name == *wanted || disk.serials.contains(wanted);
+        let disk = disks.iter().find(is_it).ok_or_else(|| {
+            let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+            format!("the site configuration names the disk {wanted}, and there are only {}", names.join(", "))
+        })?;
+        if !usable(&disk) {
+            return Err(format!("the disk {wanted} is the medium of the release or read-only"));
+        }
+        return match content(disk)? {
+            Content::Ours => Ok(choice(disk, false)),
+            Content::Empty => Ok(choice(disk, true)),
+            Content::Other => Err(format!(
+                "the disk {wanted} holds something that the appliance did not write; empty it (wipefs, blkdiscard) first"
+            )),
+        };
+    }
+    let mut empty = None;
+    for disk in disks.iter().filter(usable) {
+        match content(disk) {
+            Ok(Content::Ours) => return Ok(choice(disk, false)),
+            Ok(Content::Empty) if empty.is_none() && disk.len >= SMALLEST => empty = Some(choice(disk, true)),
+            // One that cannot be read is none.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    empty.ok_or_else(|| "there is no empty disk, and the site configuration names none".to_owned())
+}
+
+/// Whole disks by name.
+fn disks(root: &Root) -> io::Result<BTreeSet<Disk>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(root.at("/sys/block"))? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if SKIPPED.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let line = |file: &str| root.line(format!("/sys/block/{name}/{file}"));
+        let sectors: u64 = line("size").and_then(|size| size.parse().ok()).unwrap_or(0);
+        let serials = ["serial", "device/serial", "wwid", "device/wwid"].into_iter().filter_map(line).collect();
+        let is_part = |entry: &str| root.at(format!("/sys/block/{name}/{entry}/partition")).exists();
+        let has_partitions = root.names(format!("/sys/block/{name}"), 1024).iter().any(|entry| is_part(entry));
+        let len = sectors.saturating_mul(512);
+        if len > 0 {
+            let is_read_only = line("ro").is_some_and(|ro| ro == "1");
+            found.insert(Disk { serials, is_read_only, has_partitions, len, name });
+        }
+    }
+    Ok(found)
+}
+
+/// The disk that the medium is or lies on; a partition's name begins with its disk's.
+fn medium_disk(root: &Root, medium: &str) -> Option<String> {
+    let name = Path::new(medium).file_name()?.to_str()?;
+    // A loop device lies on a file of a file system that is mounted read-only, whose disk is not empty and not ours.
+    let parent = fs::canonicalize(root.at(format!("/sys/class/block/{name}"))).ok();
+    let is_part = root.at(format!("/sys/class/block/{name}/partition")).exists();
+    let disk = parent.filter(|_| is_part).and_then(|path| Some(path.parent()?.file_name()?.to_str()?.to_owned()));
+    Some(disk.unwrap_or_else(|| name.to_owned()))
+}
+
+fn look(node: &Path, disk: &Disk) -> io::Result<Content> {
+    let mut file = File::open(node)?;
+    let read = |offset, len| -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    };
+    if disk.len < 2 * LOOKED_AT {
+        return Ok(Content::Other);
+    }
+    let (at, magic) = EXT4_MAGIC;
+    let (label_at, label_len) = EXT4_LABEL;
+    if read(at, magic.len())? == magic {
+        let label = read(label_at, label_len)?;
+        let label = label.split(|byte| *byte == 0).next().unwrap_or_default();
+        return Ok(if label == LABEL.as_bytes() { Content::Ours } else { Content::Other });
+    }
+    if disk.has_partitions {
+        return Ok(Content::Other);
+    }
+    for from in [0, disk.len.saturating_sub(LOOKED_AT)] {
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        (&mut file).take(LOOKED_AT).read_to_end(&mut bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(Content::Other);
+        }
+    }
+    Ok(Content::Empty)
+}
+
+fn use_disk(root: &Root, choice: &Choice) -> Result<(), String> {
+    if choice.is_to_format {
+        format(root, &choice.node)?;
+    }
+    let at = root.at(PLACE);
+    fs::create_dir_all(&at).map_err(|error| format!("making {PLACE}: {error}"))?;
+    // Programs compile code into their caches and load it, so it may be executed.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    // A file system with an error is not written to any more, so that what is on it can be saved.
+    mount(&choice.node, &at, "ext4", flags, c"errors=remount-ro")
+        .map_err(|error| format!("mounting the disk {}: {error}", choice.name))
+}
+
+fn format(root: &Root, node: &Path) -> Result<(), String> {
+    let program =
+        MKFS.iter().map(|path| root.at(path)).find(|path| path.exists()).ok_or(
+            "there is an empty disk, but the OS image cannot format it: its recipe needs the package e2fsprogs",
+        )?;
+    let output = Command::new(program)
+        .args(["-q", "-F", "-t", "ext4", "-L", LABEL, "-E", "lazy_itable_init=1,lazy_journal_init=1"])
+        .arg(node)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("formatting {}: {error}", node.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("formatting {}: {}", node.display(), said.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = SMALLEST;
+
+    /// What is written where on a disk.
+    type Writes<'a> = &'a [(u64, &'a [u8])];
+
+    /// A machine with these disks: name, serial, what is on it.
+    fn machine(disks: &[(&str, &str, Writes<'_>)]) -> (tempfile::TempDir, Root) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        fs::create_dir_all(root.at("/dev")).unwrap();
+        for (name, serial, writes) in disks {
+            let sys = root.at(format!("/sys/block/{name}"));
+            fs::create_dir_all(&sys).unwrap();
+            fs::write(sys.join("size"), (LEN / 512).to_string()).unwrap();
+            fs::write(sys.join("ro"), "0\n").unwrap();
+            fs::write(sys.join("serial"), format!("{serial}\n")).unwrap();
+            let file = File::create(root.at(format!("/dev/{name}"))).unwrap();
+            file.set_len(LEN).unwrap();
+            for (at, bytes) in *writes {
+                file.write_all_at(bytes, *at).unwrap();
+            }
+        }
+        (directory, root)
+    }
+
+    fn chosen(root: &Root, site: &Data) -> Result<(String, bool), String> {
+        choose(root, site, "/dev/vda").map(|choice| (choice.name, choice.is_to_format))
+    }
+
+    fn named(disk: &str) -> Data {
+        Data { disk: Some(disk.into()), memory: false }
+    }
+
+    const EXT4: (u64, &[u8]) = (EXT4_MAGIC.0, &EXT4_MAGIC.1);
+
+    #[test]
+    fn an_empty_disk_is_taken_and_the_medium_never_is() {
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[(0, b"data")]), ("vdc", "c", &[])]);
+        assert_eq!(chosen(&root, &Data::default()), Ok(("vdc".into(), true)));
+        assert!(chosen(&root, &named("vda")).unwrap_err().contains("medium"));
+    }
+
+    #[test]
+    fn a_disk_of_the_appliance_comes_before_an_empty_one() {
+        let ours: &[(u64, &[u8])] = &[EXT4, (EXT4_LABEL.0, b"GAPDATA")];
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[]), ("vdc", "c", ours)]);
+        assert_eq!(chosen(&root, &Data::default()), Ok(("vdc".into(), false)));
+        assert_eq!(chosen(&root, &named("b")), Ok(("vdb".into(), true)), "by its serial number");
+    }
+
+    #[test]
+    fn what_holds_anything_is_left_alone() {
+        let others: [&[(u64, &[u8])]; 4] =
+            [&[(0, b"x")], &[(LEN - 1, b"x")], &[EXT4], &[EXT4, (EXT4_LABEL.0, b"GAPDATAX")]];
+        for other in others {
+            let (_directory, root) = machine(&[("vdb", "b", other)]);
+            assert!(chosen(&root, &Data::default()).is_err());
+            assert!(chosen(&root, &named("vdb")).unwrap_err().contains("did not write"));
+        }
+        let (_directory, root) = machine(&[("vdb", "b", &[])]);
+        fs::create_dir_all(root.at("/sys/block/vdb/vdb1")).unwrap();
+        fs::write(root.at("/sys/block/vdb/vdb1/partition"), "1").unwrap();
+        assert!(chosen(&root, &Data::default()).is_err());
+    }
+
+    #[test]
+    fn without_a_disk_the_reason_is_told() {
+        let (_directory, root) = machine(&[("vda", "m", &[])]);
+        assert!(chosen(&root, &named("nvme9n1")).unwrap_err().contains("only vda"));
+        let memory = Data { disk: None, memory: true };
+        assert!(chosen(&root, &memory).unwrap_err().contains("wants none"));
+        let volume = open(&root, &Data::default(), "/dev/vda", || panic!("no disk, no module"));
+        assert!(matches!(volume, Volume::Memory { reason } if reason.contains("no empty disk")));
+    }
+}

@@ -1,0 +1,97 @@
+//! Power that goes away.
+
+use crate::{
+    MACHINE,
+    client::{Client, UploadError},
+    machine::{OVER, Site, bulk, examples},
+};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// How often the power is cut, unless `GAPIMAGE_POWER_CUTS` says otherwise.
+const CUTS: u32 = 20;
+
+fn cuts() -> u32 {
+    std::env::var("GAPIMAGE_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(CUTS)
+}
+
+/// Moments that differ, the same in each run.
+fn moment(cut: u32) -> Duration {
+    Duration::from_millis(u64::from(cut.wrapping_mul(2_654_435_761) % 6000))
+}
+
+#[test]
+#[ignore = "boots a machine many times, in `make test-all`"]
+fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
+    let _machine = MACHINE.lock();
+    let site = Site::new(2048);
+    let mut machine = site.switch_on();
+    let tokens = json!({"name": "ops", "role": "operator"});
+    let token = site.client.post("/v1/appliance/tokens", &tokens).unwrap()["id"].clone();
+    let small = site.file("small.jsonl");
+    examples(&small, 10);
+    let kept = site.client.bring(&small, "fine-tune", None).unwrap();
+    let job = site.run("count", json!({"env": {"STEPS": "600"}}));
+    let file = site.file("bulk");
+    bulk(&file, 200);
+    let upload = site.client.begin(&file, "user_data").unwrap()["id"].as_str().unwrap().to_owned();
+    let bringing = thread::spawn(bring_through_everything(site.client.clone(), file.clone(), upload.clone()));
+
+    for cut in 0..cuts() {
+        thread::sleep(moment(cut));
+        let before = site.client.get(&format!("/v1/appliance/jobs/{job}"));
+        drop(machine);
+        machine = site.switch_on();
+
+        let after = site.client.get(&format!("/v1/appliance/jobs/{job}")).unwrap();
+        if let Ok(before) = before {
+            assert!(starts(&after) >= starts(&before), "{before}\n{after}");
+            let was_over = OVER.contains(&before["state"].as_str().unwrap());
+            assert!(!was_over || before["state"] == after["state"], "{before}\n{after}");
+        }
+        assert_ne!(after["state"], "failed", "{after}");
+        let listed = site.client.get("/v1/appliance/tokens").unwrap();
+        assert!(listed["data"].as_array().unwrap().iter().any(|listed| listed["id"] == token), "{listed}");
+        let id = kept["id"].as_str().unwrap();
+        assert_eq!(site.client.get(&format!("/v1/files/{id}")).unwrap()["sha256"], kept["sha256"]);
+    }
+
+    let brought = bringing.join().unwrap();
+    assert_eq!(brought["sha256"], digest(&file), "{brought}");
+    let ended = site.wait_within(Duration::from_secs(900), &job, OVER);
+    assert_eq!(ended["state"], "succeeded", "{ended}\n{}", site.log(&job));
+    assert!(site.log(&job).contains("counted 600"), "{}", site.log(&job));
+    let audit = site.client.get("/v1/appliance/audit?limit=1000").unwrap();
+    assert!(!audit["data"].as_array().unwrap().is_empty(), "{audit}");
+    site.still_works();
+    drop(machine);
+}
+
+/// Begins again with an upload whenever the machine went away under it, until it is complete. Gives the file.
+fn bring_through_everything(client: Client, file: PathBuf, upload: String) -> impl FnOnce() -> Value {
+    move || {
+        loop {
+            match client.bring(&file, "user_data", Some(&upload)) {
+                Ok(brought) => return brought,
+                Err(UploadError::Client(error)) if error.is_passing() => thread::sleep(Duration::from_secs(1)),
+                // It was complete, and the answer was lost with the power.
+                Err(error) => match client.get(&format!("/v1/appliance/uploads/{upload}")) {
+                    Ok(state) if state["status"] == "completed" => return state["file"].clone(),
+                    _ => panic!("{error}"),
+                },
+            }
+        }
+    }
+}
+
+fn starts(job: &Value) -> u64 {
+    job["starts"].as_u64().unwrap()
+}
+
+fn digest(file: &Path) -> String {
+    gap_format::Digest::of(&std::fs::read(file).unwrap()).to_hex()
+}
