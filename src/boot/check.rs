@@ -264,7 +264,10 @@ mod tests {
 
     /// A TLS server with these credentials that answers like an appliance; gives its port.
     fn serve(credentials: &Credentials) -> u16 {
-        use std::{io::Write, net::TcpListener};
+        use std::{
+            io::{Read, Write},
+            net::TcpListener,
+        };
         let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes()).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
