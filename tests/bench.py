@@ -599,6 +599,11 @@ def bench_training(work):
                    f"{ratio('memory'):.2f}×", "0.8× · 0.6×")
             yield ("the same: process start to first step", f"{ours['start']:.2f} s", f"{theirs['start']:.2f} s",
                    f"{1 / ratio('start'):.0f}× faster", "5× · 20×")
+        packed = place / "packed.json"
+        packed.write_text(json.dumps({**json.loads(job.read_text()), "quantization": "nf4", "output": "packed.out"}))
+        ours_packed = train_ours(packed)
+        yield (f"QLoRA on {size} M parameters, {name}: peak memory", f"{ours_packed['memory'] / mib:.0f} MiB",
+               f"its own LoRA in f32: {ours['memory'] / mib:.0f} MiB", f"{ours_packed['memory'] / ours['memory']:.2f}×", "–")
 
 
 def stream_of(program, model, kind, count):
