@@ -320,6 +320,15 @@ impl<G: Group> Task<'_, '_, G> {
         let mut sums = [[simd.splat_f32s(0.0); N]; M];
         for (group, weights) in block.chunks_exact(width).enumerate() {
             let weights = &weights[column % BLOCK..][..N];
+            if M == 1 {
+                // Weights in the order in which they lie: memory is what one row waits for.
+                for n in 0..N {
+                    for (index, values) in S::as_simd_f32s(&x[0][group]).0.iter().enumerate() {
+                        sums[0][n] = simd.mul_add_e_f32s(*values, weights[n].vector(simd, index), sums[0][n]);
+                    }
+                }
+                continue;
+            }
             for index in 0..GROUP / S::F32_LANES {
                 let values: [S::f32s; M] = array::from_fn(|m| S::as_simd_f32s(&x[m][group]).0[index]);
                 for n in 0..N {
