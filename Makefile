@@ -1,4 +1,4 @@
-# make demo       build, sign, verify and boot recipes/appliance.toml, and use its API
+# make demo       build, sign, verify and boot recipes/appliance.toml, fine-tune its model there, and ask what it learnt
 # make test       everything that must hold before a change lands
 # make test-all   the same and what is slower: licences, fuzzing, the whole matrix of boots
 # make bench      measurements against other tools, as a table
@@ -14,7 +14,7 @@ all: $(GAPIMAGE)
 
 .PHONY: $(GAPIMAGE)
 $(GAPIMAGE):
-	$(CARGO) build --release --locked --bin gapimage
+	$(CARGO) build --release --locked --bin gapimage --bin gapctl
 
 tools:
 	tests/setup.sh demo
@@ -28,7 +28,9 @@ demo: tools $(GAPIMAGE)
 	$(GAPIMAGE) build recipes/appliance.toml -o $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml
 	$(GAPIMAGE) sign $(DEMO)/appliance.gap --key $(DEMO)/keys/release.key
 	$(GAPIMAGE) verify $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml --full
-	$(GAPIMAGE) boot $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml --check
+	@rm -f $(DEMO)/data.img && truncate -s 4G $(DEMO)/data.img
+	PATH="$(CURDIR)/target/release:$$PATH" $(GAPIMAGE) boot $(DEMO)/appliance.gap --trust $(DEMO)/keys/trust.toml \
+		--data $(DEMO)/data.img --check -- sh recipes/appliance/demo.sh
 
 lint:
 	$(CARGO) fmt --all --check

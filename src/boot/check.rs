@@ -97,7 +97,7 @@ impl Credentials {
             hostname: None,
             network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
             tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
-            api: Api { port: None, token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()) },
+            api: Api { token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()), ..Api::default() },
             data: Data::default(),
         };
         toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))

@@ -9,6 +9,7 @@ use crate::{boot::site, random};
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use gap_format::Digest;
 use gap_handover::site::{Api, Data, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     fs::{self, DirBuilder},
     net::{IpAddr, Ipv4Addr},
@@ -98,6 +99,9 @@ pub struct Init {
     /// PEM file with its private key (PKCS#8)
     #[arg(long, value_name = "FILE", requires = "certificate", value_hint = ValueHint::FilePath)]
     key: Option<PathBuf>,
+    /// PEM file of authorities: the API then listens only to clients with a certificate of theirs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    client_ca: Option<PathBuf>,
 }
 
 /// Runs one of them.
@@ -128,7 +132,11 @@ fn init(init: &Init) -> Outcome {
         hostname: init.hostname.clone(),
         network: network(init)?,
         tls: certificate(init)?,
-        api: Api { port: init.port, token_sha256: Some(Digest::of(token.as_bytes()).to_hex()) },
+        api: Api {
+            port: init.port,
+            token_sha256: Some(Digest::of(token.as_bytes()).to_hex()),
+            client_authorities: init.client_ca.as_deref().map(authorities).transpose()?,
+        },
         data: Data { disk: init.disk.clone(), memory: false },
     };
     let text = toml::to_string(&config).map(Zeroizing::new);
@@ -185,8 +193,7 @@ fn network(init: &Init) -> Result<Network, Failure> {
 
 fn certificate(init: &Init) -> Result<Option<Tls>, Failure> {
     let (Some(certificate), Some(key)) = (&init.certificate, &init.key) else { return Ok(None) };
-    let read = |path: &Path| fs::read_to_string(path).map_err(failed(format!("reading `{}`", path.display())));
-    let tls = Tls { certificate: read(certificate)?, key: read(key)? };
+    let tls = Tls { certificate: contents(certificate)?, key: contents(key)? };
     usable(&tls).map_err(|reason| {
         Failure::wanting(
             format!("the certificate in `{}` with the key in `{}`: {reason}", certificate.display(), key.display()),
@@ -196,9 +203,26 @@ fn certificate(init: &Init) -> Result<Option<Tls>, Failure> {
     Ok(Some(tls))
 }
 
+fn contents(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(failed(format!("reading `{}`", path.display())))
+}
+
+/// The certificates in a file, each of which can be an authority.
+fn authorities(path: &Path) -> Result<String, Failure> {
+    let text = contents(path)?;
+    let mut roots = rustls::RootCertStore::empty();
+    let added: Result<(), String> = CertificateDer::pem_slice_iter(text.as_bytes()).try_for_each(|certificate| {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    });
+    let found = added.and_then(|()| if roots.is_empty() { Err("there are none".to_owned()) } else { Ok(text) });
+    found.map_err(|reason| {
+        let message = format!("the authorities in `{}`: {reason}", path.display());
+        Failure::wanting(message, "the file holds certificates in PEM")
+    })
+}
+
 /// Whether the two can be used together: what the machine would find out too late.
 fn usable(tls: &Tls) -> Result<(), String> {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(tls.certificate.as_bytes()).collect();
     let chain = chain.map_err(|error| error.to_string())?;
     let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(|error| error.to_string())?;

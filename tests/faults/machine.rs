@@ -21,8 +21,11 @@ const READY: Duration = Duration::from_secs(300);
 pub fn artifact() -> &'static Path {
     static ARTIFACT: OnceLock<PathBuf> = OnceLock::new();
     ARTIFACT.get_or_init(|| {
-        let keys = &fixture::quickstart().keys;
-        let artifact = fixture::cache().join("faults.gap");
+        let directory = fixture::cache().join("faults");
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        let keys = fixture::keygen(&directory.join("keys"));
+        let artifact = directory.join("faults.gap");
         let mut build = fixture::gapimage();
         build.args(["build", "tests/faults/recipe.toml", "-o"]).arg(&artifact).arg("--trust").arg(&keys.trust);
         fixture::succeed(build.current_dir(fixture::repository()));
@@ -119,7 +122,7 @@ impl Site {
     /// A job that runs after all that happened: the appliance works.
     #[track_caller]
     pub fn still_works(&self) {
-        let job = self.run("hello", serde_json::json!({}));
+        let job = self.run("nothing", serde_json::json!({}));
         let ended = self.wait(&job, OVER);
         assert_eq!(ended["state"], "succeeded", "{ended}\n{}", self.log(&job));
     }

@@ -6,10 +6,10 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 use std::{
@@ -36,6 +36,9 @@ pub enum CertificateError {
     /// Certificate and key cannot be used together, or not at all.
     #[error("the certificate of the API cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
+    /// The authorities of clients cannot be used.
+    #[error("api.client_authorities of the site configuration: {0}")]
+    Clients(String),
     /// None can be made.
     #[error("making a certificate for the API: {0}")]
     Make(#[from] rcgen::Error),
@@ -107,17 +110,37 @@ impl Identity {
         current.cert.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
     }
 
-    /// A TLS configuration that shows this identity: TLS 1.3 and 1.2, HTTP/1.1, no client certificates.
+    /// A TLS configuration that shows this identity: TLS 1.3 and 1.2, HTTP/1.1. With `clients` (PEM), it listens only to
+    /// clients whose certificates these authorities vouch for.
     ///
     /// # Errors
-    /// [`CertificateError::Unusable`] when the cryptography knows no such protocol.
-    pub fn server_config(self: Arc<Self>) -> Result<ServerConfig, CertificateError> {
+    /// [`CertificateError::Clients`] when `clients` are no authorities, [`CertificateError::Unusable`] when the
+    /// cryptography knows no such protocol.
+    pub fn server_config(self: Arc<Self>, clients: Option<&str>) -> Result<ServerConfig, CertificateError> {
         let builder =
             ServerConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
-        let mut config = builder.with_no_client_auth().with_cert_resolver(self);
+        let verifier = match clients {
+            Some(authorities) => client_verifier(authorities, self.provider.clone())?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(self);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// Asks every client for a certificate of one of these authorities (PEM).
+fn client_verifier(
+    authorities: &str,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(authorities.as_bytes()) {
+        let authority = authority.map_err(|error| CertificateError::Clients(error.to_string()))?;
+        roots.add(authority).map_err(|error| CertificateError::Clients(error.to_string()))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    verifier.map_err(|error| CertificateError::Clients(error.to_string()))
 }
 
 impl ResolvesServerCert for Identity {
@@ -171,6 +194,15 @@ mod tests {
         let identity = Identity::from_site(&tls).unwrap();
         assert_eq!(identity.certificate(), *certificate.der());
         assert!(!identity.cover(&[]).unwrap());
+    }
+
+    #[test]
+    fn authorities_of_clients_that_are_none_are_refused() {
+        let identity = Arc::new(Identity::make("appliance", &[]).unwrap());
+        for bad in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let refused = identity.clone().server_config(Some(bad));
+            assert!(matches!(refused, Err(CertificateError::Clients(_))), "{bad}");
+        }
     }
 
     #[test]

@@ -155,7 +155,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
     let (stop, stopping) = watch::channel(false);
     tell_api(&listener, &identity, shown.as_deref());
-    let tls = Arc::new(identity.server_config()?);
+    let tls = Arc::new(identity.server_config(site.api.client_authorities.as_deref())?);
     let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
     system.stage("API healthy");
 

@@ -1,7 +1,7 @@
 //! What is remembered of an appliance: where it is, how it is recognised, and the token. One file for each, which only its
 //! owner can read.
 
-use crate::client::{Client, ClientError, Fingerprint, FingerprintError, Trust};
+use crate::client::{Client, ClientError, Fingerprint, FingerprintError, Identity, Trust};
 use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -25,6 +25,8 @@ pub struct Profile {
     pub fingerprint: Option<String>,
     /// PEM file of the authorities that vouch for its certificate.
     pub authorities: Option<PathBuf>,
+    /// What shows it who this is, where the site wants to see it.
+    pub identity: Option<Identity>,
     /// Opens its API.
     pub token: Option<String>,
 }
@@ -162,13 +164,19 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] when something of it cannot be used.
     pub fn client(&self) -> Result<Client, ProfileError> {
-        Ok(Client::new(&self.server, &self.trust()?, self.token.clone().map(Zeroizing::new))?)
+        Ok(Client::new(&self.server, &self.trust()?, self.identity.as_ref(), self.token.clone().map(Zeroizing::new))?)
+    }
+
+    /// Nothing but where it is.
+    #[must_use]
+    pub const fn of(server: String) -> Self {
+        Self { server, fingerprint: None, authorities: None, identity: None, token: None }
     }
 
     /// With the fingerprint as the only way to recognise it.
     #[must_use]
     pub fn pinned(server: String, fingerprint: Fingerprint) -> Self {
-        Self { server, fingerprint: Some(fingerprint.to_string()), authorities: None, token: None }
+        Self { fingerprint: Some(fingerprint.to_string()), ..Self::of(server) }
     }
 }
 

@@ -78,6 +78,9 @@ pub struct Api {
     /// SHA-256 (64 hexadecimal digits) of the first token. When absent the agent makes a token at
     /// boot and shows it on the console.
     pub token_sha256: Option<String>,
+    /// PEM certificates of authorities. When present, only clients with a certificate of theirs are listened to, and need
+    /// a token besides.
+    pub client_authorities: Option<String>,
 }
 
 /// Where jobs keep their data.

@@ -157,7 +157,7 @@ impl Catalogue {
     pub fn generator(&self, name: &str) -> Result<&Generator, ApiError> {
         match self.find(name)? {
             Kind::Generator(generator) => Ok(generator),
-            Kind::Encoder(_) => Err(ApiError::invalid("model", format!("{name:?} generates no text"))),
+            Kind::Encoder(_) => Err(ApiError::OtherUse(format!("{name:?} generates no text"))),
         }
     }
 
@@ -171,7 +171,7 @@ impl Catalogue {
         {
             return Ok((encoding, embedder));
         }
-        Err(ApiError::invalid("model", format!("{name:?} makes no embeddings")))
+        Err(ApiError::OtherUse(format!("{name:?} makes no embeddings")))
     }
 
     /// A model that classifies.
@@ -184,7 +184,7 @@ impl Catalogue {
         {
             return Ok((encoding, classifier));
         }
-        Err(ApiError::invalid("model", format!("{name:?} does not classify")))
+        Err(ApiError::OtherUse(format!("{name:?} does not classify")))
     }
 
     /// All models as OpenAI lists them.

@@ -39,7 +39,8 @@ fn python(root: &Path, arguments: &[&str]) -> String {
     ]);
     let output = command.args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    // Libraries say things of their own there; the answer is the last line.
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap_or_default().to_owned()
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

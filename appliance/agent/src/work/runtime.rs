@@ -6,7 +6,7 @@ use super::{
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
     serving::Serving,
-    storage::{Storage, make, own},
+    storage::{Storage, make, own, publish},
 };
 use gap_contract::Output;
 use gap_jobs::{
@@ -158,11 +158,15 @@ impl Containers {
         let base = self.catalog.place(&model.base).map_err(of_image)?;
         let Some(job) = &model.trained else { return Ok((base, None)) };
         let output = Output::new(self.storage.output(job.as_str()));
+        let published = |result: PathBuf| match publish(&result) {
+            Ok(()) => Ok(result),
+            Err(error) => Err(passing(format!("making the model {} readable: {error}", model.name))),
+        };
         if output.adapter().is_dir() {
-            return Ok((base, Some(output.adapter())));
+            return Ok((base, Some(published(output.adapter())?)));
         }
         if output.model().is_dir() {
-            return Ok((output.model(), None));
+            return Ok((published(output.model())?, None));
         }
         Err(permanent(format!("the model {} is gone: the job {job} has left none", model.name)))
     }

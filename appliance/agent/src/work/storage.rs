@@ -9,6 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Most files and directories of a model that are looked at.
+const MAX_RESULT: usize = 100_000;
+/// The user who may do everything: the agent.
+const ROOT: u32 = 0;
+
 /// What the data volume is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -124,6 +129,28 @@ pub fn make(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
+/// Makes what a job left behind readable for others and unchangeable for all, the job itself included: from now on it is a
+/// model of the appliance. Links are left as they are; they lead nowhere but into the container that follows them.
+pub fn publish(path: &Path) -> io::Result<()> {
+    let mut left = vec![path.to_owned()];
+    let mut seen = 0_usize;
+    while let Some(next) = left.pop() {
+        seen = seen.saturating_add(1);
+        let metadata = fs::symlink_metadata(&next)?;
+        if seen > MAX_RESULT || metadata.is_symlink() {
+            continue;
+        }
+        own(&next, ROOT)?;
+        fs::set_permissions(&next, fs::Permissions::from_mode(if metadata.is_dir() { 0o755 } else { 0o644 }))?;
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&next)? {
+                left.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Gives a file or directory to a user. Where this process may not, it stays its own.
 pub fn own(path: &Path, user: u32) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -131,4 +158,25 @@ pub fn own(path: &Path, user: u32) -> io::Result<()> {
     }
     let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
     Ok(rustix::fs::chownat(CWD, path, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_readable_for_others_whatever_the_job_made_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (result, secret) = (directory.path().join("adapter"), directory.path().join("secret"));
+        fs::write(&secret, "s").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        make(&result.join("inner"), 0o700).unwrap();
+        fs::write(result.join("inner/weights"), "w").unwrap();
+        fs::set_permissions(result.join("inner/weights"), fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&secret, result.join("out")).unwrap();
+        publish(&result).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&result.join("inner")), mode(&result.join("inner/weights"))), (0o755, 0o644));
+        assert_eq!(mode(&secret), 0o600, "a link is not followed");
+    }
 }

@@ -135,7 +135,7 @@ impl Machine {
         let address = listener.local_addr().unwrap();
         let (stop, stopping) = watch::channel(false);
         let connector = connector(&identity);
-        let tls = Arc::new(identity.server_config().unwrap());
+        let tls = Arc::new(identity.server_config(None).unwrap());
         let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
         Self { address, asked, access, audit, work, system, stop, serving, connector, _directory: directory }
     }

@@ -2,7 +2,7 @@
 
 use super::trust::FingerprintError;
 use miette::Diagnostic;
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 /// Why a request came to nothing.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -40,9 +40,10 @@ pub enum ClientError {
     /// A certificate or fingerprint that was given cannot be used.
     #[error(transparent)]
     Fingerprint(#[from] FingerprintError),
-    /// A file of certificates that was given cannot be used.
-    #[error("the certificates in {path}: {reason}")]
-    Certificates {
+    /// A file with certificates or a key cannot be used.
+    #[error("{path}: {reason}")]
+    #[diagnostic(help("it is PEM, a key PKCS#8 without a passphrase"))]
+    Unusable {
         /// The file.
         path: String,
         /// Why.
@@ -88,6 +89,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// A file with certificates or a key that cannot be used.
+    pub(super) fn unusable(path: &Path, reason: String) -> Self {
+        Self::Unusable { path: path.display().to_string(), reason }
+    }
+
     /// What a failed handshake means.
     pub(super) fn of_handshake(server: String, error: io::Error) -> Self {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());

@@ -6,7 +6,7 @@ mod trust;
 
 pub use error::ClientError;
 pub use request::{Answer, Body, Method, Request};
-pub use trust::{Fingerprint, FingerprintError, Trust};
+pub use trust::{Fingerprint, FingerprintError, Identity, Trust};
 
 use http_body_util::BodyExt;
 use hyper::{
@@ -48,9 +48,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`] for an address that is none, or a certificate that cannot be used.
-    pub fn new(server: &str, trust: &Trust, token: Option<Zeroizing<String>>) -> Result<Self, ClientError> {
+    pub fn new(
+        server: &str,
+        trust: &Trust,
+        identity: Option<&Identity>,
+        token: Option<Zeroizing<String>>,
+    ) -> Result<Self, ClientError> {
         let (host, port) = address(server)?;
-        let connector = TlsConnector::from(Arc::new(trust.config()?));
+        let connector = TlsConnector::from(Arc::new(trust.config(identity)?));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(ClientError::System)?;
         Ok(Self { runtime, host, port, connector, token })
     }
@@ -60,7 +65,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`] when it is not reached or speaks no TLS.
     pub fn fingerprint(server: &str) -> Result<Fingerprint, ClientError> {
-        let client = Self::new(server, &Trust::Anybody, None)?;
+        let client = Self::new(server, &Trust::Anybody, None, None)?;
         client.runtime.block_on(async {
             let stream = client.connect().await?;
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);

@@ -9,9 +9,15 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
-use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 /// SHA-256 of a certificate, as the console of an appliance shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +62,18 @@ pub enum Trust {
     Anybody,
 }
 
+/// What shows the server who this is, where the site wants to see it: PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The certificate and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key (PKCS#8).
+    pub key: PathBuf,
+}
+
 impl Trust {
-    pub(super) fn config(&self) -> Result<ClientConfig, ClientError> {
+    pub(super) fn config(&self, identity: Option<&Identity>) -> Result<ClientConfig, ClientError> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match self {
             Self::Pinned(fingerprint) => Arc::new(Shown { expected: Some(*fingerprint), provider: provider.clone() }),
@@ -66,19 +82,32 @@ impl Trust {
         };
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.map_err(|error| ClientError::Request(error.to_string()))?;
-        Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        let config = config.dangerous().with_custom_certificate_verifier(verifier);
+        match identity {
+            None => Ok(config.with_no_client_auth()),
+            Some(identity) => {
+                let wrong = |reason: String| ClientError::unusable(&identity.key, reason);
+                let key = PrivateKeyDer::from_pem_file(&identity.key).map_err(|error| wrong(error.to_string()))?;
+                let shown = config.with_client_auth_cert(certificates(&identity.certificate)?, key);
+                shown.map_err(|error| wrong(error.to_string()))
+            }
+        }
     }
 }
 
-fn authorities(path: &PathBuf, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, ClientError> {
-    let wrong = |reason: String| ClientError::Certificates { path: path.display().to_string(), reason };
+/// The certificates in a PEM file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
+    let wrong = |reason: String| ClientError::unusable(path, reason);
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    let read: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))?;
+    if read.is_empty() { Err(wrong("there is no certificate in it".to_owned())) } else { Ok(read) }
+}
+
+fn authorities(path: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, ClientError> {
+    let wrong = |reason: String| ClientError::unusable(path, reason);
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("there are none".to_owned()));
     }
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
     verifier.map(|verifier| verifier as Arc<dyn ServerCertVerifier>).map_err(|error| wrong(error.to_string()))

@@ -177,6 +177,9 @@ pub struct Create {
     wait: bool,
 }
 
+/// Starts after which a server that does not answer is given up.
+const HOPELESS: u32 = 4;
+
 /// A job.
 #[derive(Debug, Clone, Deserialize)]
 struct Job {
@@ -219,6 +222,11 @@ impl Job {
             ("started", self.started_at.map(show::time).unwrap_or_default()),
             ("finished", self.finished_at.map(show::time).unwrap_or_default()),
         ]);
+    }
+
+    /// A server is started again without end: after a few times more waiting helps nobody.
+    fn keeps_failing(&self) -> bool {
+        self.kind == "serve" && self.starts >= HOPELESS && self.reason.is_some()
     }
 
     fn has_ended(&self) -> bool {
@@ -398,7 +406,7 @@ fn wait(session: &Session, id: &str) -> Outcome {
         if !session.json {
             show_new_events(session, &path(&[id, "events"]), &mut shown)?;
         }
-        if job.has_ended() || job.is_ready == Some(true) {
+        if job.has_ended() || job.is_ready == Some(true) || job.keeps_failing() {
             break job;
         }
         thread::sleep(PAUSE);

@@ -2,13 +2,16 @@
 
 use super::{Failure, Outcome, To, failure::of_profile, token_of_environment};
 use crate::{
-    client::{Client, Request},
+    client::{Client, Identity, Request},
     profile::Profile,
 };
 use clap::Args;
 use miette::Report;
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
 use zeroize::Zeroizing;
 
 /// What `login` is told.
@@ -20,15 +23,14 @@ pub struct Login {
 
 pub fn login(to: &To, args: Login) -> Outcome {
     let mut profile = match (&to.ca, &to.fingerprint) {
-        (Some(path), _) => {
-            let path =
-                std::path::absolute(path).map_err(|error| Failure::could_not(error, "name it by its whole path"))?;
-            Profile { server: String::new(), fingerprint: None, authorities: Some(path), token: None }
-        }
+        (Some(path), _) => Profile { authorities: Some(whole(path)?), ..Profile::of(String::new()) },
         (None, Some(fingerprint)) => Profile::pinned(String::new(), *fingerprint),
         (None, None) => Profile::pinned(String::new(), confirmed(&args.address)?),
     };
-    profile.server = Client::new(&args.address, &profile.trust().map_err(of_profile)?, None)?.server();
+    profile.server = Client::new(&args.address, &profile.trust().map_err(of_profile)?, None, None)?.server();
+    if let Some(Identity { certificate, key }) = to.identity()? {
+        profile.identity = Some(Identity { certificate: whole(&certificate)?, key: whole(&key)? });
+    }
     profile.token = Some(token()?.to_string());
     // Whatever is wrong shows now, and not at the first work.
     let client = profile.client().map_err(of_profile)?;
@@ -42,6 +44,11 @@ pub fn login(to: &To, args: Login) -> Outcome {
         println!("remembered as `{}` in {}", to.appliance, path.display());
     }
     Ok(())
+}
+
+/// Where a file is, whatever directory the next command is given in.
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| Failure::could_not(error, "name it by its whole path"))
 }
 
 /// The fingerprint that the server shows, once somebody has compared it.

@@ -1,7 +1,7 @@
 //! The command line: one file a resource, each thin.
 
 use crate::{
-    client::{Answer, Client, Fingerprint, Request},
+    client::{Answer, Client, Fingerprint, Identity, Request},
     profile::Profile,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
@@ -67,9 +67,25 @@ struct To {
     /// PEM file of the authorities that vouch for its certificate
     #[arg(long, global = true, env = "GAPCTL_CA", value_name = "FILE", value_hint = ValueHint::FilePath)]
     ca: Option<PathBuf>,
+    /// PEM file with the certificate that shows the appliance who this is, where the site wants one
+    #[arg(long, global = true, env = "GAPCTL_CERTIFICATE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    certificate: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(long, global = true, env = "GAPCTL_KEY", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    key: Option<PathBuf>,
     /// Print the API's answer as it is, in JSON; errors as well
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl To {
+    fn identity(&self) -> Result<Option<Identity>, Failure> {
+        match (self.certificate.clone(), self.key.clone()) {
+            (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+            (None, None) => Ok(None),
+            _ => Err(Failure::usage("a certificate goes with its key", "give both --certificate and --key")),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,22 +196,23 @@ impl Session {
         let mut profile = match (&to.server, Profile::load(&to.appliance)) {
             (_, Ok(profile)) => profile,
             // Everything may be said without anything being remembered.
-            (Some(server), Err(crate::profile::ProfileError::Unknown(_))) => {
-                Profile { server: server.clone(), fingerprint: None, authorities: None, token: None }
-            }
+            (Some(server), Err(crate::profile::ProfileError::Unknown(_))) => Profile::of(server.clone()),
             (_, Err(error)) => return Err(Report::from(error).into()),
         };
         if let Some(server) = &to.server
             && *server != profile.server
         {
             // What was remembered belongs to another server, its token above all.
-            profile = Profile { server: server.clone(), fingerprint: None, authorities: None, token: None };
+            profile = Profile::of(server.clone());
         }
         if let Some(fingerprint) = &to.fingerprint {
             profile = Profile { fingerprint: Some(fingerprint.to_string()), authorities: None, ..profile };
         }
         if let Some(path) = &to.ca {
             profile = Profile { fingerprint: None, authorities: Some(path.clone()), ..profile };
+        }
+        if let Some(identity) = to.identity()? {
+            profile.identity = Some(identity);
         }
         if let Some(token) = token_of_environment() {
             profile.token = Some(token.to_string());

@@ -8,9 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
+use gap_agent::certificate::Identity;
 use gapctl::client::Fingerprint;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -43,15 +44,15 @@ type Shared = State<Arc<Mutex<Seen>>>;
 
 impl Appliance {
     pub fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key.into())
-            .unwrap();
+        Self::start_for(None)
+    }
+
+    /// One that listens only to clients of these authorities (PEM).
+    pub fn start_for(clients: Option<&str>) -> Self {
+        let identity = Arc::new(Identity::make("rack4", &[]).unwrap());
+        let certificate = identity.certificate();
+        let pem = pem(&certificate);
+        let config = identity.server_config(clients).unwrap();
         let seen = Arc::new(Mutex::new(Seen::default()));
         let router = router(Arc::clone(&seen));
         let (sender, port) = std::sync::mpsc::channel();
@@ -74,8 +75,14 @@ impl Appliance {
             });
         });
         let address = format!("https://localhost:{}", port.recv().unwrap());
-        Self { address, fingerprint: Fingerprint::of(made.cert.der()), pem: made.cert.pem(), seen }
+        Self { address, fingerprint: Fingerprint::of(&certificate), pem, seen }
     }
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 fn router(seen: Arc<Mutex<Seen>>) -> Router {

@@ -97,6 +97,33 @@ fn the_sites_authority_is_as_good_as_a_fingerprint() {
 }
 
 #[test]
+fn where_the_site_wants_a_certificate_of_the_client_it_is_shown() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = authority.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::from_params(&authority, &key);
+    let own = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["operator".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+
+    let appliance = Appliance::start_for(Some(&pem));
+    let person = Person::new();
+    fs::write(person.home.path().join("own.pem"), certificate.pem()).unwrap();
+    fs::write(person.home.path().join("own.key"), own.serialize_pem()).unwrap();
+    let login = ["login", &appliance.address, "--fingerprint", &appliance.fingerprint.to_string()];
+    let output = person.types(&login, TOKEN);
+    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
+    let output = person.types(&[&login[..], &["--certificate", "own.pem"]].concat(), TOKEN);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let output = person.types(&[&login[..], &["--certificate", "own.pem", "--key", "own.key"]].concat(), TOKEN);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    // Both are remembered.
+    let output = person.does(&["system"]);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
 fn an_upload_that_broke_off_goes_on_where_it_was() {
     let appliance = Appliance::start();
     let person = Person::of(&appliance);

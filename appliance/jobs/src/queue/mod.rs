@@ -122,7 +122,7 @@ impl Queue {
                 let pair = params![job.sequence, other.sequence];
                 transaction.execute("INSERT OR IGNORE INTO job_need (job, needed) VALUES (?1, ?2)", pair)?;
             }
-            note(transaction, job.sequence, now, Level::Info, Some(State::Queued), "submitted", None)?;
+            row::insert_event(transaction, job.sequence, now, Level::Info, Some(State::Queued), "submitted", None)?;
             find(transaction, &id)
         })
     }
@@ -208,7 +208,7 @@ impl Queue {
                 .optional()?
                 .ok_or_else(|| QueueError::NoJob(id.clone()))?;
             if u64::try_from(events).unwrap_or(u64::MAX) < MAX_EVENTS {
-                note(transaction, sequence, now, level, None, message, data)?;
+                row::insert_event(transaction, sequence, now, level, None, message, data)?;
             }
             Ok(())
         })
@@ -363,19 +363,7 @@ fn save(transaction: &Transaction<'_>, job: &mut Job, now: i64, message: &str) -
     }
     row::update(transaction, job, now)?;
     let level = if job.state == State::Failed { Level::Error } else { Level::Info };
-    note(transaction, job.sequence, now, level, Some(job.state), message, None)
-}
-
-fn note(
-    transaction: &Transaction<'_>,
-    job: i64,
-    now: i64,
-    level: Level,
-    state: Option<State>,
-    message: &str,
-    data: Option<&str>,
-) -> Result<(), QueueError> {
-    row::insert_event(transaction, job, now, level, state, message, data)?;
+    row::insert_event(transaction, job.sequence, now, level, Some(job.state), message, None)?;
     Ok(())
 }
 

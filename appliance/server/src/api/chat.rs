@@ -4,8 +4,8 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, StreamOptions, Usage, Wanted, event, identifier},
-    messages::{ChatMessage, for_template},
+    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
+    messages::{CallKind, ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
 };
@@ -19,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value, json};
 
 /// Most tools, and the longest description of all of them in bytes.
@@ -37,6 +37,7 @@ pub struct ChatRequest {
     max_completion_tokens: Option<u32>,
     logprobs: Option<bool>,
     top_logprobs: Option<u32>,
+    #[serde(default, deserialize_with = "response_format")]
     response_format: Option<ResponseFormat>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<ToolChoice>,
@@ -76,6 +77,15 @@ enum ResponseFormat {
     JsonSchema { json_schema: NamedSchema },
 }
 
+/// A format whose type is a word: serde takes its number as well.
+fn response_format<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ResponseFormat>, D::Error> {
+    let Some(value) = Option::<Value>::deserialize(from)? else { return Ok(None) };
+    if value.get("type").is_some_and(|kind| !kind.is_string()) {
+        return Err(D::Error::custom("the `type` of `response_format` is no text"));
+    }
+    ResponseFormat::deserialize(value).map(Some).map_err(D::Error::custom)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NamedSchema {
@@ -104,9 +114,11 @@ enum ToolMode {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum NamedTool {
-    Function { function: ToolName },
+#[serde(deny_unknown_fields)]
+struct NamedTool {
+    #[serde(rename = "type")]
+    _type: CallKind,
+    function: ToolName,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,9 +128,11 @@ struct ToolName {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum ToolSpec {
-    Function { function: FunctionSpec },
+#[serde(deny_unknown_fields)]
+struct ToolSpec {
+    #[serde(rename = "type")]
+    _type: CallKind,
+    function: FunctionSpec,
 }
 
 #[derive(Debug, Deserialize)]
@@ -143,10 +157,7 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
         request.common.submit(generator, wanted)
     })?;
     let head = Head {
-        id: identifier("chatcmpl-"),
-        created: super::now(),
-        model: request.common.model.clone(),
-        fingerprint: generator.fingerprint.clone(),
+        envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
         dialect: tooling.map(|tooling| tooling.dialect),
     };
@@ -177,7 +188,7 @@ impl ChatRequest {
             return Err(ApiError::invalid("tools", format!("at most {MAX_TOOLS} tools are taken")));
         }
         let read = |spec: &Value| match ToolSpec::deserialize(spec) {
-            Ok(ToolSpec::Function { function }) => Ok(Tool {
+            Ok(ToolSpec { function, .. }) => Ok(Tool {
                 name: function.name,
                 parameters: function.parameters.map_or_else(|| json!({"type": "object"}), Value::Object),
             }),
@@ -188,7 +199,7 @@ impl ChatRequest {
             None | Some(ToolChoice::Mode(ToolMode::Auto)) => false,
             Some(ToolChoice::Mode(ToolMode::None)) => return Ok(None),
             Some(ToolChoice::Mode(ToolMode::Required)) => true,
-            Some(ToolChoice::Named(NamedTool::Function { function })) => {
+            Some(ToolChoice::Named(NamedTool { function, .. })) => {
                 tools.retain(|tool| tool.name == function.name);
                 true
             }
@@ -257,10 +268,7 @@ impl ChatRequest {
 /// What all pieces of an answer begin with.
 #[derive(Clone)]
 struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+    envelope: Envelope,
     logprobs: bool,
     dialect: Option<Dialect>,
 }
@@ -272,16 +280,8 @@ impl Head {
         let tokens = answers.iter().map(|answer| answer.tokens).sum();
         let choices: Vec<Value> =
             answers.into_iter().enumerate().map(|(index, answer)| self.choice(index, answer)).collect();
-        Ok(Json(json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": Usage::new(prompt, tokens),
-        }))
-        .into_response())
+        let usage = Some(Usage::new(prompt, tokens));
+        Ok(Json(self.envelope.body("chat.completion", &Value::Array(choices), usage)).into_response())
     }
 
     fn choice(&self, index: usize, answer: Answer) -> Value {
@@ -374,15 +374,7 @@ impl Head {
     }
 
     fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": usage,
-        })
+        self.envelope.body("chat.completion.chunk", choices, usage)
     }
 }
 

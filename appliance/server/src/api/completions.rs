@@ -4,7 +4,7 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, StreamOptions, Usage, Wanted, event, identifier},
+    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
     stream::respond,
 };
 use crate::engine::{Delta, Event, TokenLogprobs};
@@ -55,8 +55,8 @@ pub async fn complete(
 ) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
-    if request.best_of.is_some_and(|best| best != request.common.n.unwrap_or(1)) {
-        return Err(ApiError::invalid("best_of", "`best_of` is not supported beyond `n`"));
+    if request.best_of.is_some_and(|best| best != 1 || request.common.n.is_some_and(|answers| answers != 1)) {
+        return Err(ApiError::invalid("best_of", "`best_of` is not supported: leave it out, and `n` answers come"));
     }
     let prompts = tokio::task::block_in_place(|| request.prompts(generator))?;
     let mut echoes = Vec::new();
@@ -82,10 +82,7 @@ pub async fn complete(
         all.choices.extend(answers.choices);
     }
     let head = Head {
-        id: identifier("cmpl-"),
-        created: super::now(),
-        model: request.common.model.clone(),
-        fingerprint: generator.fingerprint.clone(),
+        envelope: Envelope::new("cmpl-", &request.common, generator),
         logprobs: request.logprobs.is_some(),
         echoes,
     };
@@ -110,7 +107,7 @@ impl CompletionRequest {
             return Err(ApiError::invalid("prompt", format!("there must be 1 to {MAX_PROMPTS} prompts")));
         }
         match prompts.iter().flatten().find(|token| **token as usize >= generator.vocabulary) {
-            Some(token) => Err(ApiError::invalid("prompt", format!("the model has no token {token}"))),
+            Some(token) => Err(ApiError::no_token("prompt", format!("the model has no token {token}"))),
             None => Ok(prompts),
         }
     }
@@ -118,10 +115,7 @@ impl CompletionRequest {
 
 /// What all pieces of an answer begin with.
 struct Head {
-    id: String,
-    created: u64,
-    model: String,
-    fingerprint: String,
+    envelope: Envelope,
     logprobs: bool,
     /// Prompts that are given back before the answers.
     echoes: Vec<String>,
@@ -173,15 +167,7 @@ impl Head {
     }
 
     fn body(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-            "choices": choices,
-            "usage": usage,
-        })
+        self.envelope.body("text_completion", choices, usage)
     }
 }
 

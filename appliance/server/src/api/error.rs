@@ -30,9 +30,25 @@ pub enum ApiError {
         /// Most tokens.
         most: usize,
     },
+    /// A text to encode is longer than the model's context.
+    #[error("{0}")]
+    InputTooLong(String),
+    /// A field wants what other models have and this one has not.
+    #[error("{message}")]
+    NotOfModel {
+        /// OpenAI's `code`.
+        code: &'static str,
+        /// What is wanted, and what there is.
+        message: String,
+        /// Which field.
+        param: &'static str,
+    },
     /// There is no such model.
     #[error("there is no model {0:?}; GET /v1/models lists them")]
     NoSuchModel(String),
+    /// The model is there, and for something else.
+    #[error("{0}; GET /v1/models says what each model is for")]
+    OtherUse(String),
     /// The path is none of the API's.
     #[error("there is no such path; /openapi.json lists them all")]
     NoSuchPath,
@@ -70,10 +86,17 @@ impl ApiError {
         Self::Invalid { message: message.into(), param: Some(param) }
     }
 
+    /// For a token that the model has not.
+    pub const fn no_token(param: &'static str, message: String) -> Self {
+        Self::NotOfModel { code: "token_not_found", message, param }
+    }
+
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Invalid { .. } | Self::TooLong { .. } => StatusCode::BAD_REQUEST,
-            Self::NoSuchModel(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
+            Self::Invalid { .. } | Self::TooLong { .. } | Self::InputTooLong(_) | Self::NotOfModel { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NoSuchModel(_) | Self::OtherUse(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -88,7 +111,10 @@ impl ApiError {
         match self {
             Self::Invalid { param, .. } => ("invalid_request_error", "invalid_value", *param),
             Self::TooLong { .. } => ("invalid_request_error", "context_length_exceeded", Some("messages")),
+            Self::InputTooLong(_) => ("invalid_request_error", "context_length_exceeded", Some("input")),
+            Self::NotOfModel { code, param, .. } => ("invalid_request_error", code, Some(*param)),
             Self::NoSuchModel(_) => ("invalid_request_error", "model_not_found", Some("model")),
+            Self::OtherUse(_) => ("invalid_request_error", "model_not_supported", Some("model")),
             Self::NoSuchPath => ("invalid_request_error", "unknown_path", None),
             Self::WrongMethod => ("invalid_request_error", "method_not_allowed", None),
             Self::NotJson => ("invalid_request_error", "unsupported_media_type", None),
@@ -120,7 +146,9 @@ impl From<EncodeError> for ApiError {
         match error {
             EncodeError::Overloaded => Self::Overloaded { retry_after: 1 },
             EncodeError::Failed(_) => Self::Internal(error.to_string()),
-            _ => Self::invalid("input", error.to_string()),
+            EncodeError::TooLong { .. } => Self::InputTooLong(error.to_string()),
+            EncodeError::NoToken { .. } => Self::no_token("input", error.to_string()),
+            EncodeError::Empty(_) => Self::invalid("input", error.to_string()),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 use futures::{Stream, stream};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -305,6 +305,40 @@ impl Finish {
             Self::Stop => "stop",
             Self::Length => "length",
         }
+    }
+}
+
+/// What an answer, and every piece of it, says of itself.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+}
+
+impl Envelope {
+    /// Of a new answer, whose identifier begins with `prefix`.
+    pub fn new(prefix: &str, asked: &Common, generator: &Generator) -> Self {
+        Self {
+            id: identifier(prefix),
+            created: super::now(),
+            model: asked.model.clone(),
+            fingerprint: generator.fingerprint.clone(),
+        }
+    }
+
+    /// The body of an `object` with these choices; without a usage it is null.
+    pub fn body(&self, object: &str, choices: &Value, usage: Option<Usage>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+            "usage": usage,
+        })
     }
 }
 

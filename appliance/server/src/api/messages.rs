@@ -35,22 +35,33 @@ enum Content {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum Part {
-    Text { text: String },
+#[serde(deny_unknown_fields)]
+struct Part {
+    #[serde(rename = "type")]
+    _type: PartKind,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PartKind {
+    Text,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PastCall {
     id: String,
-    r#type: CallKind,
+    #[serde(rename = "type")]
+    _type: CallKind,
     function: PastFunction,
 }
 
+/// What tools are.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum CallKind {
+pub enum CallKind {
+    /// Functions.
     Function,
 }
 
@@ -61,10 +72,11 @@ struct PastFunction {
     arguments: String,
 }
 
-/// A message as chat templates know it: content is one text, arguments of calls are JSON and not its text.
+/// A message as chat templates know it: content is one text, arguments of calls are JSON and not its text. What a model
+/// once called with arguments that were no JSON stays the text that it was.
 ///
 /// # Errors
-/// For a message that says nothing, or arguments that are no JSON.
+/// For a message that says nothing.
 pub fn for_template(message: &ChatMessage) -> Result<Value, ApiError> {
     // Templates were written before there was a developer.
     let role = match message.role {
@@ -76,14 +88,13 @@ pub fn for_template(message: &ChatMessage) -> Result<Value, ApiError> {
     let calls = message.tool_calls.as_deref().unwrap_or_default();
     let content = match &message.content {
         Some(Content::Text(text)) => text.clone(),
-        Some(Content::Parts(parts)) => parts.iter().map(|Part::Text { text }| text.as_str()).collect(),
+        Some(Content::Parts(parts)) => parts.iter().map(|part| part.text.as_str()).collect(),
         None if message.role == Role::Assistant && !calls.is_empty() => String::new(),
         None => return Err(ApiError::invalid("messages", format!("a message of role `{role}` has no content"))),
     };
     let mut out = Map::from_iter([("role".to_owned(), json!(role)), ("content".to_owned(), json!(content))]);
     if !calls.is_empty() {
-        let calls = calls.iter().map(call_for_template).collect::<Result<Vec<_>, _>>()?;
-        out.insert("tool_calls".to_owned(), Value::Array(calls));
+        out.insert("tool_calls".to_owned(), Value::Array(calls.iter().map(call_for_template).collect()));
     }
     for (name, value) in [("name", &message.name), ("tool_call_id", &message.tool_call_id)] {
         if let Some(value) = value {
@@ -93,13 +104,12 @@ pub fn for_template(message: &ChatMessage) -> Result<Value, ApiError> {
     Ok(Value::Object(out))
 }
 
-fn call_for_template(call: &PastCall) -> Result<Value, ApiError> {
-    let CallKind::Function = call.r#type;
-    let arguments: Value = serde_json::from_str(&call.function.arguments)
-        .map_err(|error| ApiError::invalid("messages", format!("arguments of a tool call are no JSON: {error}")))?;
-    Ok(json!({
+fn call_for_template(call: &PastCall) -> Value {
+    let text = &call.function.arguments;
+    let arguments: Value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()));
+    json!({
         "id": call.id,
         "type": "function",
         "function": {"name": call.function.name, "arguments": arguments},
-    }))
+    })
 }

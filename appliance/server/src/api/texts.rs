@@ -87,7 +87,7 @@ pub async fn embed(
     let (encoding, embedder) = served.catalogue.embedder(&request.model)?;
     if request.dimensions.is_some_and(|dimensions| dimensions != embedder.dimensions()) {
         let message = format!("this model's embeddings have {} dimensions and no others", embedder.dimensions());
-        return Err(ApiError::invalid("dimensions", message));
+        return Err(ApiError::NotOfModel { code: "dimensions_not_supported", message, param: "dimensions" });
     }
     let (rows, tokens) = encoding.run(request.input.texts()?).await?;
     let base64 = matches!(request.encoding_format, Some(EncodingFormat::Base64));

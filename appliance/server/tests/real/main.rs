@@ -49,6 +49,7 @@ fn schemathesis_finds_nothing() {
     let output = Command::new(clients().join("bin/schemathesis"))
         .args(["run", &format!("{}/openapi.json", server.url()), "--checks", "all", "--max-examples", "60"])
         .args(["--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--request-timeout", "60"])
+        .env("SCHEMATHESIS_HOOKS", here().join("tests/real/hooks.py"))
         .current_dir(tempfile::tempdir().unwrap().path())
         .output()
         .unwrap();

@@ -36,6 +36,8 @@ fn bad_requests_get_openais_error() {
         (chat(json!({"stream_options": {}})), "stream"),
         (chat(json!({"tool_choice": "required"})), "tools"),
         (chat(json!({"response_format": {"type": "xml"}})), "xml"),
+        (chat(json!({"response_format": {"type": 1}})), "no text"),
+        (chat(json!({"messages": [{"role": "user", "content": [{"type": 0, "text": "x"}]}]})), "Content"),
         (
             chat(
                 json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bad"}}}}),
@@ -44,7 +46,6 @@ fn bad_requests_get_openais_error() {
         ),
         (chat(json!({"max_tokens": 5000})), "5000"),
         (chat(json!({"max_tokens": 0})), "at least one"),
-        (chat(json!({"model": "embed"})), "generates no text"),
         (chat(json!({"messages": [{"role": "user", "content": "x q ".repeat(2000)}]})), "tokens"),
     ];
     for (request, expected) in wrong {
@@ -60,11 +61,17 @@ fn bad_requests_get_openais_error() {
         ("/v1/embeddings", json!({"model": "embed", "input": [99999]})),
         ("/v1/embeddings", json!({"model": "embed", "input": "x ".repeat(500)})),
         ("/v1/embeddings", json!({"model": "embed", "input": "x", "dimensions": 7})),
-        ("/v1/embeddings", json!({"model": "chat", "input": "x"})),
-        ("/v1/classify", json!({"model": "embed", "input": "x"})),
         ("/v1/classify", json!([])),
     ] {
         refusal(&server.post(path, &request), 400);
+    }
+    for (path, request) in [
+        ("/v1/chat/completions", chat(json!({"model": "embed"}))),
+        ("/v1/embeddings", json!({"model": "chat", "input": "x"})),
+        ("/v1/classify", json!({"model": "embed", "input": "x"})),
+    ] {
+        let (code, message) = refusal(&server.post(path, &request), 404);
+        assert!(code == "model_not_supported" && message.contains("/v1/models"), "{code}: {message}");
     }
     assert_eq!(
         refusal(&server.post("/v1/chat/completions", &chat(json!({"model": "none"}))), 404).0,
