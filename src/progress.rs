@@ -67,4 +67,4 @@ impl fmt::Display for Work<'_> {
 }
 
 /// Told of each piece of work as it begins.
-pub type Begin<'a> = &'a dyn Fn(&Work<'_>);
+pub type Begin<'a> = &'a (dyn Fn(&Work<'_>) + Sync);

@@ -311,8 +311,8 @@ def bench_wheels(work):
     (work / "base").mkdir()
     (work / "base/recipe.toml").write_text(base.replace("keys/trust.toml", "../keys/trust.toml"))
     run(GAPIMAGE, "build", work / "base/recipe.toml", "-o", work / "base.gap", "--store", store)
+    kept = built()
     run(GAPIMAGE, "build", work / "recipe.toml", "-o", work / "out.gap", "--store", store)
-    kept = {path for path in built() if path.stat().st_mtime <= (work / "base.gap").stat().st_mtime}
 
     def forget():
         (work / "out.gap").unlink(missing_ok=True)

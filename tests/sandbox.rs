@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use gapimage::layer::{
-    sandbox::{Bind, Job, Outcome, Sandbox, SandboxError, Scratch, Step},
+    sandbox::{Bind, Job, Outcome, Sandbox, SandboxError, Scratch, Step, Writes},
     tree::{Content, Device, Meta, Node, Tree, TreePath},
 };
 use std::{path::Path, time::Duration};
@@ -51,7 +51,7 @@ fn run_in(scratch: Scratch, script: &str, limit: Duration) -> Result<Outcome, Sa
         steps: vec![Step::new(["sh", "-ec", script]).with("GIVEN", "value")],
         source_date: DATE,
         time_limit: limit,
-        read_only: false,
+        writes: Writes::Anywhere,
     };
     let result = sandbox.run(&job);
     assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "the spool is left clean");
@@ -188,7 +188,7 @@ fn a_bound_directory_may_lie_where_the_root_is_staged() {
         steps: vec![Step::new(["cat", "/shared/file"])],
         source_date: DATE,
         time_limit: Duration::from_secs(60),
-        read_only: false,
+        writes: Writes::Anywhere,
     };
     let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
     assert_eq!(sandbox.run(&job).unwrap().output, b"content");
@@ -207,7 +207,7 @@ fn a_failure_shows_the_end_of_the_output() {
         steps: vec![Step::new(["/no/such/program"])],
         source_date: DATE,
         time_limit: Duration::from_secs(60),
-        read_only: false,
+        writes: Writes::Anywhere,
     };
     let spool = tempfile::tempdir().unwrap();
     let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
@@ -233,4 +233,56 @@ fn background_programs_end_with_the_last_step() {
     let outcome = run("(sleep 600; echo late > /data/late) & echo done").unwrap();
     assert_eq!(outcome.output, b"done\n");
     assert!(outcome.changes.is_empty(), "{:?}", outcome.changes);
+}
+
+/// A root with nothing but a shell, whose libraries lie where this machine has them.
+fn with_shell() -> Tree {
+    let mut tree = root();
+    let libraries = std::process::Command::new("ldd").arg("/bin/sh").output().unwrap();
+    let libraries = String::from_utf8(libraries.stdout).unwrap();
+    let places = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for place in places.chain(["/bin/sh"]) {
+        let real = Path::new(place).canonicalize().unwrap();
+        let content = Content::Path { len: real.metadata().unwrap().len(), path: real.into() };
+        let place = format!("usr/{}", place.trim_start_matches('/').trim_start_matches("usr/"));
+        tree.insert(path(&place), Node::File { meta: Meta::root_owned(0o755, 7), content });
+    }
+    tree.insert(path("out"), directory());
+    tree
+}
+
+#[test]
+fn only_what_is_left_in_the_named_directory_comes_back_and_the_root_is_not_copied() {
+    let tree = with_shell();
+    let script = "echo made > /out/made; echo again > /out/second; echo other > /elsewhere; echo more >> /data/changed; \
+        read before < /data/changed; echo $before; read gone < /elsewhere; echo $gone; \
+        while read device place kind rest; do if [ $place = / ]; then echo on $kind; fi; done < /proc/mounts";
+    let directory = tempfile::tempdir().unwrap();
+    for scratch in [Scratch::Memory(64 << 20), Scratch::Directory(directory.path().to_owned())] {
+        let spool = tempfile::tempdir().unwrap();
+        let job = Job {
+            root: &tree,
+            scratch,
+            binds: Vec::new(),
+            steps: vec![Step::new(["sh", "-ec", script])],
+            source_date: DATE,
+            time_limit: Duration::from_secs(60),
+            writes: Writes::Into(path("out")),
+        };
+        let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
+        let outcome = sandbox.run(&job).unwrap();
+        let paths: Vec<String> = outcome.changes.iter().map(|(path, _)| path.to_string()).collect();
+        assert_eq!(paths, ["/out/made", "/out/second"]);
+        let Some(Node::File { meta, content }) = outcome.changes.get(&path("out/made")) else { panic!("no file") };
+        assert_eq!((meta.mtime, content.read().unwrap().as_slice()), (DATE, &b"made\n"[..]));
+        let printed = String::from_utf8(outcome.output).unwrap();
+        assert!(printed.contains("\nother\n"), "{printed}");
+        if Path::new("/dev/fuse").exists() {
+            assert!(printed.ends_with("on overlay\n"), "{printed}");
+        }
+        assert_eq!(std::fs::read_dir(spool.path()).unwrap().count(), 0, "the spool is left clean");
+        let failing = Job { steps: vec![Step::new(["sh", "-ec", "echo left > /left; exit 3"])], ..job };
+        assert!(sandbox.run(&failing).unwrap_err().to_string().contains("exit status: 3"));
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the scratch directory is emptied");
 }

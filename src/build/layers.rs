@@ -10,6 +10,7 @@ use crate::{
         tree::Tree,
     },
     lock::Inputs,
+    parallel::try_map,
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
     recipe::{DatasetLayer, LayerKind},
@@ -20,8 +21,13 @@ use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    sync::Arc,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, PoisonError},
 };
+
+/// Parts of one layer that are built side by side. Each uses all cores for what it can; more at once keep the cores busy
+/// while others wait for the disk.
+const PARTS_AT_ONCE: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// Fetches what the store lacks, or says what is missing when nothing may be fetched.
 ///
@@ -76,39 +82,82 @@ fn fetch_layer(
     }
 }
 
-/// Builds every layer that is missing, in order; gives their names and why they were built.
+/// Builds every layer that is missing, in order, the parts of one layer side by side; gives their names and why they were
+/// built.
 ///
 /// # Errors
 /// [`BuildError::Layer`] for the first that cannot be built.
 pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(String, String)>, BuildError> {
     let mut built = Vec::new();
-    for planned in &plan.layers {
-        let name = planned.name();
-        match &planned.state {
-            State::Missing { why } => {
-                // Another build may have the same layer in hand; what it made is then found below.
-                let waiting = || (request.begin)(&Work::on(Stage::Wait, &name, "another build is making it; waiting"));
-                let _turn = request.store.build_lock(planned.key.digest(), waiting)?;
-                if request.store.layer(&planned.key)?.is_none() {
-                    (request.begin)(&Work::on(Stage::Build, &name, &format!("building ({why})")));
-                    let tree = make(request, plan, planned)
-                        .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
-                    keep(request, planned, &tree)?;
-                }
-                planned.ingredients.remember(request.store, &planned.identity)?;
-                built.push((name, why.clone()));
-            }
-            State::Streamed { why, .. } => built.push((name, why.clone())),
-            State::Cached | State::Unseen => {}
-        }
+    for parts in plan.layers.chunk_by(|a, b| a.place == b.place) {
+        let below = Below::new(request, plan);
+        let made = try_map(parts, PARTS_AT_ONCE, |part| part.size, |part| build_part(request, plan, part, &below))?;
+        built.extend(made.into_iter().flatten());
     }
     Ok(built)
 }
 
-fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> Result<Tree, Problem> {
+/// Builds one part if it is missing; gives its name and why it was built.
+fn build_part(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    planned: &PlannedLayer<'_>,
+    below: &Below<'_>,
+) -> Result<Option<(String, String)>, BuildError> {
+    let name = planned.name();
+    match &planned.state {
+        State::Missing { why } => {
+            // Another build may have the same layer in hand; what it made is then found below.
+            let waiting = || (request.begin)(&Work::on(Stage::Wait, &name, "another build is making it; waiting"));
+            let _turn = request.store.build_lock(planned.key.digest(), waiting)?;
+            if request.store.layer(&planned.key)?.is_none() {
+                (request.begin)(&Work::on(Stage::Build, &name, &format!("building ({why})")));
+                let tree = make(request, plan, planned, below)
+                    .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
+                keep(request, planned, &tree)?;
+            }
+            planned.ingredients.remember(request.store, &planned.identity)?;
+            Ok(Some((name, why.clone())))
+        }
+        State::Streamed { why, .. } => Ok(Some((name, why.clone()))),
+        State::Cached | State::Unseen => Ok(None),
+    }
+}
+
+/// What the parts of a layer stand on: put together once for all of them, when the first asks.
+pub struct Below<'a> {
+    request: &'a Request<'a>,
+    plan: &'a Plan<'a>,
+    stacked: Mutex<Option<Arc<Tree>>>,
+}
+
+impl<'a> Below<'a> {
+    /// What lies below a layer of `plan`.
+    pub fn new(request: &'a Request<'a>, plan: &'a Plan<'a>) -> Self {
+        Self { request, plan, stacked: Mutex::default() }
+    }
+
+    /// The tree below `part`.
+    fn of(&self, part: &PlannedLayer<'_>) -> Result<Arc<Tree>, Problem> {
+        let mut stacked = self.stacked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tree) = &*stacked {
+            return Ok(Arc::clone(tree));
+        }
+        let tree = Arc::new(stack_of(self.request, self.plan, &part.below)?);
+        Ok(Arc::clone(stacked.insert(tree)))
+    }
+}
+
+/// Makes what a part holds; contents may still be read later.
+pub fn make(
+    request: &Request<'_>,
+    plan: &Plan<'_>,
+    planned: &PlannedLayer<'_>,
+    below: &Below<'_>,
+) -> Result<Tree, Problem> {
     match (&planned.place.layer.kind, &planned.locked.inputs) {
         (LayerKind::Debian(layer), Inputs::Debian(rows)) => {
-            super::packages::build(request, layer, &stack_of(request, plan, &planned.below)?, &rows.packages)
+            super::packages::build(request, layer, &*below.of(planned)?, &rows.packages)
         }
         (LayerKind::Cargo(layer), Inputs::Cargo(rows)) => {
             cargo::fetch(layer, rows, request.store, request.client.is_none())?;
@@ -126,9 +175,11 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
-            let lower = || stack_of(request, plan, &planned.below);
-            let on = if layer.sdists.on.is_empty() { &planned.below } else { &planned.built_on };
-            let builder = || stack_of(request, plan, on);
+            let lower = || below.of(planned);
+            let builder = || match layer.sdists.on.is_empty() {
+                true => below.of(planned),
+                false => stack_of(request, plan, &planned.built_on).map(Arc::new),
+            };
             super::wheels::build(request, layer, rows, planned.part.as_deref(), lower, builder)
         }
         (LayerKind::Model(_), Inputs::Model(_)) => {
@@ -142,7 +193,11 @@ fn make(request: &Request<'_>, plan: &Plan<'_>, planned: &PlannedLayer<'_>) -> R
 fn keep(request: &Request<'_>, planned: &PlannedLayer<'_>, tree: &Tree) -> Result<(), BuildError> {
     let layer = || planned.name();
     let tar = TarPlan::new(tree).map_err(|source| BuildError::Layer { layer: layer(), source: Box::new(source) })?;
-    let failed = |source| StoreError::io("writing to the store", request.store.dir())(source);
+    let failed = |source: io::Error| match source.kind() {
+        // A source that is not as it should be, which shows when it is read.
+        io::ErrorKind::InvalidData => BuildError::Layer { layer: layer(), source: Box::new(source) },
+        _ => StoreError::io("writing to the store", request.store.dir())(source).into(),
+    };
     let mut blob = request.store.temp_blob()?;
     let mut treeing = Treeing { blob: &mut blob, tree: TreeBuilder::new(tar.size(), Discard).map_err(failed)? };
     tar.write(&mut treeing).map_err(failed)?;

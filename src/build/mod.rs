@@ -9,6 +9,7 @@ mod os_files;
 mod packages;
 mod program;
 mod starter;
+mod streams;
 mod trials;
 mod up_to_date;
 mod wheels;
@@ -78,7 +79,7 @@ pub struct Request<'a> {
     /// Told of each piece of work.
     pub begin: Begin<'a>,
     /// Told of what is worth knowing besides.
-    pub note: &'a dyn Fn(&str),
+    pub note: &'a (dyn Fn(&str) + Sync),
     /// Told of bytes fetched or laid down.
     pub progress: Progress<'a>,
 }
@@ -170,6 +171,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;
+    streams::take_up(request, &mut plan)?;
     let built = layers::build_missing(request, &plan)?;
     let tests = trials::run_all(request, &plan)?;
     let checklist = checklist::work_out(request, &plan)?;
@@ -234,13 +236,13 @@ fn assemble(
     let bytes = in_images.iter().filter_map(|&number| opened.get(number)).map(|layer| layer.index.size).sum();
     (request.begin)(&Work::whole(Stage::Assemble, "assembling the artifact").about(bytes));
     let origins = origins(request, plan, opened, results)?;
-    let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.digest).collect();
+    let mut known: Vec<_> = plan.in_images().iter().map(|&number| opened.get(number)?.known).collect();
     loop {
         let inputs = inputs(request, plan, opened, &merged, starter.as_ref(), &known, &origins)?;
         match pack::pack(&inputs, request.output, request.progress) {
-            // Now that all digests are known, the second of two equal layers is left out.
+            // Now that it is known what all layers are, the second of two equal layers is left out.
             Err(PackError::SameLayers(layers)) if known.iter().any(Option::is_none) => {
-                known = layers.iter().map(|layer| Some(layer.digest)).collect();
+                known = layers.iter().map(|layer| Some(layer.is)).collect();
             }
             result => return Ok(result?),
         }
@@ -253,14 +255,14 @@ fn inputs<'a>(
     opened: &'a [Opened],
     merged: &'a [Merged],
     starter: Option<&'a Starter>,
-    known: &[Option<Digest>],
+    known: &[Option<pack::Known>],
     origins: &'a Origins<'a>,
 ) -> Result<pack::Inputs<'a>, BuildError> {
     let used = plan.in_images();
-    let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, digest)| pack::Layer {
+    let layers = used.iter().filter_map(|&number| opened.get(number)).zip(known).map(|(layer, known)| pack::Layer {
         name: layer.name.clone(),
         size: layer.index.size,
-        digest: *digest,
+        known: *known,
         bulk: layer.index.bulk(),
         fill: Box::new(|sink| layer.bytes.fill(sink)),
     });
@@ -409,14 +411,14 @@ fn settle(
         }
         let location = Location::new(request.output, made.offset).map_err(failed)?;
         let size = opened.index.size;
-        let record = Record { digest: made.digest, size, verity_root: made.root, location };
+        let record = Record { digest: made.is.digest, size, verity_root: made.is.root, location };
         request.store.put_record(&planned.key, &record)?;
         planned.ingredients.remember(request.store, &planned.identity)?;
         match &planned.locked.inputs {
-            Inputs::Files(_) => lock.set_files(planned.locked, made.digest, size),
+            Inputs::Files(_) => lock.set_files(planned.locked, made.is.digest, size),
             Inputs::Model(LockedModel::Directory(_)) => {
                 let name = planned.part.clone().unwrap_or_default();
-                let part = LockedModelPart { name, layer: made.digest, size };
+                let part = LockedModelPart { name, layer: made.is.digest, size };
                 let same = |(row, _): &&mut (&LockedLayer, Vec<_>)| std::ptr::eq(*row, planned.locked);
                 match models.iter_mut().find(same) {
                     Some((_, parts)) => parts.push(part),

@@ -6,9 +6,10 @@ use crate::{
         sink::Sink,
         tar::{LayerIndex, TarPlan, read_index},
     },
+    pack::Known,
     plan::{Plan, PlanError, State},
 };
-use gap_format::{Digest, ReadAt, Slice};
+use gap_format::{ReadAt, Slice};
 use std::{fs::File, io};
 
 /// A layer whose bytes can be had.
@@ -17,8 +18,8 @@ pub struct Opened<'p> {
     pub name: String,
     /// What it holds.
     pub index: LayerIndex,
-    /// Its digest, if it was made before.
-    pub digest: Option<Digest>,
+    /// What it is, if it was made before.
+    pub known: Option<Known>,
     /// Its bytes.
     pub bytes: LayerBytes<'p>,
 }
@@ -65,7 +66,7 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
     let opened = plan.layers.iter().map(|planned| {
         let name = planned.name();
         if let State::Streamed { tar, .. } = &planned.state {
-            return Ok(Opened { name, index: tar.index(), digest: None, bytes: LayerBytes::Streamed(tar) });
+            return Ok(Opened { name, index: tar.index(), known: None, bytes: LayerBytes::Streamed(tar) });
         }
         let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
         let size = found.record.size;
@@ -78,7 +79,8 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
                 return Err(BuildError::Layer { layer: name, source: Box::new(source) });
             }
         };
-        Ok(Opened { name, index, digest: Some(found.record.digest), bytes: LayerBytes::Stored { slice, size } })
+        let known = Some(Known { digest: found.record.digest, root: found.record.verity_root });
+        Ok(Opened { name, index, known, bytes: LayerBytes::Stored { slice, size } })
     });
     opened.collect()
 }

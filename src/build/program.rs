@@ -4,7 +4,7 @@ use super::{Problem, Request};
 use crate::{
     layer::{
         files::FILES_DATE,
-        sandbox::{Job, Sandbox, Scratch, Step},
+        sandbox::{Job, Sandbox, Scratch, Step, Writes},
         tree::{Meta, Node, Tree, TreePath},
     },
     recipe::RunLayer,
@@ -56,7 +56,7 @@ fn run(request: &Request<'_>, layer: &RunLayer, root: &Tree) -> Result<Tree, Pro
         steps: vec![step],
         source_date: FILES_DATE,
         time_limit: layer.time_limit,
-        read_only: false,
+        writes: Writes::Into(layer.output.clone()),
     };
     let outcome = Sandbox::new(request.program, session).run(&job)?;
     Ok(taken(&outcome.changes, layer)?)

@@ -11,6 +11,7 @@ use crate::{
     recipe::WheelsLayer,
     source::wheels::{LockedWheels, target::Target},
 };
+use std::sync::Arc;
 
 /// Builds the part of this name on the tree of the layers below, which is made when it is needed, as is that of `builder`, in
 /// which sources are built.
@@ -19,8 +20,8 @@ pub fn build(
     layer: &WheelsLayer,
     rows: &LockedWheels,
     part: Option<&str>,
-    lower: impl FnOnce() -> Result<Tree, Problem>,
-    builder: impl FnOnce() -> Result<Tree, Problem>,
+    lower: impl FnOnce() -> Result<Arc<Tree>, Problem>,
+    builder: impl FnOnce() -> Result<Arc<Tree>, Problem>,
 ) -> Result<Tree, Problem> {
     let kind = kinds(layer, rows).into_iter().find(|kind| Some(kind.name().as_str()) == part);
     let target = rows.target(request.recipe.appliance.arch);
@@ -52,10 +53,17 @@ pub fn build(
     if !layer.bytecode {
         return Ok(wheels::install(&chosen, &target, &scheme, request.store, None)?);
     }
+    let lower = lower()?;
     let compiler = Compiler {
-        lower: &lower()?,
+        lower: &lower,
         sandbox: &Sandbox::new(request.program, session),
         scratch: &|bytes| Scratch::for_size(bytes, directory.path()),
     };
     Ok(wheels::install(&chosen, &target, &scheme, request.store, Some(&compiler))?)
+}
+
+/// Whether the part of this name is made of nothing but what wheels hold.
+pub fn is_only_unpacked(layer: &WheelsLayer, rows: &LockedWheels, part: Option<&str>) -> bool {
+    let is_it = |kind: &Kind<'_>| Some(kind.name().as_str()) == part;
+    !layer.bytecode && kinds(layer, rows).iter().any(|kind| is_it(kind) && matches!(kind, Kind::Installed(_)))
 }

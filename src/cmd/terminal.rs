@@ -85,7 +85,9 @@ impl Terminal {
 
     /// Says what begins now; what was under way has ended.
     pub fn begin(&self, work: &Work<'_>) {
-        self.end();
+        // Held throughout: several threads may begin something.
+        let mut under_way = self.lock();
+        self.end(under_way.take());
         let Work { stage, layer, text, bytes: total } = *work;
         let bar = match self.view {
             View::Events => {
@@ -103,7 +105,7 @@ impl Terminal {
         };
         let layer = layer.map(str::to_owned);
         self.done.store(0, Ordering::Relaxed);
-        *self.lock() = Some(UnderWay { stage, layer, total, bar, told: Instant::now() });
+        *under_way = Some(UnderWay { stage, layer, total, bar, told: Instant::now() });
     }
 
     /// `count` more bytes are done; called from any thread.
@@ -130,8 +132,8 @@ impl Terminal {
         }
     }
 
-    fn end(&self) {
-        let Some(work) = self.lock().take() else { return };
+    fn end(&self, work: Option<UnderWay>) {
+        let Some(work) = work else { return };
         work.bar.finish_and_clear();
         if self.view == View::Events {
             let done = work.within(self.done.load(Ordering::Relaxed));
@@ -146,7 +148,8 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.end();
+        let last = self.lock().take();
+        self.end(last);
     }
 }
 

@@ -148,7 +148,7 @@ mod tests {
         let file = |name: &&str| {
             let real = dir.join(name.replace('/', "_"));
             std::fs::write(&real, name).unwrap();
-            ((*name).to_owned(), ModelFile { real, size: name.len() as u64 })
+            ((*name).to_owned(), ModelFile::alone(real, name.len() as u64))
         };
         names.iter().map(file).collect()
     }

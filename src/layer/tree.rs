@@ -3,12 +3,21 @@
 //! Every source produces a [`Tree`]; the layer writer consumes it. The order is that of the path's
 //! bytes, so nothing depends on the order of a directory or a hash map.
 
+mod packed;
 mod path;
 
+pub use packed::{Packed, Unpack};
 pub use path::{NAME_MAX, PATH_MAX, PathError, TreePath};
 
 use gap_format::ReadAt;
-use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
 
 /// Extended attributes by full name (`security.capability`, `user.…`).
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -56,6 +65,8 @@ pub enum Content {
         /// Its length when it was looked at; reading fails if it has another by then.
         len: u64,
     },
+    /// A file that is unpacked when it is read.
+    Packed(Arc<Packed>),
 }
 
 impl Content {
@@ -69,6 +80,7 @@ impl Content {
         match self {
             Self::Bytes(data) => data.len() as u64,
             Self::Slice { len, .. } | Self::Path { len, .. } => *len,
+            Self::Packed(packed) => packed.size(),
         }
     }
 
@@ -80,12 +92,20 @@ impl Content {
     /// Reads everything into memory; for files known to be small.
     ///
     /// # Errors
-    /// What the system said; `UnexpectedEof` if the file shrank.
+    /// What the system said; `UnexpectedEof` if the file shrank; `InvalidData` if what is packed is not as it should be.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         match self {
             Self::Bytes(data) => Ok(data.to_vec()),
             Self::Slice { file, offset, len } => read_range(file, *offset, *len),
             Self::Path { path, len } => read_range(&File::open(path)?, 0, *len),
+            Self::Packed(packed) => {
+                let mut data = Vec::new();
+                packed.reader()?.read_to_end(&mut data)?;
+                if data.len() as u64 != packed.size() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(data)
+            }
         }
     }
 }
@@ -126,6 +146,17 @@ impl Content {
         Ok(true)
     }
 
+    /// Reads the content from its first byte to its last: for what is packed, less work than opening it.
+    ///
+    /// # Errors
+    /// What the system said; the reader's are those of [`Content::read`].
+    pub fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
+            Self::Packed(packed) => packed.reader()?,
+            content => Box::new(InOrder { content: content.open()?, at: 0, len: content.len() }),
+        })
+    }
+
     /// Opens the content for reads at any offset, counted from its own first byte.
     ///
     /// # Errors
@@ -135,6 +166,7 @@ impl Content {
             Self::Bytes(data) => Opened::Memory(Arc::clone(data)),
             Self::Slice { file, offset, .. } => Opened::File(Arc::clone(file), *offset),
             Self::Path { path, .. } => Opened::File(Arc::new(File::open(path)?), 0),
+            Self::Packed(packed) => return packed.unpacked()?.open(),
         }))
     }
 }
@@ -158,6 +190,22 @@ impl ReadAt for OpenContent {
                 FileExt::read_exact_at(&**file, buf, at)
             }
         }
+    }
+}
+
+/// Reads what is open from its first byte to its last.
+struct InOrder {
+    content: OpenContent,
+    at: u64,
+    len: u64,
+}
+
+impl Read for InOrder {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = usize::try_from(self.len - self.at).unwrap_or(usize::MAX).min(buf.len());
+        self.content.read_exact_at(buf.get_mut(..count).unwrap_or_default(), self.at)?;
+        self.at += count as u64;
+        Ok(count)
     }
 }
 

@@ -6,6 +6,7 @@ mod completeness;
 mod config;
 mod description;
 mod family;
+mod file;
 pub mod gguf;
 pub mod pickle;
 pub mod safetensors;
@@ -16,26 +17,16 @@ pub use completeness::{Finding, Inspection, Level, inspect};
 pub use config::Config;
 pub use description::{DescribedFile, ModelDescription, Quantization};
 pub use family::Family;
+pub use file::{ModelFile, ModelReader};
 pub use weights::{Format, format_of, is_weights};
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Read},
-    path::PathBuf,
 };
 
 /// Largest file that is read whole, in bytes: configurations, indexes, templates.
 const TEXT_MAX: u64 = 64 << 20;
-
-/// One file of a model on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelFile {
-    /// Where it lies.
-    pub real: PathBuf,
-    /// Its length in bytes.
-    pub size: u64,
-}
 
 /// The files of a model by their paths within it, wherever they lie. One that is not here yet is listed all the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,12 +55,12 @@ impl ModelFiles {
 
     /// Whether the file is on this machine in its full length.
     pub fn is_here(&self, path: &str) -> bool {
-        self.0.get(path).is_some_and(|file| file.real.metadata().is_ok_and(|found| found.len() == file.size))
+        self.0.get(path).is_some_and(ModelFile::is_here)
     }
 
     /// Opens the file; `None` if the model has none of this path.
-    fn open(&self, path: &str) -> Option<io::Result<File>> {
-        self.0.get(path).map(|file| File::open(&file.real))
+    fn open(&self, path: &str) -> Option<io::Result<ModelReader>> {
+        self.0.get(path).map(ModelFile::open)
     }
 
     /// Reads a small file whole; `None` if the model has none of this path.
@@ -83,6 +74,15 @@ impl ModelFiles {
             }
             Ok(data)
         }))
+    }
+}
+
+impl IntoIterator for ModelFiles {
+    type Item = (String, ModelFile);
+    type IntoIter = std::collections::btree_map::IntoIter<String, ModelFile>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn every_form_in_use_is_accepted() {
         let has = |names: &[&str]| {
-            let file = || ModelFile { real: "/".into(), size: 0 };
+            let file = || ModelFile::alone("/".into(), 0);
             is_there(&names.iter().map(|name| ((*name).to_owned(), file())).collect())
         };
         for good in [

@@ -1,9 +1,10 @@
 //! One pass over data: what is read once is written, hashed flat and treed at the same time.
 //!
-//! The caller's thread reads; some write, one computes the flat SHA-256 and one the verity tree. Chunks are shared between
+//! The caller's thread reads; some write, one computes the flat SHA-256 (unless it is known) and one the verity tree. Chunks are shared between
 //! them and recycled, so that nothing is copied and memory does not grow with the data.
 
 use super::{
+    Known,
     chunk::{Chunk, Filling, IN_FLIGHT, Pool},
     output::{Gathered, Output},
 };
@@ -26,7 +27,7 @@ use std::{
 /// Threads that write: past the page cache each waits for the disk, which should not wait for them.
 const WRITERS: usize = 4;
 
-/// Where a blob and, if it is block-mounted, its verity tree go.
+/// Where a blob and its verity tree go.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The file that both are written to.
@@ -37,17 +38,8 @@ pub struct Place<'a> {
     pub len: u64,
     /// From which of the blob's bytes on nothing is read again soon.
     pub bulk: u64,
-    /// First byte of its verity tree, when it gets one.
-    pub tree: Option<u64>,
-}
-
-/// What was found out while a blob passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ingested {
-    /// SHA-256 of the blob.
-    pub digest: Digest,
-    /// Root of its verity tree, when it has one.
-    pub root: Option<Digest>,
+    /// First byte of its verity tree.
+    pub tree: u64,
 }
 
 /// The end that is handed to whatever produces the blob.
@@ -119,23 +111,24 @@ impl Write for Feed<'_> {
     }
 }
 
-/// Lets `produce` make a blob of exactly `place.len` bytes in its place.
+/// Lets `produce` make a blob of exactly `place.len` bytes in its place, and says what it is; a `digest` that is known
+/// already is not computed again.
 ///
 /// # Errors
 /// What the system said; [`io::ErrorKind::InvalidData`] when more or fewer bytes came than were announced.
 pub fn ingest(
     place: Place<'_>,
+    digest: Option<Digest>,
     progress: &(dyn Fn(u64) + Sync),
     produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
-) -> io::Result<Ingested> {
+) -> io::Result<Known> {
     let (write_in, write_out) = sync_channel(IN_FLIGHT);
     let write_out = Mutex::new(Some(write_out));
     thread::scope(|scope| {
         let mut workers = vec![write_in];
         let writing: Vec<_> = (0..WRITERS).map(|_| scope.spawn(|| write(place, &write_out))).collect();
-        let flat = worker(scope, &mut workers, |chunks| Ok(hash_flat(&chunks)));
-        let tree = place.tree;
-        let tree = tree.map(|at| worker(scope, &mut workers, move |chunks| hash_tree(place, at, &chunks)));
+        let flat = digest.is_none().then(|| worker(scope, &mut workers, |chunks| Ok(hash_flat(&chunks))));
+        let tree = worker(scope, &mut workers, move |chunks| hash_tree(place, &chunks));
         let pool = Pool::new(place.len);
         let mut feed = Feed { at: 0, remaining: place.len, filling: None, pool, workers, progress };
         let produced = produce(&mut feed).and_then(|()| feed.pass_on());
@@ -143,10 +136,11 @@ pub fn ingest(
         drop(feed);
         let worked = (|| {
             let written = writing.into_iter().map(end).fold(Ok(()), Result::and);
-            let (digest, root) = (end(flat), tree.map(end).transpose());
+            let (flat, root) = (flat.map(end).transpose(), end(tree));
             // What could not be written says more than the threads that missed the rest.
             written?;
-            Ok(Ingested { digest: digest?, root: root? })
+            let digest = digest.or(flat?).ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok(Known { digest, root: root? })
         })();
         match (produced, worked) {
             // A worker that failed hung up; its own error says why.
@@ -204,8 +198,8 @@ fn hash_flat(chunks: &Receiver<Arc<Chunk>>) -> Digest {
     hasher.into()
 }
 
-fn hash_tree(place: Place<'_>, offset: u64, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Digest> {
-    let blocks = Gathered::new(Slice::new(place.out.file(), offset, tree_len(place.len)));
+fn hash_tree(place: Place<'_>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Digest> {
+    let blocks = Gathered::new(Slice::new(place.out.file(), place.tree, tree_len(place.len)));
     let mut builder = TreeBuilder::new(place.len, &blocks)?;
     while let Ok(chunk) = chunks.recv() {
         builder.update(chunk.bytes())?;
@@ -232,17 +226,20 @@ mod tests {
         for bulk in [0, 4096, len] {
             let file = tempfile::tempfile().unwrap();
             let out = Output::new(&file);
-            let place = Place { out: &out, offset: 4096, len, bulk, tree: Some(tree) };
-            let made = ingest(place, &|_| (), |feed| {
+            let place = Place { out: &out, offset: 4096, len, bulk, tree };
+            let fill = |feed: &mut Feed<'_>| {
                 feed.push(&data[..5000])?;
                 feed.write_all(&data[5000..9000])?;
                 feed.copy(&data, 9000, len - 9000)
-            });
-            let made = made.unwrap();
+            };
+            let made = ingest(place, None, &|_| (), fill).unwrap();
             assert_eq!(made.digest, Digest::of(&data));
             let mut blocks = vec![0; tree_len(len) as usize];
             file.read_exact_at(&mut blocks, tree).unwrap();
-            assert_eq!(made.root, Some(Digest::of(&blocks[..4096])));
+            assert_eq!(made.root, Digest::of(&blocks[..4096]));
+            // A digest that is known is believed, but the root is worked out from the bytes.
+            let said = Digest::of(b"said");
+            assert_eq!(ingest(place, Some(said), &|_| (), fill).unwrap(), Known { digest: said, root: made.root });
             let mut back = vec![0; data.len()];
             file.read_exact_at(&mut back, 4096).unwrap();
             assert!(back == data, "bulk from {bulk}");
@@ -253,9 +250,9 @@ mod tests {
     fn a_blob_of_another_length_is_refused() {
         let file = tempfile::tempfile().unwrap();
         let out = Output::new(&file);
-        let place = Place { out: &out, offset: 0, len: 8192, bulk: 0, tree: Some(8192) };
+        let place = Place { out: &out, offset: 0, len: 8192, bulk: 0, tree: 8192 };
         for len in [0, 8191, 8193] {
-            let error = ingest(place, &|_| (), |feed| feed.push(&sample(len))).unwrap_err();
+            let error = ingest(place, None, &|_| (), |feed| feed.push(&sample(len))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         }
     }
@@ -265,9 +262,9 @@ mod tests {
         let file = File::open("/dev/null").unwrap();
         let out = Output::new(&file);
         let len = 64 * CHUNK as u64;
-        for (bulk, tree) in [(len, None), (0, None), (0, Some(len))] {
-            let place = Place { out: &out, offset: 0, len, bulk, tree };
-            let error = ingest(place, &|_| (), |feed| feed.zeros(len)).unwrap_err();
+        for bulk in [len, 0] {
+            let place = Place { out: &out, offset: 0, len, bulk, tree: len };
+            let error = ingest(place, None, &|_| (), |feed| feed.zeros(len)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()), "{error}");
         }
     }

@@ -27,7 +27,7 @@ use gap_format::{
     statement::{Release, Statement},
     writer::{ArtifactPlan, BlobDigests, Contents, WriteError},
 };
-use ingest::{Feed, Ingested, Place, ingest};
+use ingest::{Feed, Place, ingest};
 use output::Output;
 use sha2::{Digest as _, Sha256};
 use slots::Slots;
@@ -68,12 +68,22 @@ pub struct Layer<'a> {
     pub name: String,
     /// Length of its tar in bytes.
     pub size: u64,
-    /// Its digest, if it was made before.
-    pub digest: Option<Digest>,
+    /// What it is, if it was made before.
+    pub known: Option<Known>,
     /// From which of its bytes on there are only large files, which need no place in the page cache.
     pub bulk: u64,
     /// Streams its bytes.
     pub fill: Box<FillLayer<'a>>,
+}
+
+/// What a blob is. Its tree's root stands for the same bytes as its digest, so that one need only be computed where both
+/// are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// SHA-256 of the blob.
+    pub digest: Digest,
+    /// Root of its verity tree.
+    pub root: Digest,
 }
 
 /// The boot partition.
@@ -98,10 +108,8 @@ pub struct Packed {
 /// A layer in the artifact.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedLayer {
-    /// Its digest.
-    pub digest: Digest,
-    /// Root of its verity tree.
-    pub root: Digest,
+    /// Its digest and root.
+    pub is: Known,
     /// Where it begins in the artifact, in bytes.
     pub offset: u64,
 }
@@ -152,7 +160,7 @@ pub enum PackError {
     /// A layer from the store is not what its record says.
     #[error("layer `{0}` was damaged in the store and is no longer used; run the same command again")]
     Damaged(String),
-    /// Two layers turned out to hold the same bytes; lay them again with these digests known.
+    /// Two layers turned out to hold the same bytes; lay them again with what they are known.
     #[error("two layers turned out to be the same")]
     SameLayers(Vec<PackedLayer>),
     /// The boot partition cannot be made.
@@ -258,10 +266,9 @@ impl Laying<'_> {
             return Ok(());
         }
         let what = format!("layer `{}`", layer.name);
-        let made = self.lay_covered((slot, tree), layer.bulk, &what, |feed| (layer.fill)(feed))?;
-        match layer.digest {
-            Some(digest) if digest != made.digest => Err(PackError::Damaged(layer.name.clone())),
-            _ => Ok(()),
+        match self.lay_covered((slot, tree), layer.bulk, layer.known, &what, |feed| (layer.fill)(feed))? {
+            made if layer.known.is_none_or(|known| known == made) => Ok(()),
+            _ => Err(PackError::Damaged(layer.name.clone())),
         }
     }
 
@@ -291,23 +298,26 @@ impl Laying<'_> {
         let windows: Vec<Slice<&File>> = input.layers.iter().map(window).collect();
         let readers: Vec<&dyn ReadAt> = windows.iter().map(|window| window as &dyn ReadAt).collect();
         let what = format!("the file system of image `{}`", input.info.name);
-        self.lay_covered((slot, tree), plan.size(), &what, |feed| plan.write(feed, &readers)).map(drop)
+        self.lay_covered((slot, tree), plan.size(), None, &what, |feed| plan.write(feed, &readers)).map(drop)
     }
 
-    /// Lays a mounted blob and its tree; from `bulk` on nothing of the blob is read again.
+    /// Lays a mounted blob and its tree; from `bulk` on nothing of the blob is read again. The digest of one that is `known`
+    /// is taken as it is: whoever asks compares the root.
     fn lay_covered(
         &mut self,
         (slot, tree): (usize, usize),
         bulk: u64,
+        known: Option<Known>,
         what: &str,
         produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
-    ) -> Result<Ingested, PackError> {
+    ) -> Result<Known, PackError> {
         let failed = |source| PackError::Blob { what: what.to_owned(), source };
         let (tree_offset, len) = (self.offset(tree), self.slots.size(slot));
-        let place = Place { out: self.out, offset: self.offset(slot), len, bulk, tree: Some(tree_offset) };
-        let made = ingest(place, self.progress, produce).map_err(failed)?;
+        let place = Place { out: self.out, offset: self.offset(slot), len, bulk, tree: tree_offset };
+        let digest = known.map(|known| known.digest);
+        let made = ingest(place, digest, self.progress, produce).map_err(failed)?;
         let tree_digest = hash_range(self.out.file(), tree_offset, self.slots.size(tree)).map_err(failed)?;
-        self.set(slot, BlobDigests { digest: made.digest, root: made.root });
+        self.set(slot, BlobDigests { digest: made.digest, root: Some(made.root) });
         self.set(tree, BlobDigests { digest: tree_digest, root: None });
         Ok(made)
     }
@@ -350,7 +360,8 @@ impl Laying<'_> {
         let layers = (0..self.inputs.layers.len()).map(|number| {
             let slots = self.slots.layer(number);
             let blob = self.covered_blob(slots)?;
-            Ok(PackedLayer { digest: blob.digest, root: blob.root, offset: self.offset(slots.0) })
+            let is = Known { digest: blob.digest, root: blob.root };
+            Ok(PackedLayer { is, offset: self.offset(slots.0) })
         });
         layers.collect()
     }

@@ -150,8 +150,8 @@ impl Slots {
 
 /// The digest of a layer, or a stand-in that no other layer has.
 fn identity(inputs: &Inputs<'_>, layer: usize) -> Digest {
-    let known = inputs.layers.get(layer).and_then(|layer| layer.digest);
-    known.unwrap_or_else(|| Digest::of(format!("layer {layer}").as_bytes()))
+    let known = inputs.layers.get(layer).and_then(|layer| layer.known);
+    known.map(|known| known.digest).unwrap_or_else(|| Digest::of(format!("layer {layer}").as_bytes()))
 }
 
 /// Stand-ins for what is not known before it is laid down; documents get the same lengths, and are equal to each other

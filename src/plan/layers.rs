@@ -11,7 +11,7 @@ use gap_format::Digest;
 use std::{os::unix::ffi::OsStrExt, path::Path};
 
 /// A part of this many bytes whose tree is known goes straight into the artifact and is not copied into the store first.
-pub(super) const LARGE: u64 = 16 << 20;
+pub const LARGE: u64 = 16 << 20;
 
 /// Whether a layer is there.
 #[derive(Debug)]

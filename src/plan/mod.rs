@@ -13,7 +13,7 @@ pub mod space;
 pub mod wheels;
 
 pub use ingredients::Ingredients;
-pub use layers::State;
+pub use layers::{LARGE, State};
 pub use part::{Part, Wanted};
 
 use crate::{

@@ -51,7 +51,7 @@ impl Sample {
         let packed = layers.iter().zip(&plans).map(|((name, _), plan)| Layer {
             name: (*name).to_owned(),
             size: plan.size(),
-            digest: None,
+            known: None,
             bulk: plan.size(),
             fill: Box::new(|sink| plan.fill(sink)),
         });

@@ -1,20 +1,15 @@
 //! Records: what a layer's key turned out to be.
 
-use super::{
-    LayerKey, Store,
-    error::StoreError,
-    temp::{persist, touch},
-};
+use super::{LayerKey, Store, error::StoreError, notes::write_small, temp::touch};
 use gap_format::Digest;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
-use tempfile::NamedTempFile;
 
 /// Longest record accepted, in bytes.
 const MAX_LEN: u64 = 64 * 1024;
@@ -150,7 +145,8 @@ impl Store {
         Ok(record)
     }
 
-    /// Notes what the layer of this key turned out to be.
+    /// Notes what the layer of this key turned out to be. The layer itself is on the disk by then; a record that a crash of
+    /// the machine damages counts as none, so it need not be waited for.
     ///
     /// # Errors
     /// [`StoreError::Full`] or [`StoreError::Io`]; the record before is untouched then.
@@ -159,9 +155,7 @@ impl Store {
         let failed = || StoreError::io("writing", &path);
         let mut text = serde_json::to_vec_pretty(record).map_err(|error| failed()(error.into()))?;
         text.push(b'\n');
-        let mut file = NamedTempFile::new_in(self.session_dir()).map_err(failed())?;
-        file.write_all(&text).map_err(failed())?;
-        persist(file, &path, 0o644)
+        write_small(self, &path, &text)
     }
 }
 

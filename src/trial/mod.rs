@@ -12,7 +12,7 @@ pub use record::{Record, Verdict};
 
 use crate::layer::{
     files::FILES_DATE,
-    sandbox::{Hear, Job, Sandbox, SandboxError, Scratch, Step},
+    sandbox::{Hear, Job, Sandbox, SandboxError, Scratch, Step, Writes},
     tree::Tree,
 };
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ impl Trial {
             steps: self.steps(),
             source_date: FILES_DATE,
             time_limit: Duration::from_secs(self.time_limit),
-            read_only: true,
+            writes: Writes::Nothing,
         };
         let outcome = Sandbox::new(bench.program, bench.spool).run_heard(&job, hear)?;
         let printed = String::from_utf8_lossy(&outcome.output);

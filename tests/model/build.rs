@@ -106,6 +106,20 @@ fn a_build_needs_no_hub_once_everything_was_fetched_and_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_release_does_not_depend_on_which_sources_the_store_still_has() {
+    let (project, hub) = project(MODEL, &sample::files());
+    succeed(&mut build(&project, &hub));
+    let first = fs::read(project.path().join("a.gap")).unwrap();
+    fs::remove_file(project.path().join("a.gap")).unwrap();
+    for forgotten in ["sources", "caches"] {
+        fs::remove_dir_all(project.path().join("store").join(forgotten)).unwrap();
+    }
+    hub.behave(Some(Behaviour::Fail(500)));
+    succeed(build(&project, &hub).arg("--offline"));
+    assert!(first == fs::read(project.path().join("a.gap")).unwrap());
+}
+
+#[test]
 fn an_interrupted_build_goes_on() {
     let (project, hub) = project(MODEL, &sample::files());
     succeed(&mut command(&project, &hub, "lock"));

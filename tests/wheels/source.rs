@@ -9,7 +9,13 @@ use crate::{
 };
 use fixture::{Project, fail_with, gapimage, said, succeed};
 use flate2::{Compression, write::GzEncoder};
-use std::io::Write;
+use std::{
+    fs,
+    io::Write,
+    process::Stdio,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// A base with Python, and a compiler beside it that no image has.
 const LAYERS: &str = "[image.main]
@@ -22,7 +28,7 @@ debian = { suite = \"trixie\", packages = [\"gcc\", \"libc6-dev\", \"python3-dev
 
 /// A backend that packs `*.py`, and compiles `*.c` if there is any; `CHANGING` in a module's name makes it different each time.
 const BACKEND: &str = r#"
-import base64, glob, hashlib, os, subprocess, sysconfig, zipfile
+import base64, glob, hashlib, os, subprocess, sysconfig, time, zipfile
 
 def get_requires_for_build_wheel(config_settings=None):
     return open('wanted').read().split() if os.path.exists('wanted') else []
@@ -40,6 +46,8 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
         subprocess.run(['gcc', '-shared', '-fPIC', '-g', '-I' + include, os.path.abspath(source), '-o', target], check=True)
         files[target] = open(target, 'rb').read()
         tag = f'cp313-cp313-linux_{os.uname().machine}'
+    if os.path.exists('pause'):
+        time.sleep(2)
     if os.path.exists('random'):
         files['changing.py'] = b'WHEN = %r\n' % os.urandom(8)
     dist = f'{name}-{version}.dist-info'
@@ -179,4 +187,51 @@ fn what_cannot_be_locked_as_source_is_named() {
         let said = fail_with(1, &mut lock(&index, &project));
         assert!(said.contains(expected), "{more}: {said}");
     }
+}
+
+/// The processes that descend from `ancestor` and whose command line has `word`.
+fn descendants(ancestor: u32, word: &str) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let descends = |pid: u32| std::iter::successors(Some(pid), |&pid| parent(pid)).any(|pid| pid == ancestor);
+    let says = |pid: u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(word))
+    };
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|&pid| says(pid) && descends(pid)).collect()
+}
+
+/// Looks again and again until there is something to see.
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(300);
+    loop {
+        match look() {
+            Some(seen) => return seen,
+            None => assert!(Instant::now() < end, "it did not come to that"),
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_build_from_source_that_is_killed_ends_what_it_runs_and_is_done_by_the_same_command() {
+    let index = index(&[sdist("pure", &[("pure.py", "FROM = 'source'\n"), ("pause", "")])]);
+    let project = project("[\"pure\"]", ", sdist = [\"pure\"]");
+    succeed(&mut lock(&index, &project));
+    let artifact = project.path().join("a.gap");
+    let command = || {
+        let mut command = with_index(&index, &project);
+        command.arg("build").arg(project.path().join("recipe.toml")).arg("-o").arg(&artifact);
+        command
+    };
+    let mut killed = command().stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let at_work = until(|| descendants(killed.id(), "build.py\0wheel").first().copied());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    until(|| (!fs::exists(format!("/proc/{at_work}/root/build")).unwrap_or_default()).then_some(()));
+    assert!(!artifact.exists());
+    succeed(&mut command());
+    assert_eq!(run(&artifact, &["python3", "-c", "import pure; print(pure.FROM)"]).trim(), "source");
 }

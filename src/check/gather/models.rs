@@ -1,6 +1,9 @@
 //! Models, by the files that the lock pins, that lie in a directory, or that a program made.
+//!
+//! What is known of a model must not depend on what the store was asked to forget: files whose sources are gone are read
+//! from the layers that were built of them.
 
-use super::{GatherError, built::files_of};
+use super::{GatherError, built::index_of};
 use crate::{
     check::{
         facts::{Model, ModelFinding, ModelPart},
@@ -8,39 +11,36 @@ use crate::{
     },
     layer::{
         model::PlacedModel,
-        tree::{Content, Node, Tree},
+        tar::IndexKind,
+        tree::{Content, Node},
     },
-    lock::{Inputs, Lock},
+    lock::Inputs,
     model::{Finding, Level, ModelFile, ModelFiles, inspect},
-    plan::{Plan, PlanError, PlannedLayer},
+    plan::{Plan, PlanError},
     recipe::{ImageKind, LayerKind, ModelLayer, ModelSource, PicklePolicy, PlacedLayer},
     source::model::LockedModel,
     store::Store,
 };
-use gap_format::ReadAt;
 use serde_json::Value;
 use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    io::{self, Read},
-    path::Path,
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    path::PathBuf,
 };
 
 const CONFIG: &str = "config.json";
 /// Largest configuration that is read, in bytes.
 const MAX_CONFIG: u64 = 16 << 20;
-/// How much of a file is copied at once, in bytes.
-const CHUNK: usize = 1 << 20;
 
 /// The models of a recipe, looked into as far as their files are here.
 pub(super) fn models(plan: &Plan<'_>, store: &Store) -> Result<Vec<Model>, GatherError> {
-    let (recipe, lock) = (plan.recipe, plan.lock);
+    let recipe = plan.recipe;
     let images = recipe.images.iter().filter(|image| image.kind == ImageKind::Model);
     let own: BTreeSet<&str> = images.flat_map(|image| &image.layers).map(String::as_str).collect();
     let places = recipe.placed_layers();
     let models = places.iter().filter(|place| own.contains(place.layer.name.as_str()));
     let models = models.filter_map(|place| match &place.layer.kind {
-        LayerKind::Model(layer) => Some(model(place, layer, lock, store)),
+        LayerKind::Model(layer) => Some(model(place, layer, plan, store)),
         LayerKind::Run(_) => Some(made(place, plan, store)),
         _ => None,
     });
@@ -52,11 +52,11 @@ fn made(place: &PlacedLayer<'_>, plan: &Plan<'_>, store: &Store) -> Result<Model
     let name = place.layer.short_name();
     let model = Model { name: name.to_owned(), ..Model::default() };
     let planned = plan.layers.iter().find(|planned| planned.place.layer.name == place.layer.name);
-    let files = match planned {
-        Some(planned) => files_of(planned, store)?.map(|files| (planned, files)),
+    let built = match planned {
+        Some(planned) => index_of(planned, store)?,
         None => None,
     };
-    let Some((planned, files)) = files else {
+    let Some((found, index)) = built else {
         let findings = [ModelPart::Weights, ModelPart::Tokenizer, ModelPart::Configuration].map(|part| ModelFinding {
             part,
             status: Status::Unresolved,
@@ -65,44 +65,22 @@ fn made(place: &PlacedLayer<'_>, plan: &Plan<'_>, store: &Store) -> Result<Model
         });
         return Ok(Model { findings: Some(findings.to_vec()), ..model });
     };
-    let failed = |source| GatherError::Layer { layer: PlannedLayer::name(planned), source };
-    let dir = tempfile::tempdir_in(store.session_dir()).map_err(failed)?;
-    let files = unpacked(&files, &format!("models/{name}/"), dir.path()).map_err(failed)?;
-    Ok(looked_into(model, &PicklePolicy::Refuse, None, &files))
-}
-
-/// The files below `prefix`, written into `dir`.
-fn unpacked(files: &Tree, prefix: &str, dir: &Path) -> io::Result<ModelFiles> {
-    let within = files.iter().filter_map(|(path, node)| match node {
-        Node::File { content, .. } => {
-            Some((path.to_string().trim_start_matches('/').strip_prefix(prefix)?.to_owned(), content))
+    let prefix = format!("models/{name}/");
+    let files = index.entries.into_iter().filter_map(|entry| match entry.kind {
+        IndexKind::File { offset, len } => {
+            let path = entry.path.to_string().trim_start_matches('/').strip_prefix(&prefix)?.to_owned();
+            Some((path, ModelFile { real: found.path.clone(), within: Some(found.offset + offset), size: len }))
         }
         _ => None,
     });
-    let copied = within.enumerate().map(|(number, (path, content))| {
-        let real = dir.join(number.to_string());
-        copy(content, &real)?;
-        Ok((path, ModelFile { real, size: content.len() }))
-    });
-    copied.collect()
+    Ok(looked_into(model, &PicklePolicy::Refuse, None, &files.collect()))
 }
 
-fn copy(content: &Content, to: &Path) -> io::Result<()> {
-    let (from, mut file) = (content.open()?, fs::File::create(to)?);
-    let mut chunk = vec![0; CHUNK];
-    for at in (0..content.len()).step_by(CHUNK) {
-        chunk.truncate(usize::try_from(content.len() - at).map_or(CHUNK, |rest| rest.min(CHUNK)));
-        from.read_exact_at(&mut chunk, at)?;
-        io::Write::write_all(&mut file, &chunk)?;
-    }
-    Ok(())
-}
-
-fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, lock: &Lock, store: &Store) -> Result<Model, GatherError> {
+fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, plan: &Plan<'_>, store: &Store) -> Result<Model, GatherError> {
     let name = place.layer.short_name();
     let hub = layer.repo().map(|repo| repo.as_str().to_owned());
     let unknown = Model { name: name.to_owned(), hub, ..Model::default() };
-    let rows = lock.layer(place).and_then(|row| match &row.inputs {
+    let rows = plan.lock.layer(place).and_then(|row| match &row.inputs {
         Inputs::Model(rows) => Some(rows),
         _ => None,
     });
@@ -112,8 +90,49 @@ fn model(place: &PlacedLayer<'_>, layer: &ModelLayer, lock: &Lock, store: &Store
         (None, ModelSource::Hub(_)) => return Ok(unknown),
     };
     let failed = |source| PlanError::Model { layer: place.layer.name.clone(), source: Box::new(source) };
-    let files = placed.map_err(failed)?.files;
+    let files = found_again(placed.map_err(failed)?.files, place, plan, store)?;
     Ok(looked_into(unknown, &layer.allow_pickle, rows, &files))
+}
+
+/// The files, those that are not here by themselves within the layers that hold them.
+fn found_again(
+    files: ModelFiles,
+    place: &PlacedLayer<'_>,
+    plan: &Plan<'_>,
+    store: &Store,
+) -> Result<ModelFiles, GatherError> {
+    if files.iter().all(|(_, file)| file.is_here()) {
+        return Ok(files);
+    }
+    let laid = laid_down(place, plan, store)?;
+    let found = |file: ModelFile| if file.is_here() { file } else { laid.get(&file.real).cloned().unwrap_or(file) };
+    Ok(files.into_iter().map(|(path, file)| (path, found(file))).collect())
+}
+
+/// The files in the built layers of a model, by where they came from.
+fn laid_down(
+    place: &PlacedLayer<'_>,
+    plan: &Plan<'_>,
+    store: &Store,
+) -> Result<BTreeMap<PathBuf, ModelFile>, GatherError> {
+    let mut laid = BTreeMap::new();
+    for planned in plan.layers.iter().filter(|planned| planned.place == *place) {
+        let (Some(tree), Some((found, index))) = (&planned.tree, index_of(planned, store)?) else { continue };
+        for entry in index.entries {
+            // Of several names, that of the layer's file need not be that of the tree's.
+            let node = match tree.get(&entry.path) {
+                Some(Node::HardLink { target }) => tree.get(target),
+                node => node,
+            };
+            if let IndexKind::File { offset, len } = entry.kind
+                && let Some(Node::File { content: Content::Path { path, .. }, .. }) = node
+            {
+                let file = ModelFile { real: found.path.clone(), within: Some(found.offset + offset), size: len };
+                laid.insert(path.to_path_buf(), file);
+            }
+        }
+    }
+    Ok(laid)
 }
 
 fn looked_into(model: Model, pickles: &PicklePolicy, rows: Option<&LockedModel>, files: &ModelFiles) -> Model {
@@ -134,7 +153,7 @@ fn looked_into(model: Model, pickles: &PicklePolicy, rows: Option<&LockedModel>,
 fn config(files: &ModelFiles) -> Option<Value> {
     let file = files.get(CONFIG).filter(|file| file.size <= MAX_CONFIG && files.is_here(CONFIG))?;
     let mut text = Vec::new();
-    File::open(&file.real).ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
+    file.open().ok()?.take(MAX_CONFIG).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 

@@ -43,13 +43,10 @@ fn findings(planned: &PlannedLayer<'_>, store: &Store) -> Result<Option<Vec<Find
         return Ok(Some(findings));
     }
     let failed = |source| GatherError::Layer { layer: planned.name(), source };
-    let found = match &planned.tree {
-        Some(tree) => Some(scan_tree(tree, Origin::Owner).map_err(failed)?),
-        None => match files_of(planned, store)? {
-            Some(tree) => Some(scan_tree(&tree, origin(planned)).map_err(failed)?),
-            None => None,
-        },
-    };
+    // What it was built of may be gone by now.
+    let built = files_of(planned, store)?;
+    let found = built.as_ref().or(planned.tree.as_ref()).map(|tree| scan_tree(tree, origin(planned)));
+    let found = found.transpose().map_err(failed)?;
     if let Some(findings) = &found {
         remember(&memory, findings).map_err(failed)?;
     }

@@ -5,15 +5,21 @@ use crate::{
     layer::tree::{Content, Node, Tree, TreePath},
     parallel::try_map,
 };
-use gap_format::ReadAt;
 use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
-use std::{io, num::NonZeroUsize, ops::Range, thread::available_parallelism};
+use std::{
+    io::{self, Read},
+    num::NonZeroUsize,
+    ops::Range,
+    thread::available_parallelism,
+};
 
 /// Bytes looked through at once.
 const CHUNK: usize = 1 << 20;
 /// Largest file that is read whole because of its name.
 const MAX_NAMED: u64 = 1 << 20;
+/// How a program or library begins (ELF).
+const PROGRAM: &[u8] = b"\x7fELF";
 /// Most findings kept; what is beyond is as good as said by them.
 const MAX_FINDINGS: usize = 1000;
 
@@ -68,16 +74,18 @@ fn is_tensors(path: &[u8]) -> bool {
 }
 
 fn scan_file(path: &[u8], content: &Content, origin: Origin) -> io::Result<Vec<Finding>> {
-    let (reader, len) = (content.open()?, content.len());
-    let harmless = origin == Origin::Packages && (is_among_tests(path) || is_program(&reader, len)?);
+    let (mut reader, len) = (content.reader()?, content.len());
+    let mut window = Window::default();
+    window.fill(&mut reader, len)?;
+    let harmless = origin == Origin::Packages && (is_among_tests(path) || window.data.starts_with(PROGRAM));
     let mut here: Vec<Finding> = Vec::new();
     let finding = |line: u64, kind: &str| {
         let came_with_package = kind.ends_with("private key") && harmless;
         Finding { path: format!("/{}", path.escape_ascii()), line, kind: kind.to_owned(), came_with_package }
     };
-    let mut window = Window::default();
+    window.scan(origin, &mut |line, kind| here.push(finding(line, kind)));
     while !window.is_last {
-        window.fill(&reader, len)?;
+        window.fill(&mut reader, len)?;
         window.scan(origin, &mut |line, kind| here.push(finding(line, kind)));
     }
     if let Some((kind, expression)) = by_name(path)
@@ -110,13 +118,13 @@ struct Window {
 }
 
 impl Window {
-    fn fill(&mut self, reader: &dyn ReadAt, len: u64) -> io::Result<()> {
+    fn fill(&mut self, reader: &mut dyn Read, len: u64) -> io::Result<()> {
         let gone = self.data.len().saturating_sub(2 * LONGEST);
         self.lines += count_lines(self.data.get(..gone).unwrap_or_default());
         self.data.drain(..gone);
         let (old, count) = (self.data.len(), usize::try_from(len - self.end).unwrap_or(CHUNK).min(CHUNK));
         self.data.resize(old + count, 0);
-        reader.read_exact_at(self.data.get_mut(old..).unwrap_or_default(), self.end)?;
+        reader.read_exact(self.data.get_mut(old..).unwrap_or_default())?;
         self.end += count as u64;
         self.is_last = self.end == len;
         Ok(())
@@ -155,16 +163,6 @@ impl Window {
 
 fn count_lines(data: &[u8]) -> u64 {
     data.iter().filter(|&&byte| byte == b'\n').count() as u64
-}
-
-/// Whether a file is a program or library (ELF).
-fn is_program(reader: &dyn ReadAt, len: u64) -> io::Result<bool> {
-    let mut magic = [0; 4];
-    if len < 4 {
-        return Ok(false);
-    }
-    reader.read_exact_at(&mut magic, 0)?;
-    Ok(&magic == b"\x7fELF")
 }
 
 /// Whether a file belongs to the tests, examples or documentation of a package.

@@ -3,7 +3,7 @@
 use super::{BuildError, Order, missing};
 use crate::{
     layer::{
-        sandbox::{Bind, Job, Sandbox, Scratch, Step},
+        sandbox::{Bind, Job, Sandbox, Scratch, Step, Writes},
         tree::{Content, Meta, Node, Tree, TreePath},
     },
     source::cargo::{Checkout, Staged, Toolchain, pins_exactly, sysroot, unpack_crates},
@@ -68,7 +68,7 @@ pub fn build(
         steps: steps(order),
         source_date: BUILD_TIME,
         time_limit: TIME_LIMIT,
-        read_only: false,
+        writes: Writes::Anywhere,
     };
     let outcome = sandbox.run(&job).map_err(|source| BuildError::Failed {
         package: order.layer.package.clone(),

@@ -10,7 +10,7 @@ mod scrub;
 mod triggers;
 
 use super::{
-    sandbox::{Job, Sandbox, SandboxError, Scratch, Step},
+    sandbox::{Job, Sandbox, SandboxError, Scratch, Step, Writes},
     stack::{Stack, StackError, diff},
     tree::{Content, Meta, Node, PathError, Tree, TreePath},
 };
@@ -190,7 +190,7 @@ pub fn configured(installation: &Installation<'_>, workplace: &Workplace<'_>) ->
         steps: steps(packages),
         source_date,
         time_limit: workplace.time_limit,
-        read_only: false,
+        writes: Writes::Anywhere,
     };
     let outcome = workplace.sandbox.run(&job)?;
     stack.apply(&outcome.changes)?;

@@ -42,20 +42,29 @@ impl Snapshot {
     /// Remembers what lies below `root`.
     pub(super) fn take(root: &Path) -> Result<Self, String> {
         let mut files = BTreeMap::new();
-        walk(root, &mut |path, _, metadata| {
+        walk(root, &TreePath::root(), &mut |path, _, metadata| {
             files.insert(path, known(metadata));
             Ok(())
         })?;
+        Ok(Self::now(files))
+    }
+
+    /// Remembers nothing: all that is there later counts as changed.
+    pub(super) fn of_nothing() -> Self {
+        Self::now(BTreeMap::new())
+    }
+
+    fn now(known: BTreeMap<TreePath, Known>) -> Self {
         // What happens from now on has a later time than what happened until now.
         std::thread::sleep(GRANULARITY);
         let start = clock_gettime(ClockId::Realtime);
         std::thread::sleep(GRANULARITY);
-        Ok(Self { known: files, start, start_monotonic: clock_gettime(ClockId::Monotonic) })
+        Self { known, start, start_monotonic: clock_gettime(ClockId::Monotonic) }
     }
 
-    /// What has changed below `root` since, as a layer. Files made or written in between get the time
+    /// What has changed since in `within` and below, seen from `root`, as a layer. Files made or written in between get the time
     /// `source_date`; those that were only moved or got an older time keep it.
-    pub(super) fn changes(&self, root: &Path, source_date: i64) -> Result<Tree, String> {
+    pub(super) fn changes(&self, root: &Path, within: &TreePath, source_date: i64) -> Result<Tree, String> {
         let now = clock_gettime(ClockId::Realtime);
         let now_monotonic = clock_gettime(ClockId::Monotonic);
         let wall = now.tv_sec - self.start.tv_sec;
@@ -66,7 +75,7 @@ impl Snapshot {
         let mut changes = Tree::new();
         let mut missing = self.known.clone();
         let mut first_names: HashMap<(u64, u64), TreePath> = HashMap::new();
-        walk(root, &mut |path, place, metadata| {
+        walk(root, within, &mut |path, place, metadata| {
             let before = missing.remove(&path);
             let changed_at = (metadata.ctime(), metadata.ctime_nsec());
             let inode = (metadata.dev(), metadata.ino());
@@ -142,9 +151,9 @@ fn xattrs(place: &Path) -> io::Result<Xattrs> {
 
 type Visit<'a> = dyn FnMut(TreePath, &Path, &Metadata) -> io::Result<()> + 'a;
 
-/// Calls `visit` for `root` and all below it, directories before what is in them, sorted by name.
-fn walk(root: &Path, visit: &mut Visit<'_>) -> Result<(), String> {
-    let mut ahead = vec![TreePath::root()];
+/// Calls `visit` for `within`, as it lies in `root`, and all below it, directories before what is in them, sorted by name.
+fn walk(root: &Path, within: &TreePath, visit: &mut Visit<'_>) -> Result<(), String> {
+    let mut ahead = vec![within.clone()];
     while let Some(path) = ahead.pop() {
         let place = path.under(root);
         let failed = |error: io::Error| format!("cannot read {path} in the sandbox: {error}");

@@ -61,7 +61,7 @@ fn enter() -> Result<ExitCode, String> {
     let specification: Specification =
         serde_json::from_slice(&message).map_err(|error| format!("the specification is malformed: {error}"))?;
     if specification.view
-        && let Err(message) = hand_over_view(&input)
+        && let Err(message) = hand_over_view(&input, &specification)
     {
         report(&Report::NoView { message });
         return Ok(ExitCode::FAILURE);
@@ -81,8 +81,9 @@ fn enter() -> Result<ExitCode, String> {
 }
 
 /// Mounts a root that the caller serves, and hands it the device.
-fn hand_over_view(caller: &io::Stdin) -> Result<(), String> {
-    let device = mounts::view()?;
+fn hand_over_view(caller: &io::Stdin, specification: &Specification) -> Result<(), String> {
+    let over = specification.into.as_ref().map(|_| (&specification.scratch, specification.output.as_path()));
+    let device = mounts::view(over)?;
     device::send(caller, &device).map_err(|error| format!("cannot hand the view over: {error}"))
 }
 

@@ -8,7 +8,10 @@ use super::{
     populate::populate,
     protocol::{Report, Specification},
 };
-use crate::layer::tar::{TarPlan, read_index};
+use crate::layer::{
+    tar::{TarPlan, read_index},
+    tree::{Tree, TreePath},
+};
 use rustix::{
     fs::Mode,
     process::{Pid, Resource, Rlimit, Signal, WaitOptions},
@@ -56,7 +59,7 @@ fn perform(specification: &Specification) -> Result<Report, String> {
         return perform_in_view(specification);
     }
     let input = File::open(&specification.input).map_err(failed(&specification.input))?;
-    let output = OpenOptions::new().write(true).open(&specification.output).map_err(failed(&specification.output))?;
+    let output = open_output(&specification.output)?;
     let binds = mounts::hold(&specification.binds)?;
     let stage = mounts::stage(&specification.scratch)?;
     let index = read_index(&input, specification.input_len).map_err(|error| error.to_string())?;
@@ -77,10 +80,8 @@ fn perform(specification: &Specification) -> Result<Report, String> {
     let outcome = match outcome {
         Some(failure) => failure,
         None => {
-            let changes = snapshot.changes(root, specification.source_date)?;
-            let plan = TarPlan::new(&changes).map_err(|error| error.to_string())?;
-            plan.write(&mut &output).map_err(|error| format!("cannot write the changes: {error}"))?;
-            Report::Done { output_len: plan.size() }
+            let changes = snapshot.changes(root, &TreePath::root(), specification.source_date)?;
+            write_changes(&changes, &output)?
         }
     };
     if matches!(specification.scratch, Scratch::Directory(_)) {
@@ -89,14 +90,47 @@ fn perform(specification: &Specification) -> Result<Report, String> {
     Ok(outcome)
 }
 
-/// Runs the steps in the root that is mounted already, and of which nothing comes back.
+/// Runs the steps in the root that is mounted already, and of which nothing comes back, or one directory.
 fn perform_in_view(specification: &Specification) -> Result<Report, String> {
+    if let Some(into) = &specification.into {
+        let into = TreePath::new(into).map_err(|error| format!("the directory for what comes back: {error}"))?;
+        return perform_over_view(specification, &into);
+    }
     let nothing = mounts::hold(&[])?;
     mounts::enter(Path::new(mounts::STAGE), nothing)?;
     mounts::close_root()?;
     let outcome = run_steps(specification)?;
     kill_others().map_err(|error| format!("cannot end what still runs inside: {error}"))?;
     Ok(outcome.unwrap_or(Report::Done { output_len: 0 }))
+}
+
+/// Runs the steps in a root that lies over the one that is mounted already, and writes what they left in `into`.
+fn perform_over_view(specification: &Specification, into: &TreePath) -> Result<Report, String> {
+    let output = open_output(&mounts::output())?;
+    let stage = match mounts::overlay() {
+        Ok(stage) => stage,
+        Err(message) => return Ok(Report::NoView { message }),
+    };
+    let nothing = mounts::hold(&[])?;
+    let made = mounts::enter(&stage, nothing)?;
+    let start = Snapshot::of_nothing();
+    let outcome = run_steps(specification)?;
+    kill_others().map_err(|error| format!("cannot end what still runs inside: {error}"))?;
+    mounts::leave(&[], &made)?;
+    match outcome {
+        Some(failure) => Ok(failure),
+        None => write_changes(&start.changes(Path::new("/"), into, specification.source_date)?, &output),
+    }
+}
+
+fn open_output(path: &Path) -> Result<File, String> {
+    OpenOptions::new().write(true).open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))
+}
+
+fn write_changes(changes: &Tree, mut output: &File) -> Result<Report, String> {
+    let plan = TarPlan::new(changes).map_err(|error| error.to_string())?;
+    plan.write(&mut output).map_err(|error| format!("cannot write the changes: {error}"))?;
+    Ok(Report::Done { output_len: plan.size() })
 }
 
 /// Runs all steps; the report of the first that fails.

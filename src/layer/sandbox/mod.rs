@@ -2,8 +2,9 @@
 //!
 //! A program runs as root of new user, mount, process, network, IPC and host name spaces: without
 //! network, without host paths but named read-only ones, with its own `/proc`, `/dev`, `/tmp` and
-//! `/run`, a fixed environment and a time limit. What it changed comes back as a layer. A root that it
-//! may not change is not even copied: it is served from where its bytes lie ([`view`]).
+//! `/run`, a fixed environment and a time limit. What it changed comes back as a layer. A root of which
+//! nothing or little comes back is not copied: it is served from where its bytes lie ([`view`]), and what is
+//! written lies over it.
 //!
 //! The work is done by a helper, the `gapimage` program itself with the hidden argument
 //! [`ENTRY_ARGUMENT`]; a process must be single-threaded to enter a user name space, and only `exec`
@@ -24,7 +25,11 @@ pub use entry::{ENTRY_ARGUMENT, entry};
 pub use ids::IdMapError;
 pub use run::Hear;
 
-use super::{stack::StackError, tar, tree::Tree};
+use super::{
+    stack::StackError,
+    tar,
+    tree::{Tree, TreePath},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -56,9 +61,21 @@ pub struct Job<'a> {
     pub source_date: i64,
     /// How long all of it may take.
     pub time_limit: Duration,
-    /// Whether the root cannot be written to, as on the appliance; `/tmp` and `/run` can. Nothing of it is copied then,
-    /// where FUSE can be had and nothing is bound.
-    pub read_only: bool,
+    /// What of the root they may write.
+    pub writes: Writes,
+}
+
+/// What of their root programs may write, and what comes back of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    /// Nothing of it, as on the appliance; `/tmp` and `/run` can be written. Nothing is copied, where FUSE can be had and
+    /// nothing is bound.
+    Nothing,
+    /// All of it, and everything that changed comes back. The root is copied.
+    Anywhere,
+    /// All of it, and only what they left in this directory, which is empty at first, comes back. Where FUSE and overlayfs
+    /// can be had and nothing is bound, only files that they write to are copied.
+    Into(TreePath),
 }
 
 /// Where a sandbox keeps its root file system.

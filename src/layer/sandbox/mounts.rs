@@ -21,6 +21,8 @@ use std::{
 
 /// Host devices that appear in `/dev`.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Who may do what with a root directory.
+const MODE: Mode = Mode::from_raw_mode(0o755);
 /// Where the root lies before it becomes the root.
 pub(super) const STAGE: &str = "/tmp";
 
@@ -45,9 +47,39 @@ pub(super) fn hold(binds: &[Bind]) -> Result<HeldBinds, String> {
     held.collect::<Result<_, String>>().map(HeldBinds)
 }
 
-/// Mounts a root that another process serves, read-only, and returns the device that it is served over.
-pub(super) fn view() -> Result<OwnedFd, String> {
-    separate()?;
+/// Where in a scratch directory the root lies that is written to, and what it consists of.
+const OVERLAY: &str = "root";
+const LOWER: &str = "lower";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+
+/// The file for what comes back, as it is found beside them: its own place may be covered by then.
+const OUTPUT: &str = "output";
+
+/// Mounts a root that another process serves, read-only, and returns the device that it is served over. With a scratch
+/// directory, and the file for what comes back, it lies in there, to be laid under what is written ([`overlay`]).
+pub(super) fn view(over: Option<(&Scratch, &Path)>) -> Result<OwnedFd, String> {
+    let place = match over {
+        None => {
+            separate()?;
+            PathBuf::from(STAGE)
+        }
+        Some((scratch, output)) => {
+            let what = "take the file for what comes back";
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            let output = explain(what, open_tree(CWD, output, flags))?;
+            let stage = stage(scratch)?;
+            for name in [OVERLAY, LOWER, UPPER, WORK] {
+                let place = stage.join(name);
+                explain_io("make", &place, fs::create_dir(&place))?;
+                explain("open the scratch directory", rustix::fs::chmodat(CWD, &place, MODE, AtFlags::empty()))?;
+            }
+            let place = self::output();
+            explain_io("make", &place, fs::write(&place, b""))?;
+            explain(what, attach(&output, &place))?;
+            stage.join(LOWER)
+        }
+    };
     let path = Path::new("/dev/fuse");
     let device = explain_io("open", path, fs::OpenOptions::new().read(true).write(true).open(path))?;
     let number = device.as_raw_fd().to_string();
@@ -61,8 +93,32 @@ pub(super) fn view() -> Result<OwnedFd, String> {
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
     };
     let root = explain("make a fuse file system", made())?;
-    explain("mount the root", attach(&root, Path::new(STAGE)))?;
+    explain("mount the root", attach(&root, &place))?;
     Ok(device.into())
+}
+
+/// Where [`view`] put the file for what comes back.
+pub(super) fn output() -> PathBuf {
+    Path::new(STAGE).join(OUTPUT)
+}
+
+/// Lays what will be written over the root that [`view`] mounted, and returns where both are one.
+pub(super) fn overlay() -> Result<PathBuf, String> {
+    let stage = Path::new(STAGE);
+    let made = || {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (option, name) in [("lowerdir", LOWER), ("upperdir", UPPER), ("workdir", WORK)] {
+            fsconfig_set_string(&context, option, stage.join(name))?;
+        }
+        // Others are not open to a user name space.
+        fsconfig_set_flag(&context, "userxattr")?;
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    let root = explain("make an overlay file system", made())?;
+    let place = stage.join(OVERLAY);
+    explain("mount the root", attach(&root, &place))?;
+    Ok(place)
 }
 
 fn separate() -> Result<(), String> {

@@ -31,8 +31,11 @@ pub(super) struct Specification {
     pub source_date: i64,
     /// Whether the root is made read-only before the programs run.
     pub read_only: bool,
-    /// Whether the caller serves the root through FUSE; then there is no input, no output and nothing in `scratch`.
+    /// Whether the caller serves the root through FUSE; then there is no input.
     pub view: bool,
+    /// The directory of which everything comes back, as a path in a tree; where there is none, in a view nothing does, and
+    /// what changed does in a copy.
+    pub into: Option<Vec<u8>>,
     /// Only empty the scratch directory, which an interrupted run left full.
     pub clean_only: bool,
 }

@@ -1,7 +1,7 @@
 //! The caller's half: hands the tree over, starts the helper, maps ids, waits, takes the changes.
 
 use super::{
-    Job, Outcome, Sandbox, SandboxError, Scratch, device,
+    Job, Outcome, Sandbox, SandboxError, Scratch, Writes, device,
     entry::{ENTRY_ARGUMENT, write_message},
     ids,
     protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report, Specification},
@@ -46,7 +46,7 @@ impl Sandbox {
     /// # Errors
     /// As for [`Sandbox::run`].
     pub fn run_heard(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Outcome, SandboxError> {
-        let in_view = job.read_only && job.binds.is_empty();
+        let in_view = job.writes != Writes::Anywhere && job.binds.is_empty();
         if in_view && let Some(outcome) = self.run_in_view(job, hear)? {
             return Ok(outcome);
         }
@@ -55,58 +55,83 @@ impl Sandbox {
 
     /// Runs the job in a root that is served from where its bytes lie; `None` where that cannot be had.
     fn run_in_view(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Option<Outcome>, SandboxError> {
+        let output = self.spooled()?;
         let specification = Specification {
-            input: PathBuf::new(),
-            input_len: 0,
-            output: PathBuf::new(),
-            scratch: Scratch::Memory(0),
-            binds: Vec::new(),
-            steps: job.steps.clone(),
-            source_date: job.source_date,
-            read_only: true,
+            output: output.path().to_owned(),
+            read_only: job.writes == Writes::Nothing,
             view: true,
-            clean_only: false,
+            ..specification(job)
         };
-        let (report, printed) = self.perform(&specification, job.time_limit, hear, Some(View::new(job.root)))?;
-        match report {
-            Report::NoView { .. } => Ok(None),
-            report => {
-                finished(job, report, &printed)?;
-                Ok(Some(Outcome { changes: Tree::new(), output: printed }))
-            }
+        let result = self.perform(&specification, job.time_limit, hear, Some(View::new(job.root)));
+        if !specification.read_only {
+            self.clean(specification)?;
+        }
+        match result? {
+            (Report::NoView { .. }, _) => Ok(None),
+            (report, printed) => self.taken(job, report, printed, output).map(Some),
         }
     }
 
     /// Runs the job in a copy of the root.
     fn run_in_copy(&self, job: &Job<'_>, hear: Hear<'_>) -> Result<Outcome, SandboxError> {
-        let spooling = || format!("cannot spool the sandbox's files in {}", self.spool.display());
-        let mut input = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
-        let output = NamedTempFile::new_in(&self.spool).map_err(during(spooling))?;
+        let (mut input, output) = (self.spooled()?, self.spooled()?);
         let plan = TarPlan::new(&without_devices(job.root))?;
-        plan.write(input.as_file_mut()).map_err(during(spooling))?;
+        plan.write(input.as_file_mut()).map_err(self.spooling())?;
         let specification = Specification {
             input: input.path().to_owned(),
             input_len: plan.size(),
             output: output.path().to_owned(),
-            scratch: job.scratch.clone(),
-            binds: job.binds.clone(),
-            steps: job.steps.clone(),
-            source_date: job.source_date,
-            read_only: job.read_only,
-            view: false,
-            clean_only: false,
+            read_only: job.writes == Writes::Nothing,
+            ..specification(job)
         };
         let result = self.perform(&specification, job.time_limit, hear, None);
-        let done = matches!(result, Ok((Report::Done { .. }, _)));
-        if !done && matches!(job.scratch, Scratch::Directory(_)) {
-            let clean = Specification { clean_only: true, binds: Vec::new(), steps: Vec::new(), ..specification };
-            self.perform(&clean, CLEANING_TIME, &|_| (), None)?;
+        if !matches!(result, Ok((Report::Done { .. }, _))) {
+            self.clean(specification)?;
         }
         let (report, printed) = result?;
-        let output_len = finished(job, report, &printed)?;
+        self.taken(job, report, printed, output)
+    }
+
+    /// Empties a scratch directory in which a job ran.
+    fn clean(&self, specification: Specification) -> Result<(), SandboxError> {
+        if matches!(specification.scratch, Scratch::Memory(_)) {
+            return Ok(());
+        }
+        let clean =
+            Specification { clean_only: true, view: false, binds: Vec::new(), steps: Vec::new(), ..specification };
+        self.perform(&clean, CLEANING_TIME, &|_| (), None).map(drop)
+    }
+
+    /// What came back, if the helper says that all went well.
+    fn taken(
+        &self,
+        job: &Job<'_>,
+        report: Report,
+        printed: Vec<u8>,
+        output: NamedTempFile,
+    ) -> Result<Outcome, SandboxError> {
+        let len = finished(job, report, &printed)?;
+        if len == 0 {
+            return Ok(Outcome { changes: Tree::new(), output: printed });
+        }
         let file = output.into_file();
-        let index = read_index(&file, output_len)?;
-        Ok(Outcome { changes: index.to_tree(&Arc::new(file), 0), output: printed })
+        let changes = read_index(&file, len)?.to_tree(&Arc::new(file), 0);
+        let changes = match &job.writes {
+            Writes::Into(directory) => {
+                changes.below(directory).map(|(path, node)| (path.clone(), node.clone())).collect()
+            }
+            Writes::Nothing | Writes::Anywhere => changes,
+        };
+        Ok(Outcome { changes, output: printed })
+    }
+
+    fn spooled(&self) -> Result<NamedTempFile, SandboxError> {
+        NamedTempFile::new_in(&self.spool).map_err(self.spooling())
+    }
+
+    fn spooling(&self) -> impl Fn(io::Error) -> SandboxError {
+        let text = format!("cannot spool the sandbox's files in {}", self.spool.display());
+        during(move || text.clone())
     }
 
     fn perform(
@@ -158,6 +183,26 @@ impl Sandbox {
                 }
             }
         })
+    }
+}
+
+/// What the helper shall do for a job, without files.
+fn specification(job: &Job<'_>) -> Specification {
+    Specification {
+        input: PathBuf::new(),
+        input_len: 0,
+        output: PathBuf::new(),
+        scratch: job.scratch.clone(),
+        binds: job.binds.clone(),
+        steps: job.steps.clone(),
+        source_date: job.source_date,
+        read_only: false,
+        view: false,
+        into: match &job.writes {
+            Writes::Into(directory) => Some(directory.as_bytes().to_vec()),
+            Writes::Nothing | Writes::Anywhere => None,
+        },
+        clean_only: false,
     }
 }
 

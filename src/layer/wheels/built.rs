@@ -4,7 +4,7 @@
 use super::{FILE_DATE, InstallError, Scheme, environment, install};
 use crate::{
     layer::{
-        sandbox::{Job, Sandbox, SandboxError, Scratch, Step},
+        sandbox::{Job, Sandbox, SandboxError, Scratch, Step, Writes},
         tree::{Content, Meta, Node, PathError, Tree, TreePath},
     },
     source::wheels::{
@@ -230,7 +230,7 @@ fn run(source: &LockedSdist, root: &Tree, builder: &Builder<'_>) -> Result<Made,
         ],
         source_date: FILE_DATE,
         time_limit: TIME_LIMIT,
-        read_only: false,
+        writes: Writes::Into(TreePath::new(OUTPUT)?),
     };
     let outcome = builder.sandbox.run(&job).map_err(|source| BuildError::Failed { file: file(), source })?;
     let output = TreePath::new(OUTPUT)?;

@@ -6,7 +6,7 @@
 use super::{FILE_DATE, InstallError, Scheme, install::Installed};
 use crate::{
     layer::{
-        sandbox::{Job, Sandbox, Scratch, Step},
+        sandbox::{Job, Sandbox, Scratch, Step, Writes},
         stack::Stack,
         tree::{Content, Meta, Node, Tree, TreePath},
     },
@@ -74,7 +74,7 @@ pub fn compile(
     let job = Job {
         root: &root,
         scratch: scratch(root.file_bytes() * GROWTH),
-        read_only: false,
+        writes: Writes::Anywhere,
         binds: Vec::new(),
         steps: vec![step],
         source_date: FILE_DATE,

@@ -7,9 +7,7 @@ use super::{
     record::{self, Recorded},
 };
 use crate::{
-    hashing::Hashing,
-    layer::tree::{Content, Meta, Node, Tree, TreePath},
-    parallel::try_map,
+    layer::tree::{Content, Meta, Node, Packed, Tree, TreePath, Unpack},
     source::{
         debian::spool::Spool,
         wheels::{
@@ -21,7 +19,12 @@ use crate::{
     store::Store,
 };
 use rawzip::FileReader;
-use std::{collections::BTreeMap, io::Read, num::NonZeroUsize, thread::available_parallelism};
+use sha2::{Digest as _, Sha256};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    sync::Arc,
+};
 
 /// Longest program of a wheel that is taken into memory, in bytes; no script is longer.
 const SCRIPT_MAX: u64 = 64 << 20;
@@ -47,10 +50,8 @@ struct File {
     recorded: Recorded,
 }
 
-/// A file and its place, if it has one.
-type Placed = Option<(TreePath, File)>;
-
-/// Installs these wheels, which must be in the store, on all cores; results in their order. Contents lie in the spool.
+/// Installs these wheels, which must be in the store; results in their order. Files stay packed until they are read, and are
+/// compared with `RECORD` then; what has to be unpacked goes into the spool.
 ///
 /// # Errors
 /// [`InstallError`] for the first wheel, in their order, that cannot be.
@@ -61,31 +62,14 @@ pub fn install(
     store: &Store,
     spool: &Spool,
 ) -> Result<Vec<Installed>, InstallError> {
-    let opened = wheels.iter().map(|row| open(row, target, store)).collect::<Result<Vec<_>, _>>()?;
-    let members = opened.iter().enumerate();
-    let jobs: Vec<(usize, &Member)> = members
-        .flat_map(|(number, wheel)| wheel.archive.members().iter().map(move |member| (number, member)))
-        .collect();
-    let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let placed = try_map(
-        &jobs,
-        threads,
-        |(_, member)| member.size,
-        |&(number, member)| {
-            let (Some(wheel), Some(row)) = (opened.get(number), wheels.get(number)) else { return Ok((number, None)) };
-            place(wheel, member, row, scheme, spool)
-                .map(|placed| (number, placed))
-                .map_err(|source| InstallError::Wheel { file: row.file.clone(), source })
-        },
-    )?;
-    let mut files: Vec<BTreeMap<TreePath, File>> = wheels.iter().map(|_| BTreeMap::new()).collect();
-    for (number, placed) in placed {
-        if let (Some((path, placed)), Some(files)) = (placed, files.get_mut(number)) {
-            files.insert(path, placed);
-        }
-    }
-    let whole = wheels.iter().zip(&opened).zip(files);
-    whole.map(|((row, wheel), files)| finish(row, wheel, files, scheme)).collect()
+    let install = |row: &&LockedWheel| {
+        let wheel = Arc::new(open(row, target, store)?);
+        let of_wheel = |source| InstallError::Wheel { file: row.file.clone(), source };
+        let placed = (0..wheel.archive.members().len()).map(|number| place(&wheel, number, row, scheme, spool));
+        let files = placed.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(of_wheel)?;
+        finish(row, &wheel, files, scheme)
+    };
+    wheels.iter().map(install).collect()
 }
 
 fn open(row: &LockedWheel, target: &Target, store: &Store) -> Result<Opened<FileReader>, InstallError> {
@@ -95,14 +79,15 @@ fn open(row: &LockedWheel, target: &Target, store: &Store) -> Result<Opened<File
         .map_err(|source| InstallError::Wheel { file: row.file.clone(), source })
 }
 
-/// Unpacks one file, checks it against `RECORD` and says where it goes; `None` if nowhere.
+/// Says where a file goes; `None` if nowhere.
 fn place(
-    wheel: &Opened<FileReader>,
-    member: &Member,
+    wheel: &Arc<Opened<FileReader>>,
+    number: usize,
     row: &LockedWheel,
     scheme: &Scheme,
     spool: &Spool,
-) -> Result<Placed, WheelError> {
+) -> Result<Option<(TreePath, File)>, WheelError> {
+    let Some(member) = wheel.archive.members().get(number) else { return Ok(None) };
     let (path, is_script) = match wheel.place(member)? {
         Place::Dropped => return Ok(None),
         Place::Site(rest) => (scheme.site.join(rest)?, false),
@@ -110,28 +95,67 @@ fn place(
         Place::Header(rest) => (scheme.headers.join(row.name.as_str())?.join(rest)?, false),
         Place::Data(rest) => (scheme.data.join(rest)?, false),
     };
-    let recorded = wheel.record.get(&member.path).cloned().unwrap_or(NOTHING);
-    let mut source = Hashing::new(wheel.archive.reader(member)?);
-    let damaged = |source| ArchiveError::Read { member: member.path.escape_debug().to_string(), source };
+    let source = PackedMember { wheel: Arc::clone(wheel), file: row.file.clone(), number };
     let content = if is_script && member.size <= SCRIPT_MAX {
         let mut data = Vec::new();
-        source.read_to_end(&mut data).map_err(damaged)?;
+        let damaged = |source| WheelError::Io { path: member.path.escape_debug().to_string(), source };
+        source.reader().and_then(|mut reader| reader.read_to_end(&mut data)).map_err(damaged)?;
         Content::bytes(data)
     } else {
-        spool.store(&mut source, member.size, &mut Vec::new()).map_err(damaged)?
+        Content::Packed(Arc::new(Packed::new(Box::new(source), member.size, spool.clone())))
     };
-    // The archive's own checksum is compared at the end, which must be here.
-    if source.read(&mut [0]).map_err(damaged)? != 0 {
-        return Err(WheelError::Changed(member.path.escape_debug().to_string()));
-    }
-    let found = record::encoded(&source.digest());
-    if recorded.sha256.as_ref() != Some(&found) {
-        return Err(WheelError::Changed(member.path.escape_debug().to_string()));
-    }
     let mode = if is_script || member.executable { 0o755 } else { 0o644 };
-    let recorded = Recorded { sha256: Some(found), size: Some(member.size) };
+    let sha256 = wheel.record.get(&member.path).and_then(|recorded| recorded.sha256.clone());
+    let recorded = Recorded { sha256, size: Some(member.size) };
     let file = File { content, mode, mtime: member.mtime.unwrap_or(FILE_DATE), recorded };
     Ok(Some((path, if is_script { with_interpreter(file, scheme)? } else { file })))
+}
+
+/// A file of a wheel.
+#[derive(Debug)]
+struct PackedMember {
+    wheel: Arc<Opened<FileReader>>,
+    /// The wheel's file name.
+    file: String,
+    /// Which member it is.
+    number: usize,
+}
+
+impl Unpack for PackedMember {
+    fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
+        let member = self.wheel.archive.members().get(self.number).ok_or(io::ErrorKind::NotFound)?;
+        // The digest that `RECORD` has says more than the archive's own checksum.
+        let source = self.wheel.archive.unchecked_reader(member).map_err(io::Error::other)?;
+        Ok(Box::new(Compared { source, hasher: Sha256::new(), of: self, member }))
+    }
+}
+
+/// Compares a file with `RECORD` when it ends.
+struct Compared<'m, R> {
+    source: R,
+    hasher: Sha256,
+    of: &'m PackedMember,
+    member: &'m Member,
+}
+
+impl<R: Read> Read for Compared<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let PackedMember { wheel, file, .. } = self.of;
+        let refused = |source: WheelError| {
+            io::Error::new(io::ErrorKind::InvalidData, InstallError::Wheel { file: file.clone(), source })
+        };
+        let damaged = |source| ArchiveError::Read { member: self.member.path.escape_debug().to_string(), source };
+        let read = self.source.read(buf).map_err(|error| refused(damaged(error).into()))?;
+        self.hasher.update(buf.get(..read).unwrap_or_default());
+        if read == 0 && !buf.is_empty() {
+            let found = record::encoded(&self.hasher.clone().into());
+            let recorded = wheel.record.get(&self.member.path).and_then(|recorded| recorded.sha256.as_ref());
+            if recorded != Some(&found) {
+                return Err(refused(WheelError::Changed(self.member.path.escape_debug().to_string())));
+            }
+        }
+        Ok(read)
+    }
 }
 
 /// A script whose first line names the interpreter of the scheme, if it asks for that.

@@ -102,11 +102,21 @@ fn installed(wheels: &[Wheel]) -> Result<Tree, InstallError> {
 fn refused_bytes(bytes: &[u8]) -> WheelError {
     in_store(|store| {
         let row = Wheel::new("a", &[]).row_of(bytes, store);
-        match install(&[&row], &target(), &scheme(), store, None) {
+        match install(&[&row], &target(), &scheme(), store, None).and_then(|tree| unpacked(&tree)) {
             Err(InstallError::Wheel { source, .. }) => source,
             other => panic!("{other:?}"),
         }
     })
+}
+
+/// Reads all files, which are compared with what vouches for them then.
+fn unpacked(tree: &Tree) -> Result<(), InstallError> {
+    for (_, node) in tree.iter() {
+        if let Node::File { content, .. } = node {
+            content.read().map_err(|error| *error.into_inner().unwrap().downcast::<InstallError>().unwrap())?;
+        }
+    }
+    Ok(())
 }
 
 fn refused(wheel: &Wheel) -> WheelError {

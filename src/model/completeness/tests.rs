@@ -65,7 +65,7 @@ impl Model {
                     let size = real.metadata().unwrap().len();
                     found.push((
                         real.strip_prefix(root).unwrap().to_str().unwrap().to_owned(),
-                        ModelFile { real, size },
+                        ModelFile::alone(real, size),
                     ));
                 }
             }
@@ -184,7 +184,7 @@ fn weights_that_lie_are_refused_and_absent_ones_are_unresolved() {
     let files: ModelFiles = Model::good()
         .files()
         .iter()
-        .map(|(path, file)| (path.to_owned(), ModelFile { real: "/nowhere".into(), size: file.size }))
+        .map(|(path, file)| (path.to_owned(), ModelFile::alone("/nowhere".into(), file.size)))
         .collect();
     let inspection = inspect(&files, &["mit".to_owned()], &PicklePolicy::Refuse);
     assert_eq!(inspection.failures().count(), 0);

@@ -15,7 +15,6 @@ pub use imports::{Danger, Import};
 use machine::Machine;
 use std::{
     collections::BTreeSet,
-    fs::File,
     io::{self, BufRead, BufReader, Read, Seek},
 };
 use zip::ZipArchive;
@@ -64,7 +63,7 @@ pub enum PickleError {
 ///
 /// # Errors
 /// [`PickleError`] if it cannot be followed; it must not be loaded then.
-pub fn scan(mut file: File) -> Result<BTreeSet<Import>, PickleError> {
+pub fn scan(mut file: impl Read + Seek) -> Result<BTreeSet<Import>, PickleError> {
     let mut magic = [0; 4];
     let read = file.read(&mut magic)?;
     file.rewind()?;
@@ -101,7 +100,7 @@ fn starts_legacy(bytes: &[u8]) -> bool {
     bytes.get(2..).is_some_and(|rest| rest.starts_with(&LEGACY_MAGIC))
 }
 
-fn archive(file: File) -> Result<BTreeSet<Import>, PickleError> {
+fn archive(file: impl Read + Seek) -> Result<BTreeSet<Import>, PickleError> {
     let failed = |error: zip::result::ZipError| PickleError::Archive(error.to_string());
     let mut archive = ZipArchive::new(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
     // A reader that takes the other one of two equal names would load what was not looked at.

@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::{
+    fs::File,
     io::{Cursor, Write},
     process::{Command, Stdio},
 };

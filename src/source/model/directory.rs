@@ -72,7 +72,7 @@ fn walk(directory: &Path, within: &str, depth: usize, files: &mut Vec<(String, M
         if metadata.is_dir() {
             walk(&real, &path, depth + 1, files)?;
         } else if metadata.is_file() {
-            files.push((path, ModelFile { real, size: metadata.len() }));
+            files.push((path, ModelFile::alone(real, metadata.len())));
         } else {
             return Err(odd(&real, "is neither a file nor a directory"));
         }

@@ -143,7 +143,7 @@ impl LockedHubModel {
 
     /// Its files as they lie in the store, fetched or not.
     pub fn files_in(&self, store: &Store) -> ModelFiles {
-        let file = |file: &LockedModelFile| ModelFile { real: store.source_path(&file.sha256), size: file.size };
+        let file = |file: &LockedModelFile| ModelFile::alone(store.source_path(&file.sha256), file.size);
         self.files.iter().map(|locked| (locked.path.clone(), file(locked))).collect()
     }
 

@@ -6,7 +6,7 @@
 
 use crate::layer::tree::{PathError, TreePath};
 use flate2::read::DeflateDecoder;
-use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipLocator};
+use rawzip::{CompressionMethod, ReaderAt, ZipArchive, ZipArchiveEntryWayfinder, ZipEntry, ZipLocator};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Read},
@@ -212,11 +212,18 @@ impl<R: ReaderAt> Archive<R> {
     /// [`ArchiveError::Zip`] if its header cannot be read.
     pub fn reader(&self, member: &Member) -> Result<impl Read, ArchiveError> {
         let entry = self.zip.get_entry(member.place)?;
-        let raw: Box<dyn Read + '_> = match member.deflated {
-            true => Box::new(DeflateDecoder::new(entry.reader())),
-            false => Box::new(entry.reader()),
-        };
+        let raw = inflated(&entry, member);
         Ok(entry.verifying_reader(raw).take(member.size.saturating_add(1)))
+    }
+
+    /// Reads a member with neither length nor checksum compared, for who knows both better. At most one byte more than its
+    /// length comes.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Zip`] if its header cannot be read.
+    pub fn unchecked_reader(&self, member: &Member) -> Result<impl Read, ArchiveError> {
+        let entry = self.zip.get_entry(member.place)?;
+        Ok(inflated(&entry, member).take(member.size.saturating_add(1)))
     }
 
     /// Reads a whole member of at most `max` bytes.
@@ -244,6 +251,14 @@ impl<R: ReaderAt> Archive<R> {
             [one] => Ok(one),
             _ => Err(ArchiveError::NoMember("NAME-VERSION.dist-info".to_owned())),
         }
+    }
+}
+
+/// What a member's bytes stand for.
+fn inflated<'a, R: ReaderAt>(entry: &ZipEntry<'a, R>, member: &Member) -> Box<dyn Read + 'a> {
+    match member.deflated {
+        true => Box::new(DeflateDecoder::new(entry.reader())),
+        false => Box::new(entry.reader()),
     }
 }
 
