@@ -315,7 +315,7 @@ mod tests {
         let values = dynamic_values();
         assert_eq!(
             [values[0], values[1], values[127], values[128], values[255]],
-            [-0.992_968_74, -0.978_906_2, 0.0, 5.5e-7, 1.0]
+            [-0.992_968_74, -0.978_906_3, 0.0, 5.500_000_4e-7, 1.0]
         );
         assert!(values.is_sorted());
     }
