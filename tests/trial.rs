@@ -49,6 +49,29 @@ fn a_program_makes_a_layer_of_its_output_alone() {
 }
 
 #[test]
+fn a_model_that_a_program_makes_is_an_image_and_is_looked_into_once_it_is_there() {
+    let model = "[model.small.run]\non = [\"shell\"]\noutput = \"/out\"\n\
+                 command = [\"busybox\", \"sh\", \"-ec\", \"echo '{}' > /out/config.json\"]\n\
+                 [image.serve]\nlayers = [\"shell\"]\nmodels = [\"small\"]\n";
+    let project = project(&(made(GOOD) + model));
+    let recipe = project.path().join("recipe.toml");
+    let check = || {
+        let output = gapimage().arg("check").arg(&recipe).output().unwrap();
+        stdout(&output)
+    };
+    succeed(gapimage().arg("lock").arg(&recipe));
+    let before = check();
+    assert!(before.contains("a program makes it, and has not yet"), "{before}");
+    let artifact = project.signed("a.gap");
+    let after = check();
+    assert!(!after.contains("has not yet") && after.contains("model small"), "{after}");
+    for image in ["small", "serve"] {
+        let files = stdout(&succeed(gapimage().arg("inspect").arg(&artifact).args(["--files", image])));
+        assert!(files.contains("/models/small/config.json"), "{image}: {files}");
+    }
+}
+
+#[test]
 fn a_program_that_leaves_other_bytes_each_time_is_refused_with_the_file() {
     let project = project(&made("busybox head -c 20 /dev/urandom > /out/random; echo same > /out/same"));
     let said = fail_with(1, &mut build(&project));
