@@ -217,10 +217,13 @@ pub enum Dtype {
 
 /// How the frozen base is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
 pub enum Quantization {
     /// 4-bit NormalFloat in blocks of 64 (bitsandbytes' `nf4`, without double quantisation).
+    #[serde(rename = "nf4")]
     Nf4,
+    /// The same with the blocks' largest values in eight bits (bitsandbytes' `nf4` with `bnb_4bit_use_double_quant`).
+    #[serde(rename = "nf4-double-quant")]
+    Nf4DoubleQuant,
 }
 
 /// The loss over the difference of the log-ratios in DPO.

@@ -79,7 +79,7 @@ WORDS = {
     "lr_scheduler_type": ("linear", "cosine", "constant", "constant_with_warmup"),
     "optim": ("adamw_torch",),
     "dtype": ("auto", "float32", "bfloat16"),
-    "quantization": ("nf4",),
+    "quantization": ("nf4", "nf4-double-quant"),
     "loss_type": ("sigmoid", "hinge", "ipo"),
 }
 ALIASES = {"lora_alpha": "alpha", "lora_dropout": "dropout"}

@@ -34,9 +34,12 @@ def load_model(job, device: torch.device):
     """The base in the precision that the job asks for, with a new adapter, an earlier one, or none."""
     low = torch.bfloat16 if computes_in_bfloat16(job) else torch.float32
     options = {"dtype": low if job.lora else torch.float32, "local_files_only": True, "trust_remote_code": False}
-    if job.quantization == "nf4":
+    if job.quantization:
         options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=low, bnb_4bit_use_double_quant=False
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=low,
+            bnb_4bit_use_double_quant=job.quantization == "nf4-double-quant",
         )
         options["device_map"] = {"": device}
     try:

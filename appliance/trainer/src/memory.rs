@@ -1,6 +1,6 @@
 //! Memory: what a job will need, what there is, and what is used.
 
-use gap_contract::{Job, Method};
+use gap_contract::{Job, Method, Quantization};
 use gap_lm::inference::DecoderConfig;
 use std::fs;
 
@@ -23,13 +23,12 @@ impl Estimate {
     }
 }
 
-/// Parameters of a model, and those that are trained.
-#[must_use]
-pub fn parameters(config: &DecoderConfig, job: &Job, targets: &[&str]) -> (u64, u64) {
+/// The linear layers of each layer, with outputs and inputs.
+fn linears(config: &DecoderConfig) -> [(&'static str, u64, u64); 7] {
     let number = |value: usize| value as u64;
     let (hidden, inner) = (number(config.hidden), number(config.intermediate));
     let (queries, keys) = (number(config.heads * config.head_width), number(config.key_heads * config.head_width));
-    let linears = [
+    [
         ("q_proj", queries, hidden),
         ("k_proj", keys, hidden),
         ("v_proj", keys, hidden),
@@ -37,7 +36,15 @@ pub fn parameters(config: &DecoderConfig, job: &Job, targets: &[&str]) -> (u64, 
         ("gate_proj", inner, hidden),
         ("up_proj", inner, hidden),
         ("down_proj", hidden, inner),
-    ];
+    ]
+}
+
+/// Parameters of a model, and those that are trained.
+#[must_use]
+pub fn parameters(config: &DecoderConfig, job: &Job, targets: &[&str]) -> (u64, u64) {
+    let number = |value: usize| value as u64;
+    let hidden = number(config.hidden);
+    let linears = linears(config);
     let layer: u64 = linears.iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>() + 2 * hidden;
     let tables = number(config.vocabulary) * hidden * if config.tied { 1 } else { 2 };
     let base = number(config.layers) * layer + tables + hidden;
@@ -63,7 +70,7 @@ pub fn estimate(
 ) -> Estimate {
     let (base, trained) = parameters(config, job, targets);
     let (weights, training) = match job.lora {
-        Some(_) => (base * weight, trained * 16),
+        Some(_) => (frozen(config, job, base, weight), trained * 16),
         // Value, gradient and two moments.
         None => (base * 4, trained * 12 + if job.method == Method::Dpo { base * 4 } else { 0 }),
     };
@@ -80,6 +87,19 @@ pub fn estimate(
         weights,
         training,
         activations: tokens.saturating_mul(row).saturating_mul(activation).saturating_add(logits),
+    }
+}
+
+/// Bytes of a frozen base with `weight` bytes a weight. In four bits a block of 64 has its largest value as well, in 32
+/// bits or in eight and 32 for each 256; one matrix of a layer is unpacked a piece at a time.
+fn frozen(config: &DecoderConfig, job: &Job, base: u64, weight: u64) -> u64 {
+    let packed =
+        config.layers as u64 * linears(config).iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>();
+    let kept = (base - packed) * weight;
+    match job.quantization {
+        None => base * weight,
+        Some(Quantization::Nf4) => kept + packed / 2 + packed / 64 * 4,
+        Some(Quantization::Nf4DoubleQuant) => kept + packed / 2 + packed / 64 + packed / (64 * 256) * 4,
     }
 }
 

@@ -10,7 +10,7 @@ use gap_contract::{BatchSize, Dtype, FailureCode, Job, Quantization, TargetModul
 use gap_lm::{
     inference::{DecoderConfig, Lineage, SafetensorsDirectory},
     training::{
-        AdapterShape, Holding, Key, TARGETS, TrainableDecoder, Trained,
+        AdapterShape, Holding, Key, Maxima, TARGETS, TrainableDecoder, Trained,
         adapter::{self, AdapterConfig},
     },
 };
@@ -54,11 +54,6 @@ impl Plan {
     /// Where something cannot be used, or the job cannot fit into the memory.
     pub fn make(job: &Job, batch: Option<u64>) -> Result<Self, Failed> {
         let config = DecoderConfig::read(&job.model).map_err(invalid_model)?;
-        if job.quantization == Some(Quantization::Nf4) {
-            let message =
-                "this engine does not train on a quantised base; use the `trl` engine or leave `quantization` out";
-            return Err(Failed::new(FailureCode::InvalidJob, message).about("quantization"));
-        }
         let encoder = Encoder::read(&job.model, config.vocabulary)?;
         let training = Examples::read(&job.training_file, "training_file", job, &encoder)?;
         let validation =
@@ -173,7 +168,11 @@ fn holding(job: &Job) -> Result<Holding, Failed> {
         (Dtype::Bfloat16, false) => (DType::BF16, DType::F32),
         (Dtype::Bfloat16 | Dtype::Auto, true) => (DType::BF16, DType::BF16),
     };
-    Ok(Holding { device, weights, activations, checkpointing: job.gradient_checkpointing })
+    let nf4 = job.quantization.map(|quantization| match quantization {
+        Quantization::Nf4 => Maxima::Exact,
+        Quantization::Nf4DoubleQuant => Maxima::Quantised,
+    });
+    Ok(Holding { device, weights, activations, nf4, checkpointing: job.gradient_checkpointing })
 }
 
 fn too_large(job: &Job, estimate: Estimate, available: u64, sized: impl Fn(u64) -> u64, batch: u64) -> Failed {
@@ -186,6 +185,8 @@ fn too_large(job: &Job, estimate: Estimate, available: u64, sized: impl Fn(u64) 
         "train an adapter (`lora`) instead of all weights".to_owned()
     } else if !job.gradient_checkpointing {
         "set `gradient_checkpointing`, or lower `max_length`".to_owned()
+    } else if job.quantization.is_none() {
+        "keep the base in four bits (`quantization`)".to_owned()
     } else {
         "take a smaller model or a machine with more memory".to_owned()
     };

@@ -321,12 +321,7 @@ impl<'a> Run<'a> {
         let gone = || Failed::new(FailureCode::Internal, "the thread that hashes the model is gone");
         let base = self.base.join().map_err(|_| gone())?.map_err(|error| Failed::model(error.to_string()))?;
         let result = result::write(self.output, self.job, &mut self.objective.model)?;
-        let (mut parameters, mut trainable) = (0, 0);
-        self.objective.model.visit(|parameter| {
-            let count = parameter.value().elem_count() as u64;
-            parameters += count;
-            trainable += if parameter.is_trainable() { count } else { 0 };
-        });
+        let (parameters, trainable) = self.objective.model.sizes();
         let adapter = self.job.adapter.as_ref().map(|dir| digest::of_file(&dir.join("adapter_model.safetensors")));
         let adapter =
             adapter.transpose().map_err(|error| Failed::new(FailureCode::InvalidAdapter, error.to_string()))?;
@@ -347,8 +342,8 @@ impl<'a> Run<'a> {
                 steps: self.state.step,
                 result_step,
                 tokens: self.state.trained_tokens,
-                trainable_parameters: trainable,
-                parameters,
+                trainable_parameters: trainable as u64,
+                parameters: parameters as u64,
                 train_loss: self.state.train_loss,
                 valid_loss,
             },

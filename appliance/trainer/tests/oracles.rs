@@ -163,7 +163,7 @@ fn the_drivers_leave_what_the_contract_says() {
         json!({"lora": null, "packing": true, "max_length": 64, "max_steps": null, "n_epochs": 1,
         "warmup_ratio": 0.2, "gradient_accumulation_steps": 2, "lr_scheduler_type": "cosine"}),
     );
-    root.job("qlora", json!({"quantization": "nf4"}));
+    root.job("qlora", json!({"quantization": "nf4-double-quant"}));
     root.job(
         "dpo",
         json!({"method": "dpo", "training_file": "tiny/preferences.jsonl",
@@ -186,6 +186,24 @@ fn the_drivers_leave_what_the_contract_says() {
     assert!(rewards.iter().all(|row| row["rewards/accuracies"].is_number()));
     let measured = root.output("lora").rows("metrics.jsonl");
     assert_eq!(measured.iter().filter(|row| row["valid_loss"].is_number()).count(), 3);
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn bitsandbytes_still_gives_the_recorded_numbers() {
+    let root = Root::new("qlora");
+    let parity = repository().join("appliance/trainer/tests/parity");
+    assert!(Command::new("cp").arg("-r").arg(parity.join(".")).arg(root.dir()).status().unwrap().success());
+    root.python("qlora.py", &["fixture", "again.json"]);
+    let read = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let (again, recorded) = (read(root.dir().join("again.json")), read(parity.join("fixture/qlora.json")));
+    let losses = |all: &Value| -> Vec<f64> {
+        let cases = all["cases"].as_array().unwrap();
+        cases.iter().flat_map(|case| case["losses"].as_array().unwrap()).map(|loss| loss.as_f64().unwrap()).collect()
+    };
+    let (again, recorded) = (losses(&again), losses(&recorded));
+    assert_eq!(again.len(), recorded.len());
+    assert!(again.iter().zip(&recorded).all(|(a, b)| (a - b).abs() < 1e-4));
 }
 
 /// Waits until a run has made some steps.

@@ -20,6 +20,8 @@ const Q8_BLOCK: usize = 32;
 const ROWS: usize = 48;
 /// Columns that one task computes at least, so that it is worth starting.
 const TASK: usize = 32;
+/// Columns that lie side by side.
+const BLOCK: usize = 8;
 
 /// A group of [`GROUP`] activations.
 pub type Activations = [f32; GROUP];
@@ -135,9 +137,77 @@ impl Group for Q8Group {
     }
 }
 
-/// Packs a row of any length, filled up with zeros.
-pub fn pack_row<G: Group>(row: &[f32], into: &mut Vec<G>) {
-    into.extend(row.chunks(GROUP).map(|chunk| G::pack(&filled(chunk))));
+/// Packed columns, [`BLOCK`] at a time: the first group of each, then the second of each, and so on; the last block may have
+/// fewer. So a product with one row of activations reads all weights from beginning to end, which memory is fastest at.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a, G> {
+    weights: &'a [G],
+    /// Groups of a column.
+    groups: usize,
+}
+
+/// Packs columns one by one.
+pub struct Packer<G> {
+    groups: usize,
+    packed: Vec<G>,
+    /// Columns of a block that is not full yet.
+    open: Vec<G>,
+}
+
+impl<G: Group> Packer<G> {
+    /// With room for `columns` columns of `width` values.
+    pub fn new(width: usize, columns: usize) -> Self {
+        let groups = width.div_ceil(GROUP);
+        Self { groups, packed: Vec::with_capacity(groups * columns), open: Vec::with_capacity(groups * BLOCK) }
+    }
+
+    /// Adds the weights of a column, filled up with zeros to whole groups.
+    pub fn push(&mut self, column: &[f32]) {
+        self.open.extend(column.chunks(GROUP).map(|chunk| G::pack(&filled(chunk))));
+        if self.open.len() == self.groups * BLOCK {
+            self.close();
+        }
+    }
+
+    /// All columns.
+    pub fn finish(mut self) -> Vec<G> {
+        self.close();
+        self.packed
+    }
+
+    fn close(&mut self) {
+        for group in 0..self.groups {
+            self.packed.extend(self.open.iter().skip(group).step_by(self.groups));
+        }
+        self.open.clear();
+    }
+}
+
+impl<'a, G: Group> Columns<'a, G> {
+    /// What a [`Packer`] made of columns of `width` values.
+    pub fn new(weights: &'a [G], width: usize) -> Self {
+        Self { weights, groups: width.div_ceil(GROUP).max(1) }
+    }
+
+    fn count(self) -> usize {
+        self.weights.len() / self.groups
+    }
+
+    /// Some of them, from a whole block on.
+    fn part(self, first: usize, count: usize) -> Self {
+        Self { weights: &self.weights[first * self.groups..(first + count) * self.groups], ..self }
+    }
+
+    /// The weights of one column, with the zeros that fill up its last group.
+    pub fn column(self, index: usize) -> Option<Vec<f32>> {
+        let first = index / BLOCK * BLOCK;
+        let width = BLOCK.min(self.count().checked_sub(first)?);
+        if index - first >= width {
+            return None;
+        }
+        let block = self.weights.get(first * self.groups..(first + width) * self.groups)?;
+        Some(block.iter().skip(index - first).step_by(width).flat_map(Group::unpack).collect())
+    }
 }
 
 fn filled(chunk: &[f32]) -> Activations {
@@ -151,15 +221,15 @@ pub fn group_activations(values: &[f32], width: usize) -> Vec<Activations> {
     values.chunks(width.max(1)).flat_map(|row| row.chunks(GROUP).map(filled)).collect()
 }
 
-/// `out[row][column] = x[row] · weights[column] + bias[column]`, for `columns = weights.len() / groups`.
-/// `x` has `groups` groups a row, and `out` is as long as rows times columns.
-pub fn product<G: Group>(x: &[Activations], weights: &[G], groups: usize, bias: Option<&[f32]>, out: &mut [f32]) {
-    if groups == 0 || out.is_empty() {
+/// `out[row][column] = x[row] · column + bias[column]`. `x` has as many groups a row as a column has, and `out` is as long as
+/// rows times columns.
+pub fn product<G: Group>(x: &[Activations], weights: Columns<'_, G>, bias: Option<&[f32]>, out: &mut [f32]) {
+    let columns = weights.count();
+    if out.is_empty() || columns == 0 {
         return;
     }
-    let rows = x.len() / groups;
-    let columns = weights.len() / groups;
-    let per_task = columns.div_ceil(rayon::current_num_threads() * 2).next_multiple_of(8).max(TASK);
+    let rows = x.len() / weights.groups;
+    let per_task = columns.div_ceil(rayon::current_num_threads() * 2).next_multiple_of(BLOCK).max(TASK);
     let mut tasks: Vec<Vec<&mut [f32]>> = Vec::new();
     tasks.resize_with(columns.div_ceil(per_task), || Vec::with_capacity(rows));
     for row in out.chunks_mut(columns) {
@@ -169,9 +239,8 @@ pub fn product<G: Group>(x: &[Activations], weights: &[G], groups: usize, bias: 
     }
     let run = |(index, mut out): (usize, Vec<&mut [f32]>)| {
         let first = index * per_task;
-        let count = per_task.min(columns - first);
-        let weights = &weights[first * groups..(first + count) * groups];
-        Arch::new().dispatch(Columns { x, weights, groups, out: &mut out });
+        let weights = weights.part(first, per_task.min(columns - first));
+        Arch::new().dispatch(Task { x, weights, out: &mut out });
         if let Some(bias) = bias {
             for row in &mut out {
                 for (value, bias) in row.iter_mut().zip(&bias[first..]) {
@@ -187,58 +256,83 @@ pub fn product<G: Group>(x: &[Activations], weights: &[G], groups: usize, bias: 
     }
 }
 
-/// The columns of one task.
-struct Columns<'a, 'o, G> {
+/// Some columns with all rows.
+struct Task<'a, 'o, G> {
     x: &'a [Activations],
-    weights: &'a [G],
-    groups: usize,
+    weights: Columns<'a, G>,
     out: &'a mut [&'o mut [f32]],
 }
 
-impl<G: Group> WithSimd for Columns<'_, '_, G> {
+/// A place in the result, and the block of weights that it is computed from.
+#[derive(Clone, Copy)]
+struct Place<'a, G> {
+    block: &'a [G],
+    /// Columns of the block.
+    width: usize,
+    row: usize,
+    /// Column of the task.
+    column: usize,
+}
+
+impl<G: Group> WithSimd for Task<'_, '_, G> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let columns = self.weights.len() / self.groups;
+        let (columns, groups) = (self.weights.count(), self.weights.groups);
         // Rows of a block stay in the cache while all columns pass by.
         for first in (0..self.out.len()).step_by(ROWS) {
             let rows = first..self.out.len().min(first + ROWS);
             let wide = if rows.len() < 3 { 8 } else { 4 };
-            let mut column = 0;
-            while column < columns {
-                let step = if column + wide <= columns { wide } else { 1 };
-                let mut row = rows.start;
-                while row < rows.end {
-                    row += match (step, rows.end - row) {
-                        (8, _) => self.tile::<S, 1, 8>(simd, row, column),
-                        // As many sums as there are registers for.
-                        (4, 4..) if S::REGISTER_COUNT >= 32 => self.tile::<S, 4, 4>(simd, row, column),
-                        (4, 3..) => self.tile::<S, 3, 4>(simd, row, column),
-                        (4, _) => self.tile::<S, 1, 4>(simd, row, column),
-                        (_, 4..) => self.tile::<S, 4, 1>(simd, row, column),
-                        (_, _) => self.tile::<S, 1, 1>(simd, row, column),
-                    };
+            for (block, weights) in self.weights.weights.chunks(groups * BLOCK).enumerate() {
+                let width = weights.len() / groups;
+                let end = columns.min(block * BLOCK + width);
+                let mut column = block * BLOCK;
+                while column < end {
+                    let step = if column + wide <= end { wide } else { 1 };
+                    let mut row = rows.start;
+                    while row < rows.end {
+                        let place = Place { block: weights, width, row, column };
+                        row += match (step, rows.end - row) {
+                            (8, _) => self.tile::<S, 1, 8>(simd, place),
+                            // As many sums as there are registers for.
+                            (4, 4..) if S::REGISTER_COUNT >= 32 => self.tile::<S, 4, 4>(simd, place),
+                            (4, 3..) => self.tile::<S, 3, 4>(simd, place),
+                            (4, _) => self.tile::<S, 1, 4>(simd, place),
+                            (_, 4..) => self.tile::<S, 4, 1>(simd, place),
+                            (_, _) => self.tile::<S, 1, 1>(simd, place),
+                        };
+                    }
+                    column += step;
                 }
-                column += step;
             }
         }
     }
 }
 
-impl<G: Group> Columns<'_, '_, G> {
+impl<G: Group> Task<'_, '_, G> {
     /// `M` rows by `N` columns; how many rows were done.
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, row: usize, column: usize) -> usize {
-        let (all_x, all_weights, groups) = (self.x, self.weights, self.groups);
+    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, place: Place<'_, G>) -> usize {
+        let Place { block, width, row, column } = place;
+        let (all_x, groups) = (self.x, self.weights.groups);
         let x: [&[Activations]; M] = array::from_fn(|m| &all_x[(row + m) * groups..][..groups]);
-        let weights: [&[G]; N] = array::from_fn(|n| &all_weights[(column + n) * groups..][..groups]);
         let mut sums = [[simd.splat_f32s(0.0); N]; M];
-        for group in 0..groups {
+        for (group, weights) in block.chunks_exact(width).enumerate() {
+            let weights = &weights[column % BLOCK..][..N];
+            if M == 1 {
+                // Weights in the order in which they lie: memory is what one row waits for.
+                for n in 0..N {
+                    for (index, values) in S::as_simd_f32s(&x[0][group]).0.iter().enumerate() {
+                        sums[0][n] = simd.mul_add_e_f32s(*values, weights[n].vector(simd, index), sums[0][n]);
+                    }
+                }
+                continue;
+            }
             for index in 0..GROUP / S::F32_LANES {
                 let values: [S::f32s; M] = array::from_fn(|m| S::as_simd_f32s(&x[m][group]).0[index]);
                 for n in 0..N {
-                    let weight = weights[n][group].vector(simd, index);
+                    let weight = weights[n].vector(simd, index);
                     for m in 0..M {
                         sums[m][n] = simd.mul_add_e_f32s(values[m], weight, sums[m][n]);
                     }
@@ -271,9 +365,9 @@ mod tests {
     }
 
     fn packed<G: Group>(weights: &[f32], width: usize) -> Vec<G> {
-        let mut packed = Vec::new();
-        weights.chunks(width).for_each(|row| pack_row(row, &mut packed));
-        packed
+        let mut packer = Packer::new(width, weights.len() / width);
+        weights.chunks(width).for_each(|column| packer.push(column));
+        packer.finish()
     }
 
     fn compare<G: Group>(rows: usize, columns: usize, width: usize, tolerance: f32) {
@@ -281,9 +375,8 @@ mod tests {
         let weights = values(11, columns * width);
         let bias = values(13, columns);
         let packed = packed::<G>(&weights, width);
-        let groups = width.div_ceil(GROUP);
         let mut out = vec![0.0; rows * columns];
-        product(&group_activations(&x, width), &packed, groups, Some(&bias), &mut out);
+        product(&group_activations(&x, width), Columns::new(&packed, width), Some(&bias), &mut out);
         for row in 0..rows {
             for column in 0..columns {
                 let exact: f64 = (0..width)
@@ -311,13 +404,26 @@ mod tests {
             let x = group_activations(&values(3, rows * width), width);
             let weights = packed::<Bf16Group>(&values(5, columns * width), width);
             let mut together = vec![0.0; rows * columns];
-            product(&x, &weights, groups, None, &mut together);
+            let weights = Columns::new(&weights, width);
+            product(&x, weights, None, &mut together);
             for row in 0..rows {
                 let mut alone = vec![0.0; columns];
-                product(&x[row * groups..][..groups], &weights, groups, None, &mut alone);
+                product(&x[row * groups..][..groups], weights, None, &mut alone);
                 prop_assert_eq!(&alone[..], &together[row * columns..][..columns]);
             }
         }
+    }
+
+    #[test]
+    fn every_column_is_found_again() {
+        let (columns, width) = (21, 100);
+        let weights = values(19, columns * width);
+        let packed = packed::<F32Group>(&weights, width);
+        let packed = Columns::new(&packed, width);
+        for (index, column) in weights.chunks(width).enumerate() {
+            assert_eq!(&packed.column(index).unwrap()[..width], column);
+        }
+        assert!(packed.column(columns).is_none() && packed.column(usize::MAX).is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Weights of a linear layer in the form that serving computes with.
 
-use super::kernel::{self, Activations, Bf16Group, F32Group, GROUP, Group, Q8Group};
+use super::kernel::{self, Activations, Bf16Group, Columns, F32Group, Packer, Q8Group};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 /// How weights are kept in memory.
@@ -54,20 +54,19 @@ pub struct MatrixBuilder {
 }
 
 enum Building {
-    F32(Vec<F32Group>),
-    Bf16(Vec<Bf16Group>),
-    Q8(Vec<Q8Group>),
+    F32(Packer<F32Group>),
+    Bf16(Packer<Bf16Group>),
+    Q8(Packer<Q8Group>),
     Device(Vec<f32>, Device, DType),
 }
 
 impl MatrixBuilder {
     /// Of rows of `width` values, with room for `columns` rows.
     pub fn new(width: usize, columns: usize, precision: Precision, device: &Device) -> Self {
-        let room = width.div_ceil(GROUP) * columns;
         let rows = match (device, precision) {
-            (Device::Cpu, Precision::F32) => Building::F32(Vec::with_capacity(room)),
-            (Device::Cpu, Precision::Bf16) => Building::Bf16(Vec::with_capacity(room)),
-            (Device::Cpu, Precision::Q8) => Building::Q8(Vec::with_capacity(room)),
+            (Device::Cpu, Precision::F32) => Building::F32(Packer::new(width, columns)),
+            (Device::Cpu, Precision::Bf16) => Building::Bf16(Packer::new(width, columns)),
+            (Device::Cpu, Precision::Q8) => Building::Q8(Packer::new(width, columns)),
             (_, Precision::F32) => Building::Device(Vec::new(), device.clone(), DType::F32),
             _ => Building::Device(Vec::new(), device.clone(), DType::BF16),
         };
@@ -79,9 +78,9 @@ impl MatrixBuilder {
         self.columns += values.len() / self.width.max(1);
         for row in values.chunks(self.width.max(1)) {
             match &mut self.rows {
-                Building::F32(rows) => kernel::pack_row(row, rows),
-                Building::Bf16(rows) => kernel::pack_row(row, rows),
-                Building::Q8(rows) => kernel::pack_row(row, rows),
+                Building::F32(rows) => rows.push(row),
+                Building::Bf16(rows) => rows.push(row),
+                Building::Q8(rows) => rows.push(row),
                 Building::Device(rows, ..) => rows.extend_from_slice(row),
             }
         }
@@ -93,9 +92,9 @@ impl MatrixBuilder {
     /// Where the GPU has no room.
     pub fn finish(self) -> Result<Matrix> {
         let rows = match self.rows {
-            Building::F32(rows) => Rows::F32(rows),
-            Building::Bf16(rows) => Rows::Bf16(rows),
-            Building::Q8(rows) => Rows::Q8(rows),
+            Building::F32(rows) => Rows::F32(rows.finish()),
+            Building::Bf16(rows) => Rows::Bf16(rows.finish()),
+            Building::Q8(rows) => Rows::Q8(rows.finish()),
             Building::Device(rows, device, dtype) => {
                 Rows::Device(Tensor::from_vec(rows, (self.columns, self.width), &device)?.to_dtype(dtype)?)
             }
@@ -136,14 +135,13 @@ impl Matrix {
     /// # Errors
     /// For an index beyond the last row.
     pub fn rows(&self, indices: &[u32], device: &Device) -> Result<Tensor> {
-        let groups = self.width.div_ceil(GROUP);
         let mut values = Vec::with_capacity(indices.len() * self.width);
         for &index in indices {
-            let start = usize::try_from(index).map_err(candle_core::Error::wrap)? * groups;
+            let index = usize::try_from(index).map_err(candle_core::Error::wrap)?;
             let found = match &self.rows {
-                Rows::F32(rows) => unpack(rows, start, groups),
-                Rows::Bf16(rows) => unpack(rows, start, groups),
-                Rows::Q8(rows) => unpack(rows, start, groups),
+                Rows::F32(rows) => Columns::new(rows, self.width).column(index),
+                Rows::Bf16(rows) => Columns::new(rows, self.width).column(index),
+                Rows::Q8(rows) => Columns::new(rows, self.width).column(index),
                 Rows::Device(weights) => {
                     return weights.index_select(&Tensor::new(indices, device)?, 0)?.to_dtype(DType::F32);
                 }
@@ -153,10 +151,6 @@ impl Matrix {
         }
         Tensor::from_vec(values, (indices.len(), self.width), device)
     }
-}
-
-fn unpack<G: Group>(rows: &[G], start: usize, groups: usize) -> Option<Vec<f32>> {
-    Some(rows.get(start..start + groups)?.iter().flat_map(Group::unpack).collect())
 }
 
 struct Product<'a> {
@@ -183,12 +177,12 @@ impl CustomOp1 for Product<'_> {
             bail!("a tensor is shorter than its shape")
         };
         let x: Vec<Activations> = kernel::group_activations(values, *width);
-        let (groups, bias) = (width.div_ceil(GROUP), self.bias.as_deref());
+        let bias = self.bias.as_deref();
         let mut out = vec![0f32; count * columns];
         match rows {
-            Rows::F32(rows) => kernel::product(&x, rows, groups, bias, &mut out),
-            Rows::Bf16(rows) => kernel::product(&x, rows, groups, bias, &mut out),
-            Rows::Q8(rows) => kernel::product(&x, rows, groups, bias, &mut out),
+            Rows::F32(rows) => kernel::product(&x, Columns::new(rows, *width), bias, &mut out),
+            Rows::Bf16(rows) => kernel::product(&x, Columns::new(rows, *width), bias, &mut out),
+            Rows::Q8(rows) => kernel::product(&x, Columns::new(rows, *width), bias, &mut out),
             Rows::Device(_) => bail!("these weights are not packed"),
         }
         Ok((CpuStorage::F32(out), Shape::from((count, *columns))))

@@ -7,8 +7,10 @@ use super::{
     heads::Turn,
     layer::{Layer, Surroundings, Tape},
     linear::{Linear, Lora, Pass},
+    nf4::Maxima,
     noise::Key,
     parameter::Parameter,
+    weight::{Nf4Matrix, Weight},
 };
 use crate::inference::{DecoderConfig, Family, LoadError, Rotation, TensorSource};
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -47,6 +49,8 @@ pub struct Holding {
     pub device: Device,
     /// The type of frozen weights.
     pub weights: DType,
+    /// Keeps the frozen matrices of layers in four bits instead (NF4), with their blocks' largest values like this.
+    pub nf4: Option<Maxima>,
     /// The type of activations.
     pub activations: DType,
     /// Whether activations within layers are computed again in the backward pass.
@@ -129,6 +133,21 @@ impl TrainableDecoder {
         }
         visit(&mut self.norm);
         self.head.iter_mut().for_each(visit);
+    }
+
+    /// How many values all parameters have, and those that are trained.
+    pub fn sizes(&mut self) -> (usize, usize) {
+        let packed = self.layers.iter().flat_map(Layer::linears).map(|linear| match &linear.weight {
+            Weight::Nf4(matrix) => matrix.elements(),
+            Weight::Whole(_) => 0,
+        });
+        let (mut all, mut trained) = (packed.sum(), 0);
+        self.visit(|parameter| {
+            let count = parameter.value().elem_count();
+            all += count;
+            trained += if parameter.is_trainable() { count } else { 0 };
+        });
+        (all, trained)
     }
 
     /// Runs a batch through all layers.
@@ -288,7 +307,13 @@ impl Loading<'_> {
     }
 
     fn linear(&self, name: &str, [outputs, inputs]: [usize; 2], index: u64) -> std::result::Result<Linear, LoadError> {
-        let weight = self.parameter(&format!("{name}.weight"), &[outputs, inputs])?;
+        let own = format!("{name}.weight");
+        let weight = match (self.trained, self.holding.nf4) {
+            (Trained::Adapter(_), Some(maxima)) => {
+                Weight::Nf4(Nf4Matrix::load(self.source, &own, [outputs, inputs], maxima, &self.holding.device)?)
+            }
+            _ => Weight::Whole(self.parameter(&own, &[outputs, inputs])?),
+        };
         let bias = format!("{name}.bias");
         let bias = self.source.has(&bias).then(|| self.parameter(&bias, &[outputs])).transpose()?;
         let adapter = match self.trained {

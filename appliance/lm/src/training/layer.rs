@@ -160,6 +160,11 @@ impl Layer {
         if below { Ok(Some((d_rest + dx)?)) } else { Ok(None) }
     }
 
+    /// Its linear layers.
+    pub(super) const fn linears(&self) -> [&Linear; 7] {
+        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    }
+
     /// Calls `visit` with each of its parameters.
     pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
         visit(&mut self.attention_norm);

@@ -3,13 +3,14 @@
 use super::{
     noise::Key,
     parameter::{Parameter, add_product},
+    weight::Weight,
 };
 use candle_core::{Result, Tensor};
 
 /// `x · weightᵀ + bias`, and what the adapter adds.
 #[derive(Debug)]
 pub struct Linear {
-    pub(super) weight: Parameter,
+    pub(super) weight: Weight,
     pub(super) bias: Option<Parameter>,
     pub(super) adapter: Option<Lora>,
 }
@@ -58,7 +59,7 @@ impl Linear {
     /// # Errors
     /// Where shapes do not fit or the device has no room.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Result<(Tensor, Option<Tensor>)> {
-        let mut y = x.matmul(&self.weight.like(x)?.t()?)?;
+        let mut y = self.weight.forward(x)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(&bias.like(x)?)?;
         }
@@ -80,18 +81,16 @@ impl Linear {
         pass: Pass,
         input: Input,
     ) -> Result<Option<Tensor>> {
-        if self.weight.is_trainable() {
-            self.weight.accumulate_product(dy, x, 1.0)?;
+        if let Weight::Whole(weight) = &mut self.weight
+            && weight.is_trainable()
+        {
+            weight.accumulate_product(dy, x, 1.0)?;
         }
         if let Some(bias) = self.bias.as_mut().filter(|bias| bias.is_trainable()) {
             bias.accumulate(&dy.sum(0)?)?;
         }
         let wanted = !matches!(input, Input::Ignored);
-        let mut dx = match input {
-            Input::Ignored => None,
-            Input::New => Some(dy.matmul(&self.weight.like(dy)?)?),
-            Input::AddTo(sum) => Some(add_product(sum, dy, &self.weight.like(dy)?, 1.0)?),
-        };
+        let mut dx = self.weight.backward(dy, input)?;
         if let (Some(adapter), Some(inner)) = (self.adapter.as_mut().filter(|_| pass.adapters), inner) {
             let dropped = adapter.dropped(x, pass)?;
             let d_inner = (dy.matmul(&adapter.b.like(dy)?)? * adapter.scale)?;
@@ -111,7 +110,9 @@ impl Linear {
 
     /// Calls `visit` with each of its parameters.
     pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
-        visit(&mut self.weight);
+        if let Weight::Whole(weight) = &mut self.weight {
+            visit(weight);
+        }
         self.bias.iter_mut().for_each(&mut *visit);
         if let Some(adapter) = &mut self.adapter {
             visit(&mut adapter.a);

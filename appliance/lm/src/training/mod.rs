@@ -14,12 +14,15 @@ mod head;
 mod heads;
 mod layer;
 mod linear;
+mod nf4;
 mod noise;
 mod norm;
 mod parameter;
+mod weight;
 
 pub use batch::Batch;
 pub use decoder::{AdapterShape, Holding, Keep, Passed, TARGETS, TrainableDecoder, Trained};
 pub use linear::Pass;
+pub use nf4::Maxima;
 pub use noise::Key;
 pub use parameter::Parameter;

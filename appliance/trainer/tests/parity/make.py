@@ -124,8 +124,8 @@ class Without:
         return self.context.__exit__(*error)
 
 
-def train(out, family, method, tuning):
-    base = load(out / family)
+def train(out, family, method, tuning, base=None):
+    base = base or load(out / family)
     if tuning == "full":
         model, old = base, copy.deepcopy(base)
         reference = lambda: Whole(old)
@@ -200,4 +200,5 @@ def main():
     (out / "reference.json").write_text(json.dumps({"settings": settings, "probe": PROBE, "base": base, "cases": cases}))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@
 use candle_core::{DType, Device};
 use gap_lm::{
     inference::{DecoderConfig, SafetensorsDirectory},
-    training::{AdapterShape, Holding, Key, TARGETS, TrainableDecoder, Trained},
+    training::{AdapterShape, Holding, Key, Maxima, TARGETS, TrainableDecoder, Trained},
 };
 use serde_json::{Value, json};
 use std::{
@@ -120,12 +120,27 @@ pub fn logits(model: &Path, adapter: Option<(&Path, f64)>, tokens: &[u32], dtype
             Trained::Adapter(AdapterShape { rank: 4, scale, dropout: 0.0, targets: TARGETS.to_vec(), key })
         }
     };
-    let holding = Holding { device: Device::Cpu, weights: dtype, activations: dtype, checkpointing: false };
-    let source = SafetensorsDirectory::open(model).unwrap();
-    let mut decoder = TrainableDecoder::load(&source, DecoderConfig::read(model).unwrap(), &trained, holding).unwrap();
+    let mut decoder = decoder(model, &trained, dtype, None);
     if let Some((dir, _)) = adapter {
         decoder.take_adapter(dir).unwrap();
     }
+    logits_of(&mut decoder, tokens)
+}
+
+/// Logits of tokens by the model in `model` with its layers in four bits.
+pub fn quantised_logits(model: &Path, maxima: Maxima, tokens: &[u32], dtype: DType) -> Vec<f64> {
+    let (targets, key) = (TARGETS.to_vec(), Key::new(0));
+    let trained = Trained::Adapter(AdapterShape { rank: 4, scale: 1.0, dropout: 0.0, targets, key });
+    logits_of(&mut decoder(model, &trained, dtype, Some(maxima)), tokens)
+}
+
+fn decoder(model: &Path, trained: &Trained, dtype: DType, nf4: Option<Maxima>) -> TrainableDecoder {
+    let holding = Holding { device: Device::Cpu, weights: dtype, activations: dtype, nf4, checkpointing: false };
+    let source = SafetensorsDirectory::open(model).unwrap();
+    TrainableDecoder::load(&source, DecoderConfig::read(model).unwrap(), trained, holding).unwrap()
+}
+
+fn logits_of(decoder: &mut TrainableDecoder, tokens: &[u32]) -> Vec<f64> {
     let logits = decoder.logits(tokens).unwrap();
     logits.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
