@@ -6,7 +6,10 @@
 mod fixture;
 
 use fixture::{Project, fail_with, gapimage, said, stdout, succeed};
-use std::process::Command;
+use std::{
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// A recipe whose image has a shell; `more` are further sections.
 fn project(more: &str) -> Project {
@@ -50,10 +53,14 @@ fn a_program_makes_a_layer_of_its_output_alone() {
 
 #[test]
 fn a_model_that_a_program_makes_is_an_image_and_is_looked_into_once_it_is_there() {
-    let model = "[model.small.run]\non = [\"shell\"]\noutput = \"/out\"\n\
-                 command = [\"busybox\", \"sh\", \"-ec\", \"echo '{}' > /out/config.json\"]\n\
-                 [image.serve]\nlayers = [\"shell\"]\nmodels = [\"small\"]\n";
-    let project = project(&(made(GOOD) + model));
+    // A model that no run of this test made before: stores outlive it.
+    let name = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let model = format!(
+        "[model.small.run]\non = [\"shell\"]\noutput = \"/out\"\n\
+         command = [\"busybox\", \"sh\", \"-ec\", \"echo '{{}}' > /out/config.json; echo {name} > /out/name\"]\n\
+         [image.serve]\nlayers = [\"shell\"]\nmodels = [\"small\"]\n"
+    );
+    let project = project(&(made(GOOD) + &model));
     let recipe = project.path().join("recipe.toml");
     let check = || {
         let output = gapimage().arg("check").arg(&recipe).output().unwrap();
