@@ -14,7 +14,7 @@ use std::{
     io::Write,
     process::Stdio,
     thread::sleep,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A base with Python, and a compiler beside it that no image has.
@@ -217,7 +217,10 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
 
 #[test]
 fn a_build_from_source_that_is_killed_ends_what_it_runs_and_is_done_by_the_same_command() {
-    let index = index(&[sdist("pure", &[("pure.py", "FROM = 'source'\n"), ("pause", "")])]);
+    // One that no run of this test built before: stores outlive it.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+    let source = format!("FROM = 'source'\nMADE = {now}\n");
+    let index = index(&[sdist("pure", &[("pure.py", &source), ("pause", "")])]);
     let project = project("[\"pure\"]", ", sdist = [\"pure\"]");
     succeed(&mut lock(&index, &project));
     let artifact = project.path().join("a.gap");
