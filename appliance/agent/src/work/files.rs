@@ -253,7 +253,9 @@ impl Files {
             return Err(FilesError::Name);
         }
         incoming.file.sync_all()?;
-        File::open(&incoming.directory)?.sync_all()?;
+        for holder in [&incoming.directory, &self.storage.root().join("files")] {
+            File::open(holder)?.sync_all()?;
+        }
         let sha256 = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
         let status = if purpose == Purpose::UserData { Status::Processed } else { Status::Uploaded };
         let bytes = i64::try_from(incoming.bytes).map_err(|_| FilesError::TooLong)?;

@@ -272,6 +272,8 @@ impl Uploads {
             return Err(UploadError::Part);
         }
         let id = identifier::random(PART_PREFIX);
+        // It may be missing: a power cut after the upload was noted.
+        make(&self.storage.upload(&upload.id), 0o755)?;
         let path = self.storage.upload(&upload.id).join(&id);
         let file = File::create_new(&path)?;
         Ok(IncomingPart { id, upload, path, file, bytes: 0, is_kept: false })
@@ -283,6 +285,10 @@ impl Uploads {
     /// [`UploadError`]; nothing is kept then.
     pub fn keep(&self, mut incoming: IncomingPart) -> Result<Part, UploadError> {
         incoming.file.sync_all()?;
+        let directory = self.storage.upload(&incoming.upload.id);
+        for holder in [directory.as_path(), &self.storage.root().join("uploads")] {
+            File::open(holder)?.sync_all()?;
+        }
         let created_at = now();
         self.database.write(|transaction| -> Result<(), UploadError> {
             let text = "INSERT INTO upload_part (id, upload, bytes, created_at) VALUES (?1, ?2, ?3, ?4)";
