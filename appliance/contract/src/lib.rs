@@ -24,6 +24,7 @@ mod event;
 mod exit;
 mod job;
 mod lineage;
+pub mod memory;
 mod metrics;
 mod output;
 mod schema;
