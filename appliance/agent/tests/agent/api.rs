@@ -66,6 +66,25 @@ async fn wrong_tokens_lock_the_address_out() {
     assert_eq!(machine.get("/healthz", None).await.status, 200, "health stays open");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_too_often_waits_and_nobody_else_does() {
+    let machine = Machine::start(Limits::default());
+    let mut stream = machine.connect().await.unwrap();
+    let request = format!("GET /v1/appliance/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n");
+    let last = format!("{request}Connection: close\r\n\r\n");
+    // In one go on one connection: faster than any bucket fills.
+    stream.write_all((format!("{request}\r\n").repeat(900) + &last).as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let (taken, refused) = (text.matches("HTTP/1.1 200").count(), text.matches("HTTP/1.1 429").count());
+    assert!(taken >= 500 && refused > 0 && taken + refused == 901, "{taken} taken, {refused} refused");
+    assert!(text.contains("retry-after: 1") && text.contains("rate_limit_exceeded"));
+    assert_eq!(machine.get("/healthz", None).await.status, 200);
+    // Talking to models has a bucket of its own; there is none here.
+    assert_eq!(machine.post("/v1/completions", TOKEN, &json!({"model": "x"})).await.status, 503);
+}
+
 #[tokio::test]
 async fn power_is_asked_of_pid_1() {
     let machine = Machine::start(Limits::default());

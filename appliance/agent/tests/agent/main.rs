@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;
+mod claim;
 mod daemon;
 mod machine;
 mod network;
 mod openapi;
+mod promotion;
 mod release;
 mod work;
