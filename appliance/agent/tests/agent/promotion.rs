@@ -32,7 +32,7 @@ async fn trained(appliance: &Appliance) -> (String, String) {
     fs::create_dir_all(output.join("adapter")).unwrap();
     fs::write(output.join("adapter/adapter_model.safetensors"), "weights").unwrap();
     fs::write(output.join("lineage.json"), r#"{"version":1,"steps":7}"#).unwrap();
-    appliance.end(&id, End::Exit(0));
+    appliance.end(&id, End::Exit(0)).await;
     let done = appliance.wait(&path, "/status", json!("succeeded")).await;
     (done["fine_tuned_model"].as_str().unwrap().to_owned(), id)
 }
@@ -48,7 +48,7 @@ async fn measured(appliance: &Appliance, more: Value, report: &Value) -> String 
     let output = appliance.work.storage.output(&id);
     fs::create_dir_all(&output).unwrap();
     fs::write(output.join("report.json"), report.to_string()).unwrap();
-    appliance.end(&id, End::Exit(0));
+    appliance.end(&id, End::Exit(0)).await;
     appliance.wait(&path, "/state", json!("succeeded")).await;
     id
 }
