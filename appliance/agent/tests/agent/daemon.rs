@@ -34,10 +34,10 @@ fn refusal(booted: &Booted) -> (Option<i32>, String) {
 }
 
 /// A running agent, and what it said until it served.
-struct Running {
+pub struct Running {
     child: Child,
-    address: std::net::SocketAddr,
-    fingerprint: String,
+    pub address: std::net::SocketAddr,
+    pub fingerprint: String,
     code: Option<String>,
     said: Vec<String>,
 }
@@ -49,7 +49,7 @@ impl Running {
     }
 
     /// One that runs when it has said this.
-    fn start_until(booted: &Booted, last: &str) -> Self {
+    pub fn start_until(booted: &Booted, last: &str) -> Self {
         let mut child = program(booted).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
@@ -74,7 +74,7 @@ impl Running {
     }
 
     /// Resident memory in bytes.
-    fn memory(&self) -> u64 {
+    pub fn memory(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
@@ -94,7 +94,7 @@ impl Running {
     }
 
     /// Asks over TLS, trusting the certificate whose fingerprint the console showed.
-    async fn ask(&self, method: &str, path: &str, token: &str) -> machine::Answer {
+    pub async fn ask(&self, method: &str, path: &str, token: &str) -> machine::Answer {
         machine::ask_by_fingerprint(self.address, &self.fingerprint, method, path, token).await
     }
 }

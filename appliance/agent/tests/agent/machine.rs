@@ -32,13 +32,14 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use std::{
+    collections::BTreeMap,
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, OnceLock},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -151,6 +152,12 @@ impl Machine {
         self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
 
+    /// Connects from another address.
+    pub async fn connect_from(&self, from: IpAddr) -> TlsStream<TcpStream> {
+        let stream = tcp(self.address, Some(from)).await;
+        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    }
+
     pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
         self.ask("GET", path, token).await
     }
@@ -234,15 +241,37 @@ pub async fn post_by_fingerprint(
 }
 
 async fn send_by_fingerprint(address: SocketAddr, sha256: &str, bytes: &[u8]) -> Answer {
+    let mut stream = connect_by_fingerprint(address, sha256, None).await;
+    stream.write_all(bytes).await.unwrap();
+    read_answer(&mut stream).await
+}
+
+/// Connects to a server that is known by the SHA-256 of its certificate, from this address where one is said.
+pub async fn connect_by_fingerprint(address: SocketAddr, sha256: &str, from: Option<IpAddr>) -> TlsStream<TcpStream> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(ByFingerprint { sha256: sha256.to_owned(), provider: provider.clone() });
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = tcp(address, from).await;
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-    read_answer(&mut stream).await
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+async fn tcp(address: SocketAddr, from: Option<IpAddr>) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+    }
+    socket.connect(address).await.unwrap()
+}
+
+/// How often each status stands in answers that came one after the other.
+pub fn statuses(answers: &[u8]) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    for head in String::from_utf8_lossy(answers).split("HTTP/1.1 ").skip(1) {
+        *counts.entry(head[..3].parse().unwrap()).or_default() += 1;
+    }
+    counts
 }
 
 /// Trusts one certificate, as somebody does who compared its fingerprint with the console.

@@ -5,9 +5,12 @@
 mod api;
 mod claim;
 mod daemon;
+mod load;
 mod machine;
 mod network;
 mod openapi;
+mod programs;
 mod promotion;
+mod proofs;
 mod release;
 mod work;

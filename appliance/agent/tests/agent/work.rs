@@ -178,7 +178,7 @@ impl Appliance {
         self.machine.post(path, TOKEN, &body).await
     }
 
-    async fn upload(&self, content: &str) -> Answer {
+    pub async fn upload(&self, content: &str) -> Answer {
         let body = format!(
             "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--b\r\n\
              Content-Disposition: form-data; name=\"file\"; filename=\"x.jsonl\"\r\n\
