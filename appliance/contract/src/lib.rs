@@ -36,7 +36,7 @@ pub use job::{
     AllLinearWord, AutoWord, BatchSize, DpoLoss, Dtype, EarlyStopping, JobSpec, Lora, MAX_JOB_BYTES, Method, Optimizer,
     ParseError, Quantization, Scheduler, TargetModules,
 };
-pub use lineage::{Base, DataFile, Engine, Evaluation, Lineage, Role, Trained};
+pub use lineage::{Base, DataFile, Deployment, Engine, Evaluation, Lineage, Release, Role, Trained};
 pub use metrics::Metrics;
 pub use output::Output;
 pub use schema::schemas;
