@@ -83,11 +83,16 @@ pub fn compile(
 
 fn compiled(request: &Request<'_>, plan: &Plan<'_>, parts: Range<usize>) -> Result<BTreeMap<String, Tree>, Problem> {
     let parts = plan.layers.get(parts).unwrap_or_default();
-    let missing = parts.iter().filter(|part| matches!(part.state, State::Missing { .. }));
-    let names: BTreeSet<&str> = missing.filter_map(|part| part.part.as_deref()).collect();
-    let Some(first) = parts.first().filter(|_| !names.is_empty()) else { return Ok(BTreeMap::new()) };
+    let Some(first) = parts.first() else { return Ok(BTreeMap::new()) };
     match (&first.place.layer.kind, &first.locked.inputs) {
-        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) if layer.bytecode && layer.install => {
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) if layer.bytecode => {
+            let installed = super::wheels::installed(layer, rows);
+            let missing = parts.iter().filter(|part| matches!(part.state, State::Missing { .. }));
+            let names: BTreeSet<&str> =
+                missing.filter_map(|part| part.part.as_deref()).filter(|name| installed.contains(*name)).collect();
+            if names.is_empty() {
+                return Ok(BTreeMap::new());
+            }
             (request.begin)(&Work::on(Stage::Build, &first.place.layer.name, "compiling bytecode"));
             let lower = layers::stack_of(request, plan, &first.below)?;
             let interpreter = super::wheels::interpreter(plan.numbered(&first.below), rows);

@@ -136,6 +136,11 @@ pub fn interpreter<'p>(below: impl Iterator<Item = &'p PlannedLayer<'p>>, rows: 
 
 /// Whether the part of this name is made of nothing but what wheels hold.
 pub fn is_only_unpacked(layer: &WheelsLayer, rows: &LockedWheels, part: Option<&str>) -> bool {
-    let is_it = |kind: &Kind<'_>| Some(kind.name().as_str()) == part;
-    !layer.bytecode && kinds(layer, rows).iter().any(|kind| is_it(kind) && matches!(kind, Kind::Installed(_)))
+    !layer.bytecode && installed(layer, rows).iter().any(|name| Some(name.as_str()) == part)
+}
+
+/// Names of the parts that hold installed wheels as they are.
+pub fn installed(layer: &WheelsLayer, rows: &LockedWheels) -> BTreeSet<String> {
+    let are_installed = kinds(layer, rows).into_iter().filter(|kind| matches!(kind, Kind::Installed(_)));
+    are_installed.map(|kind| kind.name()).collect()
 }

@@ -13,6 +13,16 @@ pub enum Family {
     Qwen2,
     /// Qwen 3: norms on queries and keys.
     Qwen3,
+    /// Gemma: one matrix for input and output.
+    Gemma,
+    /// Gemma 2: norms before and after each part of a layer.
+    Gemma2,
+    /// Gemma 3 for text alone: those, and norms on queries and keys.
+    Gemma3,
+    /// Phi-3: one matrix for queries, keys and values, one for gate and way up.
+    Phi3,
+    /// Cohere's Command R and Aya: one norm a layer.
+    Cohere,
     /// BERT.
     Bert,
     /// DistilBERT.
@@ -29,6 +39,10 @@ enum Side {
     Queries,
     /// All heads of keys or values.
     Keys,
+    /// All heads of queries, keys and values.
+    Attention,
+    /// Gate and way up.
+    GateAndUp,
     Head,
     Positions,
     TokenTypes,
@@ -62,7 +76,7 @@ const fn rule(name: &'static str, sides: &'static [Side], need: Need) -> Rule {
 }
 
 use Need::{Always, AttentionBias, Classifier, Maybe, Output};
-use Side::{Head, Hidden, Intermediate, Keys, Labels, Positions, Queries, TokenTypes, Vocab};
+use Side::{Attention, GateAndUp, Head, Hidden, Intermediate, Keys, Labels, Positions, Queries, TokenTypes, Vocab};
 
 const LLAMA_ONCE: &[Rule] = &[
     rule("embed_tokens.weight", &[Vocab, Hidden], Always),
@@ -81,10 +95,20 @@ const LLAMA_LAYER: &[Rule] = &[
     rule("mlp.gate_proj.weight", &[Intermediate, Hidden], Always),
     rule("mlp.up_proj.weight", &[Intermediate, Hidden], Always),
     rule("mlp.down_proj.weight", &[Hidden, Intermediate], Always),
-    rule("input_layernorm.weight", &[Hidden], Always),
-    rule("post_attention_layernorm.weight", &[Hidden], Always),
 ];
-const QWEN3_LAYER: &[Rule] =
+const PHI3_LAYER: &[Rule] = &[
+    rule("self_attn.qkv_proj.weight", &[Attention, Hidden], Always),
+    rule("self_attn.o_proj.weight", &[Hidden, Queries], Always),
+    rule("mlp.gate_up_proj.weight", &[GateAndUp, Hidden], Always),
+    rule("mlp.down_proj.weight", &[Hidden, Intermediate], Always),
+];
+const NORM_BEFORE: &[Rule] = &[rule("input_layernorm.weight", &[Hidden], Always)];
+const NORM_BETWEEN: &[Rule] = &[rule("post_attention_layernorm.weight", &[Hidden], Always)];
+const NORMS_AROUND: &[Rule] = &[
+    rule("pre_feedforward_layernorm.weight", &[Hidden], Always),
+    rule("post_feedforward_layernorm.weight", &[Hidden], Always),
+];
+const NORMS_OF_HEADS: &[Rule] =
     &[rule("self_attn.q_norm.weight", &[Head], Always), rule("self_attn.k_norm.weight", &[Head], Always)];
 const BERT_ONCE: &[Rule] = &[
     rule("embeddings.word_embeddings.weight", &[Vocab, Hidden], Always),
@@ -163,6 +187,11 @@ impl Family {
             "mistral" => Self::Mistral,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
+            "gemma" => Self::Gemma,
+            "gemma2" => Self::Gemma2,
+            "gemma3_text" => Self::Gemma3,
+            "phi3" => Self::Phi3,
+            "cohere" => Self::Cohere,
             "bert" => Self::Bert,
             "distilbert" => Self::DistilBert,
             _ => return None,
@@ -172,38 +201,45 @@ impl Family {
     /// What names of tensors may begin with: the attribute by which a class for a task holds the model itself.
     pub(super) const fn prefix(self) -> &'static str {
         match self {
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "model.",
             Self::Bert => "bert.",
             Self::DistilBert => "distilbert.",
+            _ => "model.",
         }
     }
 
     /// What names of the tensors of layers begin with, before the layer's number.
     pub(super) const fn layers(self) -> &'static str {
         match self {
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => "layers.",
             Self::Bert => "encoder.layer.",
             Self::DistilBert => "transformer.layer.",
+            _ => "layers.",
         }
     }
 
     /// Whether the output uses the embedding's weights where the configuration does not say.
     const fn ties_embeddings(self) -> bool {
-        matches!(self, Self::Bert | Self::DistilBert)
+        matches!(self, Self::Bert | Self::DistilBert | Self::Gemma | Self::Gemma2 | Self::Gemma3 | Self::Cohere)
     }
 
-    const fn rules(self) -> (&'static [Rule], &'static [Rule], &'static [Rule]) {
+    /// The tensors of the whole, and those of each layer.
+    const fn rules(self) -> (&'static [Rule], &'static [&'static [Rule]]) {
         match self {
-            Self::Llama | Self::Mistral | Self::Qwen2 => (LLAMA_ONCE, LLAMA_LAYER, &[]),
-            Self::Qwen3 => (LLAMA_ONCE, LLAMA_LAYER, QWEN3_LAYER),
-            Self::Bert => (BERT_ONCE, BERT_LAYER, &[]),
-            Self::DistilBert => (DISTILBERT_ONCE, DISTILBERT_LAYER, &[]),
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Gemma => {
+                (LLAMA_ONCE, &[LLAMA_LAYER, NORM_BEFORE, NORM_BETWEEN])
+            }
+            Self::Qwen3 => (LLAMA_ONCE, &[LLAMA_LAYER, NORM_BEFORE, NORM_BETWEEN, NORMS_OF_HEADS]),
+            Self::Gemma2 => (LLAMA_ONCE, &[LLAMA_LAYER, NORM_BEFORE, NORM_BETWEEN, NORMS_AROUND]),
+            Self::Gemma3 => (LLAMA_ONCE, &[LLAMA_LAYER, NORM_BEFORE, NORM_BETWEEN, NORMS_AROUND, NORMS_OF_HEADS]),
+            Self::Phi3 => (LLAMA_ONCE, &[PHI3_LAYER, NORM_BEFORE, NORM_BETWEEN]),
+            Self::Cohere => (LLAMA_ONCE, &[LLAMA_LAYER, NORM_BEFORE]),
+            Self::Bert => (BERT_ONCE, &[BERT_LAYER]),
+            Self::DistilBert => (DISTILBERT_ONCE, &[DISTILBERT_LAYER]),
         }
     }
 
     /// Every tensor that the configuration asks for; the layers at most up to `layers`.
     pub(super) fn expected(self, config: &Config, layers: u64) -> Vec<Expected> {
-        let (once, each, also) = self.rules();
+        let (once, each) = self.rules();
         let make = |prefix: &str, rule: &Rule| Expected {
             name: format!("{prefix}{}", rule.name),
             shape: rule.sides.iter().map(|&side| self.side(side, config)).collect(),
@@ -212,7 +248,7 @@ impl Family {
         let mut expected: Vec<Expected> = once.iter().map(|rule| make("", rule)).collect();
         for number in 0..config.layers().unwrap_or(0).min(layers) {
             let prefix = format!("{}{number}.", self.layers());
-            expected.extend(each.iter().chain(also).map(|rule| make(&prefix, rule)));
+            expected.extend(each.iter().copied().flatten().map(|rule| make(&prefix, rule)));
         }
         expected
     }
@@ -237,6 +273,8 @@ impl Family {
             Side::Intermediate => config.intermediate(),
             Side::Queries => times(config.heads()),
             Side::Keys => times(config.kv_heads()),
+            Side::Attention => times(config.heads()?.checked_add(config.kv_heads()?.checked_mul(2)?)),
+            Side::GateAndUp => config.intermediate()?.checked_mul(2),
             Side::Head => config.head_dim(),
             Side::Positions => config.max_positions(),
             Side::TokenTypes => config.token_types(),
@@ -279,6 +317,27 @@ mod tests {
                 "tie_word_embeddings":true}"#,
         );
         assert_eq!(Family::of(&qwen).unwrap().elements(&qwen), Some(494_032_768));
+    }
+
+    /// As published: Gemma 2B, Gemma 2 2B, Gemma 3 1B, Phi-3 mini, Aya 23 8B.
+    #[test]
+    fn other_families_have_as_many_parameters_as_their_models_are_known_to_have() {
+        for (kind, [hidden, inner, layers, heads, keys, head, vocabulary], tied, parameters) in [
+            ("gemma", [2048, 16384, 18, 8, 1, 256, 256_000], true, 2_506_172_416),
+            ("gemma2", [2304, 9216, 26, 8, 4, 256, 256_000], true, 2_614_341_888),
+            ("gemma3_text", [1152, 6912, 26, 4, 1, 256, 262_144], true, 999_885_952),
+            ("phi3", [3072, 8192, 32, 32, 32, 96, 32064], false, 3_821_079_552),
+            ("cohere", [4096, 14336, 32, 32, 8, 128, 256_000], true, 8_028_033_024),
+        ] {
+            let tie = if tied { "" } else { r#""tie_word_embeddings":false,"# };
+            let json = format!(
+                r#"{{{tie}"model_type":"{kind}","architectures":["XForCausalLM"],"hidden_size":{hidden},
+                    "intermediate_size":{inner},"num_hidden_layers":{layers},"num_attention_heads":{heads},
+                    "num_key_value_heads":{keys},"head_dim":{head},"vocab_size":{vocabulary}}}"#
+            );
+            let config = config(&json);
+            assert_eq!(Family::of(&config).unwrap().elements(&config), Some(parameters), "{kind}");
+        }
     }
 
     #[test]

@@ -103,10 +103,10 @@ fn best_model(findings: &mut Findings, subject: &Subject, options: &Map<String, 
                       versions, silently takes the loss";
         findings.fail(subject.clone(), reason, "add `metric_for_best_model: eval_loss`, or another metric");
     }
-    let strategy = |names: [&str; 2]| names.iter().find_map(|name| options.get(*name)?.as_str());
-    let evaluated = strategy(["eval_strategy", "evaluation_strategy"]);
-    let saved = strategy(["save_strategy", "save_strategy"]).unwrap_or("steps");
+    let evaluated = ["eval_strategy", "evaluation_strategy"].iter().find_map(|name| options.get(*name)?.as_str());
+    let saved = options.get("save_strategy").and_then(Value::as_str).unwrap_or("steps");
     match evaluated {
+        Some("steps") if saved == "steps" => saved_where_evaluated(findings, subject, options),
         Some(evaluated) if evaluated == saved || saved == "best" => {}
         found => {
             let reason = format!(
@@ -115,6 +115,22 @@ fn best_model(findings: &mut Findings, subject: &Subject, options: &Map<String, 
             );
             findings.fail(subject.clone(), reason, format!("write `eval_strategy: {saved}`"));
         }
+    }
+}
+
+/// Only a checkpoint that was evaluated can be the best.
+fn saved_where_evaluated(findings: &mut Findings, subject: &Subject, options: &Map<String, Value>) {
+    let steps = |key: &str| options.get(key).and_then(Value::as_u64).filter(|steps| *steps > 0);
+    let (Some(save), Some(evaluate)) = (steps("save_steps"), steps("eval_steps")) else { return };
+    if !save.is_multiple_of(evaluate) {
+        let reason = format!(
+            "`load_best_model_at_end` needs `save_steps` to be a multiple of `eval_steps`; they are {save} and {evaluate}"
+        );
+        findings.fail(
+            subject.clone(),
+            reason,
+            format!("write `save_steps: {}`", save.checked_next_multiple_of(evaluate).unwrap_or(evaluate)),
+        );
     }
 }
 

@@ -112,6 +112,11 @@ fn configurations_that_break_a_training() {
             json!({"args": {"load_best_model_at_end": true, "metric_for_best_model": "f1", "eval_strategy": "epoch"}}),
             "`load_best_model_at_end` needs `eval_strategy` and `save_strategy` to be the same; they are `epoch` and `steps`",
         ),
+        (
+            json!({"load_best_model_at_end": true, "metric_for_best_model": "f1", "eval_strategy": "steps",
+                   "eval_steps": 200, "save_steps": 500}),
+            "`load_best_model_at_end` needs `save_steps` to be a multiple of `eval_steps`; they are 500 and 200",
+        ),
         (json!({"fp16": true, "bf16": true}), "`fp16` and `bf16` are both on"),
         (json!({"model": {"device_map": "meta"}}), "`device_map: meta` loads no weights"),
         (
