@@ -36,6 +36,21 @@ struct Stage {
     directory: PathBuf,
 }
 
+impl Stage {
+    /// What a job that runs has in one of the maps. A job is called running before its program is started.
+    async fn of<T: Clone>(&self, map: &Mutex<BTreeMap<JobId, T>>, id: &str) -> T {
+        let id = JobId::try_from(id.to_owned()).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(found) = map.lock().unwrap().get(&id) {
+                return found.clone();
+            }
+            assert!(Instant::now() < until, "{id} was not started");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 struct Ended(Sender<End>);
 
 impl Control for Ended {
@@ -188,9 +203,8 @@ impl Appliance {
         id
     }
 
-    fn end(&self, id: &str, end: End) {
-        let id = JobId::try_from(id.to_owned()).unwrap();
-        self.stage.running.lock().unwrap()[&id].send(end).unwrap();
+    async fn end(&self, id: &str, end: End) {
+        self.stage.of(&self.stage.running, id).await.send(end).unwrap();
     }
 }
 
@@ -226,7 +240,7 @@ async fn a_file_becomes_a_model_and_the_model_is_talked_to() {
         (&checkpoints["data"][0]["step_number"], &checkpoints["data"][0]["metrics"]["train_loss"]),
         (&json!(2), &json!(0.5))
     );
-    appliance.end(id, End::Exit(0));
+    appliance.end(id, End::Exit(0)).await;
     let done = appliance.wait(&path, "/status", json!("succeeded")).await;
     let model = done["fine_tuned_model"].as_str().unwrap();
     assert!(model.starts_with("ft:tiny:mine:"), "{model}");
@@ -247,7 +261,7 @@ async fn a_file_becomes_a_model_and_the_model_is_talked_to() {
     assert!(words.contains(&format!("{model}=tiny:/run/job/adapter").as_str()), "{words:?}");
     let job = server.body["id"].as_str().unwrap();
     appliance.wait(&format!("/v1/appliance/jobs/{job}"), "/state", json!("running")).await;
-    let socket = appliance.stage.sockets.lock().unwrap()[&JobId::try_from(job.to_owned()).unwrap()].clone();
+    let socket = appliance.stage.of(&appliance.stage.sockets, job).await;
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     let echo = axum::Router::new().route("/health", axum::routing::get(async || "ok")).route(
         "/v1/chat/completions",
@@ -433,6 +447,6 @@ async fn what_a_job_left_is_listed_and_taken_and_nothing_else_is() {
     let lines = appliance.get(&format!("{path}/log")).await.body;
     assert_eq!(lines["lines"], json!([{"at": 5, "stream": "stdout", "text": "hello"}]));
     assert_eq!(appliance.get(&format!("{path}/log?search=nothing")).await.body["lines"], json!([]));
-    appliance.end(id, End::Exit(0));
+    appliance.end(id, End::Exit(0)).await;
     appliance.wait(&path, "/state", json!("succeeded")).await;
 }
