@@ -314,19 +314,26 @@ def bench_wheels(work):
     kept = built()
     run(GAPIMAGE, "build", work / "recipe.toml", "-o", work / "out.gap", "--store", store)
 
-    def forget():
+    def remembered():
+        return set((store / "caches/bytecode").glob("*"))
+
+    def forget(bytecode=True):
         (work / "out.gap").unlink(missing_ok=True)
         for path in built() - kept:
             path.unlink()
+        if bytecode:
+            shutil.rmtree(store / "caches/bytecode", ignore_errors=True)
 
     names = [f"{name}=={version}" for name, version in pins.items()]
     uv = shutil.which("uv") or next((store / "caches/tools").glob("*/uv"))
-    for bytecode in (False, True):
+    variants = (("without bytecode", False, False), ("with bytecode", True, True),
+                ("with bytecode that was compiled before", True, False))
+    for what, bytecode, anew in variants:
         compiling = ["--compile-bytecode"] if bytecode else []
         write(bytecode)
 
         def ours():
-            forget()
+            forget(anew)
             return build(work)[0]
 
         def theirs():
@@ -337,7 +344,6 @@ def bench_wheels(work):
             return seconds + timed("tar", "-C", work / "tree", "-cf", work / "tree.tar", ".")[0]
 
         ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
-        what = "with bytecode" if bytecode else "without bytecode"
         yield (f"a training environment of {len(pins)} wheels, downloads warm, {what}, to an image", f"{ours_s:.1f} s",
                f"`uv pip install` + `tar`: {theirs_s:.1f} s", f"{1 / ratio:.2f}× its time", "1.0× · 0.5×")
     shutil.rmtree(work / "tree")
@@ -347,10 +353,12 @@ def bench_wheels(work):
         write(True)
         forget()
         whole = build(work)[0]
-        before = blob_bytes(work)
+        before, known = blob_bytes(work), remembered()
         write(True, f'"tqdm<{pins["tqdm"]}"')
         changed = build(work)[0]
         after = blob_bytes(work)
+        for path in remembered() - known:
+            shutil.rmtree(path)
         new = sum(size for digest, size in after.items() if digest not in before)
         shares.append((changed / whole, new / sum(after.values()), changed, whole))
     time_share, byte_share, changed, whole = (statistics.median(column) for column in zip(*shares))

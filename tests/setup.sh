@@ -20,7 +20,7 @@ if [ "${1:-demo}" = test ]; then
     [mount.exfat-fuse]=exfat-fuse [losetup]=mount [cmp]=diffutils [mdir]=mtools [bsdtar]=libarchive-tools
     [openssl]=openssl [python3]=python3
     [mmdebstrap]=mmdebstrap [xz]=xz-utils [depmod]=kmod [faketime]=faketime [objdump]=binutils [jq]=jq [curl]=curl
-    [gpg]=gpg [c++]=g++
+    [gpg]=gpg [c++]=g++ [strace]=strace
   )
   programs=("${!package[@]}")
 fi

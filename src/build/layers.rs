@@ -1,6 +1,6 @@
 //! Making the layers that are missing, and fetching what they are made of.
 
-use super::{BuildError, Problem, Request};
+use super::{BuildError, Problem, Request, streams};
 use crate::{
     layer::{
         dataset::dataset_tree,
@@ -19,9 +19,10 @@ use crate::{
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
     num::NonZeroUsize,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -83,18 +84,37 @@ fn fetch_layer(
 }
 
 /// Builds every layer that is missing, in order, the parts of one layer side by side; gives their names and why they were
-/// built.
+/// built. Where an artifact `follows`, large parts that can go straight into it are only laid out.
 ///
 /// # Errors
 /// [`BuildError::Layer`] for the first that cannot be built.
-pub fn build_missing(request: &Request<'_>, plan: &Plan<'_>) -> Result<Vec<(String, String)>, BuildError> {
+pub fn build_missing(
+    request: &Request<'_>,
+    plan: &mut Plan<'_>,
+    follows: bool,
+) -> Result<Vec<(String, String)>, BuildError> {
     let mut built = Vec::new();
-    for parts in plan.layers.chunk_by(|a, b| a.place == b.place) {
-        let below = Below::new(request, plan);
-        let made = try_map(parts, PARTS_AT_ONCE, |part| part.size, |part| build_part(request, plan, part, &below))?;
+    for layer in layers_of(plan) {
+        let compiled = streams::compile(request, plan, layer.clone(), follows)?;
+        let view: &Plan<'_> = plan;
+        let below = Below { compiled, ..Below::new(request, view) };
+        let parts = view.layers.get(layer).unwrap_or_default();
+        let made = try_map(parts, PARTS_AT_ONCE, |part| part.size, |part| build_part(request, view, part, &below))?;
         built.extend(made.into_iter().flatten());
     }
     Ok(built)
+}
+
+/// The numbers of the parts of each layer.
+fn layers_of(plan: &Plan<'_>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let lengths = plan.layers.chunk_by(|a, b| a.place == b.place).map(<[_]>::len);
+    lengths
+        .map(|length| {
+            end += length;
+            end - length..end
+        })
+        .collect()
 }
 
 /// Builds one part if it is missing; gives its name and why it was built.
@@ -129,12 +149,14 @@ pub struct Below<'a> {
     request: &'a Request<'a>,
     plan: &'a Plan<'a>,
     stacked: Mutex<Option<Arc<Tree>>>,
+    /// Parts whose bytecode was compiled together, by name.
+    compiled: BTreeMap<String, Tree>,
 }
 
 impl<'a> Below<'a> {
     /// What lies below a layer of `plan`.
     pub fn new(request: &'a Request<'a>, plan: &'a Plan<'a>) -> Self {
-        Self { request, plan, stacked: Mutex::default() }
+        Self { request, plan, stacked: Mutex::default(), compiled: BTreeMap::new() }
     }
 
     /// The tree below `part`.
@@ -175,12 +197,17 @@ pub fn make(
         }
         (LayerKind::Files(layer), Inputs::Files(_)) => Ok(files_tree(layer)?),
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
+            let part = planned.part.as_deref();
+            if let Some(tree) = part.and_then(|name| below.compiled.get(name)) {
+                return Ok(tree.clone());
+            }
             let lower = || below.of(planned);
+            let interpreter = super::wheels::interpreter(plan.numbered(&planned.below), rows);
             let builder = || match layer.sdists.on.is_empty() {
                 true => below.of(planned),
                 false => stack_of(request, plan, &planned.built_on).map(Arc::new),
             };
-            super::wheels::build(request, layer, rows, planned.part.as_deref(), lower, builder)
+            super::wheels::build(request, layer, rows, part, interpreter, lower, builder)
         }
         (LayerKind::Model(_), Inputs::Model(_)) => {
             planned.tree.clone().ok_or_else(|| "its tree is not in the plan".into())

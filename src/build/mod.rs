@@ -172,7 +172,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;
     streams::take_up(request, &mut plan)?;
-    let built = layers::build_missing(request, &plan)?;
+    let built = layers::build_missing(request, &mut plan, true)?;
     let tests = trials::run_all(request, &plan)?;
     let checklist = checklist::work_out(request, &plan)?;
     let opened = opened::open_all(request, &plan)?;
@@ -201,7 +201,7 @@ pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;
-    layers::build_missing(request, &plan)?;
+    layers::build_missing(request, &mut plan, false)?;
     trials::run_all(request, &plan)
 }
 

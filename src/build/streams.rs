@@ -6,9 +6,15 @@ use crate::{
     lock::Inputs,
     parallel::try_map,
     plan::{LARGE, Plan, PlannedLayer, State},
+    progress::{Stage, Work},
     recipe::LayerKind,
 };
-use std::{num::NonZeroUsize, thread::available_parallelism};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    ops::Range,
+    thread::available_parallelism,
+};
 
 /// Finds the large parts that are unpacked straight from wheels into the artifact: nothing of them is written twice, and the
 /// wheels make them again as fast as a copy could be read. Their sources must be in the store.
@@ -43,6 +49,52 @@ pub fn take_up(request: &Request<'_>, plan: &mut Plan<'_>) -> Result<(), BuildEr
         }
     }
     Ok(())
+}
+
+/// Compiles the bytecode of all missing parts of a layer of wheels at once; gives those that are to be built, by name. Where
+/// an artifact `follows`, the large ones are streamed into it.
+///
+/// # Errors
+/// [`BuildError::Layer`] if a wheel is not what it should be, or compiling fails.
+pub fn compile(
+    request: &Request<'_>,
+    plan: &mut Plan<'_>,
+    parts: Range<usize>,
+    follows: bool,
+) -> Result<BTreeMap<String, Tree>, BuildError> {
+    let in_images = if follows { plan.in_images() } else { Vec::new() };
+    let failed = |layer: String, source| BuildError::Layer { layer, source };
+    let Some(first) = plan.layers.get(parts.start) else { return Ok(BTreeMap::new()) };
+    let name = first.place.layer.name.clone();
+    let mut trees = compiled(request, plan, parts.clone()).map_err(|source| failed(name, source))?;
+    for number in parts {
+        let Some(planned) = plan.layers.get_mut(number) else { continue };
+        let (State::Missing { why }, Some(part)) = (&planned.state, &planned.part) else { continue };
+        let Some(tree) = trees.get(part).filter(|_| in_images.binary_search(&number).is_ok()) else { continue };
+        let tar = TarPlan::new(tree).map_err(|source| failed(planned.name(), Box::new(source)))?;
+        if tar.size() >= LARGE {
+            planned.size = tar.size();
+            planned.tree = trees.remove(part);
+            planned.state = State::Streamed { tar: Box::new(tar), why: why.clone() };
+        }
+    }
+    Ok(trees)
+}
+
+fn compiled(request: &Request<'_>, plan: &Plan<'_>, parts: Range<usize>) -> Result<BTreeMap<String, Tree>, Problem> {
+    let parts = plan.layers.get(parts).unwrap_or_default();
+    let missing = parts.iter().filter(|part| matches!(part.state, State::Missing { .. }));
+    let names: BTreeSet<&str> = missing.filter_map(|part| part.part.as_deref()).collect();
+    let Some(first) = parts.first().filter(|_| !names.is_empty()) else { return Ok(BTreeMap::new()) };
+    match (&first.place.layer.kind, &first.locked.inputs) {
+        (LayerKind::Wheels(layer), Inputs::Wheels(rows)) if layer.bytecode && layer.install => {
+            (request.begin)(&Work::on(Stage::Build, &first.place.layer.name, "compiling bytecode"));
+            let lower = layers::stack_of(request, plan, &first.below)?;
+            let interpreter = super::wheels::interpreter(plan.numbered(&first.below), rows);
+            super::wheels::build_compiled(request, layer, rows, &names, &lower, interpreter)
+        }
+        _ => Ok(BTreeMap::new()),
+    }
 }
 
 /// Whether a part is missing, large, and made of nothing but the contents of wheels.

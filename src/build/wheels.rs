@@ -5,13 +5,22 @@ use crate::{
     layer::{
         sandbox::{Sandbox, Scratch},
         tree::Tree,
-        wheels::{self, Builder, Compiler, Scheme},
+        wheels::{self, Builder, Bundle, Compiler, Memory, Scheme},
     },
-    plan::wheels::{Kind, kinds},
+    plan::{
+        self, PlannedLayer,
+        wheels::{Kind, kinds},
+    },
     recipe::WheelsLayer,
-    source::wheels::{LockedWheels, target::Target},
+    source::wheels::{LockedWheel, LockedWheels, target::Target},
+    store::KeyBuilder,
 };
-use std::sync::Arc;
+use gap_format::Digest;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 /// Builds the part of this name on the tree of the layers below, which is made when it is needed, as is that of `builder`, in
 /// which sources are built.
@@ -20,6 +29,7 @@ pub fn build(
     layer: &WheelsLayer,
     rows: &LockedWheels,
     part: Option<&str>,
+    interpreter: Option<Digest>,
     lower: impl FnOnce() -> Result<Arc<Tree>, Problem>,
     builder: impl FnOnce() -> Result<Arc<Tree>, Problem>,
 ) -> Result<Tree, Problem> {
@@ -50,16 +60,78 @@ pub fn build(
             vec![&built]
         }
     };
-    if !layer.bytecode {
-        return Ok(wheels::install(&chosen, &target, &scheme, request.store, None)?);
+    match layer.bytecode {
+        false => Ok(wheels::install(&chosen, &target, &scheme, request.store, None)?),
+        true => {
+            let lower = lower()?;
+            let compiling = Compiling { request, rows, lower: &lower, interpreter, directory: directory.path() };
+            one(compiling.install(&[chosen.as_slice()], &scheme)?)
+        }
     }
-    let lower = lower()?;
-    let compiler = Compiler {
-        lower: &lower,
-        sandbox: &Sandbox::new(request.program, session),
-        scratch: &|bytes| Scratch::for_size(bytes, directory.path()),
-    };
-    Ok(wheels::install(&chosen, &target, &scheme, request.store, Some(&compiler))?)
+}
+
+fn one(trees: Vec<Tree>) -> Result<Tree, Problem> {
+    trees.into_iter().next().ok_or_else(|| "nothing came of installing wheels".into())
+}
+
+/// Builds all parts of these names that hold wheels as they are, with bytecode that is compiled at once; gives them by name.
+pub fn build_compiled(
+    request: &Request<'_>,
+    layer: &WheelsLayer,
+    rows: &LockedWheels,
+    parts: &BTreeSet<&str>,
+    lower: &Tree,
+    interpreter: Option<Digest>,
+) -> Result<BTreeMap<String, Tree>, Problem> {
+    let bundles: Vec<Bundle<'_>> = kinds(layer, rows)
+        .into_iter()
+        .filter_map(|kind| match kind {
+            Kind::Installed(bundle) if parts.contains(bundle.name.as_str()) => Some(bundle),
+            _ => None,
+        })
+        .collect();
+    let scheme = Scheme::new(rows.python, layer.to.as_ref())?;
+    let directory = tempfile::tempdir_in(request.store.session_dir())?;
+    let compiling = Compiling { request, rows, lower, interpreter, directory: directory.path() };
+    let lots: Vec<&[&LockedWheel]> = bundles.iter().map(|bundle| bundle.wheels.as_slice()).collect();
+    let trees = compiling.install(&lots, &scheme)?;
+    Ok(bundles.into_iter().map(|bundle| bundle.name).zip(trees).collect())
+}
+
+/// What compiling takes.
+struct Compiling<'a> {
+    request: &'a Request<'a>,
+    rows: &'a LockedWheels,
+    lower: &'a Tree,
+    /// What the interpreter is made of, if that is known.
+    interpreter: Option<Digest>,
+    directory: &'a Path,
+}
+
+impl Compiling<'_> {
+    fn install(&self, lots: &[&[&LockedWheel]], scheme: &Scheme) -> Result<Vec<Tree>, Problem> {
+        let Self { request, lower, directory, .. } = *self;
+        let compiler = Compiler {
+            lower,
+            sandbox: &Sandbox::new(request.program, request.store.session_dir()),
+            scratch: &|bytes| Scratch::for_size(bytes, directory),
+            memory: self.interpreter.map(|interpreter| Memory { store: request.store, interpreter }),
+        };
+        let target = self.rows.target(request.recipe.appliance.arch);
+        Ok(wheels::install_all(lots, &target, scheme, request.store, Some(&compiler))?)
+    }
+}
+
+/// What the interpreter that compiles is made of, as the parts' keys have it; `None` where nothing is known of it.
+pub fn interpreter<'p>(below: impl Iterator<Item = &'p PlannedLayer<'p>>, rows: &LockedWheels) -> Option<Digest> {
+    let below: Vec<&PlannedLayer<'_>> = below.collect();
+    let packages = plan::wheels::interpreter_below(&below, rows.python);
+    let mut key = KeyBuilder::new("interpreter", 1);
+    key.text("python", &rows.python.to_string());
+    for package in &packages {
+        key.digest(&package.name, &package.sha256);
+    }
+    (!packages.is_empty()).then(|| key.finish())
 }
 
 /// Whether the part of this name is made of nothing but what wheels hold.

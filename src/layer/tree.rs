@@ -84,6 +84,14 @@ impl Content {
         }
     }
 
+    /// The `len` bytes of what lies in an open file that begin at `at`; `None` where it lies elsewhere or is shorter.
+    pub fn part(&self, at: u64, len: u64) -> Option<Self> {
+        let Self::Slice { file, offset, len: whole } = self else { return None };
+        let end = at.checked_add(len)?;
+        let inside = end <= *whole;
+        inside.then(|| Self::Slice { file: Arc::clone(file), offset: offset + at, len })
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -153,7 +161,7 @@ impl Content {
     pub fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
         Ok(match self {
             Self::Packed(packed) => packed.reader()?,
-            content => Box::new(InOrder { content: content.open()?, at: 0, len: content.len() }),
+            content => Box::new(InOrder::new(content)?),
         })
     }
 
@@ -198,6 +206,12 @@ struct InOrder {
     content: OpenContent,
     at: u64,
     len: u64,
+}
+
+impl InOrder {
+    fn new(content: &Content) -> io::Result<Self> {
+        Ok(Self { content: content.open()?, at: 0, len: content.len() })
+    }
 }
 
 impl Read for InOrder {

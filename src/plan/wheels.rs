@@ -10,7 +10,10 @@ use crate::{
     recipe::{Arch, WheelsLayer},
     source::{
         debian::LockedPackage,
-        wheels::{LockedSdist, LockedWheel, LockedWheels, PinnedFile, target::interpreter},
+        wheels::{
+            LockedSdist, LockedWheel, LockedWheels, PinnedFile,
+            target::{Python, interpreter},
+        },
     },
 };
 
@@ -75,14 +78,9 @@ pub(super) fn parts<'p>(
     builders: impl Iterator<Item = &'p PlannedLayer<'p>>,
 ) -> Result<Vec<Part>, InstallError> {
     let below: Vec<&PlannedLayer<'_>> = below.collect();
-    let debian = below.iter().filter_map(|layer| match &layer.locked.inputs {
-        Inputs::Debian(rows) => Some(&rows.packages),
-        _ => None,
-    });
-    let packages: Vec<&LockedPackage> = debian.flatten().collect();
     let builders: Vec<&PlannedLayer<'_>> = builders.collect();
     let scheme = Scheme::new(rows.python, layer.to.as_ref())?;
-    let compiler = if layer.bytecode { interpreter(&packages, rows.python) } else { Vec::new() };
+    let compiler = if layer.bytecode { interpreter_below(&below, rows.python) } else { Vec::new() };
     let installed = |ingredients: &mut Ingredients| {
         ingredients.add("destination", scheme.site.to_string());
         ingredients.add("bytecode", layer.bytecode.to_string());
@@ -135,6 +133,16 @@ pub(super) fn parts<'p>(
             Ok(Part { name: Some(kind.name()), ingredients, sources, tree, estimate })
         })
         .collect()
+}
+
+/// The packages of the interpreter in the layers `below`: all that bytecode depends on but its source.
+pub fn interpreter_below<'p>(below: &[&'p PlannedLayer<'p>], python: Python) -> Vec<&'p LockedPackage> {
+    let debian = below.iter().filter_map(|layer| match &layer.locked.inputs {
+        Inputs::Debian(rows) => Some(&rows.packages),
+        _ => None,
+    });
+    let packages: Vec<&LockedPackage> = debian.flatten().collect();
+    interpreter(&packages, python)
 }
 
 /// Everything that determines what a source distribution is built to.

@@ -1,7 +1,7 @@
 //! The jobs, models and data sets that the appliance is told of.
 
 use crate::recipe::{Image, ImageKind, Job, Method, Recipe, Serving, Training, Work};
-use gap_handover::declared::{Declared, DeclaredJob, DeclaredKind, Place, VERSION};
+use gap_handover::declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION};
 use serde_json::{Map, Value, json};
 
 /// The document as it goes into the artifact.
@@ -11,6 +11,7 @@ pub fn document(recipe: &Recipe) -> Vec<u8> {
         jobs: recipe.jobs.iter().map(|job| declared(job, recipe)).collect(),
         models: places(recipe, ImageKind::Model, "/models"),
         datasets: places(recipe, ImageKind::Dataset, "/data"),
+        acceptance: recipe.acceptance.as_ref().map(acceptance),
     };
     // Maps of texts and numbers: there is nothing in it that JSON does not take.
     serde_json::to_vec(&declared).unwrap_or_default()
@@ -24,6 +25,17 @@ fn places(recipe: &Recipe, wanted: ImageKind, above: &str) -> Vec<Place> {
         path: format!("{above}/{}", image.name),
     };
     recipe.images.iter().filter(|image| image.kind == wanted).map(place).collect()
+}
+
+/// What the appliance holds a model to before it is promoted.
+fn acceptance(acceptance: &crate::recipe::Acceptance) -> Acceptance {
+    let criterion = |criterion: &crate::recipe::Criterion| {
+        let comparison = Comparison::ALL.into_iter().find(|comparison| comparison.sign() == criterion.comparison)?;
+        Some(Criterion { metric: criterion.metric.clone(), comparison, bound: criterion.bound.parse().ok()? })
+    };
+    // The recipe was read: each of its criteria has one of the four signs, and a number.
+    let criteria = acceptance.criteria.iter().filter_map(criterion).collect();
+    Acceptance { test_set: acceptance.test_set.clone(), criteria }
 }
 
 fn declared(job: &Job, recipe: &Recipe) -> DeclaredJob {

@@ -87,19 +87,24 @@ impl Machine for Running<'_> {
     }
 
     fn kernel_log(&mut self) -> String {
-        let mut log = Vec::new();
-        // Each read of /dev/kmsg gives one record; with none left it would wait.
-        let Ok(file) = open(self.root.at("/dev/kmsg"), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) else {
-            return String::new();
-        };
-        let mut record = [0; RECORD];
-        loop {
-            match read(&file, &mut record) {
-                Ok(length) if length > 0 && log.len() < MAX_LOG => log.extend(record.iter().take(length)),
-                // A record was overwritten while it was read; the next one is there.
-                Err(rustix::io::Errno::PIPE | rustix::io::Errno::INTR) => {}
-                _ => return String::from_utf8_lossy(&log).into_owned(),
-            }
+        kernel_log(self.root)
+    }
+}
+
+/// The kernel's log as far as the kernel still has it; empty where it cannot be read.
+pub fn kernel_log(root: &Root) -> String {
+    let mut log = Vec::new();
+    // Each read of /dev/kmsg gives one record; with none left it would wait.
+    let Ok(file) = open(root.at("/dev/kmsg"), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) else {
+        return String::new();
+    };
+    let mut record = [0; RECORD];
+    loop {
+        match read(&file, &mut record) {
+            Ok(length) if length > 0 && log.len() < MAX_LOG => log.extend(record.iter().take(length)),
+            // A record was overwritten while it was read; the next one is there.
+            Err(rustix::io::Errno::PIPE | rustix::io::Errno::INTR) => {}
+            _ => return String::from_utf8_lossy(&log).into_owned(),
         }
     }
 }

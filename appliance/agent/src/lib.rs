@@ -16,6 +16,7 @@ pub mod console;
 pub mod given;
 pub mod gpus;
 pub mod machine;
+pub mod metrics;
 pub mod modules;
 pub mod network;
 pub mod recheck;

@@ -13,7 +13,7 @@ use crate::{
     root::Root,
     scrub,
     server::{self, Limits},
-    token::{self, TokenError},
+    token::{TokenError, TokenHash},
     work::opening::{self, Opening},
 };
 use gap_format::trust::Signer;
@@ -134,7 +134,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     {
         console::say(format_args!("the name of the machine is not set to {hostname}: {error}"));
     }
-    let (token, shown) = token::establish(&root, &site)?;
+    let token = TokenHash::of_site(&site)?;
     let identity = Arc::new(identity.await.map_err(io::Error::from)??);
     let listener = listen(options, &site)?;
     let system = Arc::new(System {
@@ -156,7 +156,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let (access, audit, work) = (Arc::new(Access::new(token)), Arc::new(Audit::default()), Arc::<WorkCell>::default());
     let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
     let (stop, stopping) = watch::channel(false);
-    tell_api(&listener, &identity, shown.as_deref());
+    tell_api(&listener, &identity);
     let tls = Arc::new(identity.server_config(site.api.client_authorities.as_deref())?);
     let serving = tokio::spawn(server::serve(listener, tls, api.router(), limits, stopping));
     system.stage("API healthy");
@@ -241,13 +241,15 @@ fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartErro
 /// Opens the work and goes on looking after its servers. On a machine that is not the agent's own there is none: it
 /// would format disks and end containers there.
 async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, owns_machine: bool) {
-    if !owns_machine {
-        cell.set(Err("this machine is not the agent's own".to_owned()));
-        return;
-    }
-    let opened = spawn_blocking(move || opening.open()).await.unwrap_or_else(|error| Err(error.to_string()));
+    let access = opening.access.clone();
+    let opened = if owns_machine {
+        spawn_blocking(move || opening.open()).await.unwrap_or_else(|error| Err(error.to_string()))
+    } else {
+        Err("this machine is not the agent's own".to_owned())
+    };
     if let Err(reason) = &opened {
         console::say(format_args!("NO JOBS ARE TAKEN: {reason}"));
+        opening::without_volume(&access).unwrap_or_else(console::say);
     }
     cell.set(opened);
     let Some(work) = cell.get() else { return };
@@ -302,10 +304,7 @@ fn tell_release(report: &BootReport, signers: &[Signer]) {
     console::say(format_args!("release {name} {version} (serial {serial}) verified again, signed by {signers}"));
 }
 
-fn tell_api(listener: &TcpListener, identity: &Identity, token: Option<&str>) {
+fn tell_api(listener: &TcpListener, identity: &Identity) {
     let place = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
     console::say(format_args!("API on https://{place}, certificate SHA-256 {}", identity.fingerprint().to_hex()));
-    if let Some(token) = token {
-        console::say(format_args!("token, shown this once: {token}"));
-    }
 }

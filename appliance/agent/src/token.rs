@@ -1,25 +1,20 @@
-//! The token that opens the API: its hash from the site configuration, or made at the first start and shown once.
+//! Tokens and codes: made here of random bits, or known by a hash that the site configuration gives.
 
-use crate::root::Root;
 use gap_format::Digest;
 use gap_handover::SiteConfig;
 use rustls::crypto::ring;
-use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-};
 use subtle::ConstantTimeEq;
 
-/// Where the hash of a token that was made here is kept, in memory: an agent that is started again must not change
-/// the token under the feet of who noted it down.
-const KEPT: &str = "/run/gap/token.sha256";
-/// Digits of a made token: Crockford's base 32, which leaves out what is easily misread.
+/// Digits of what is made: Crockford's base 32, which leaves out what is easily misread.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Length of a made token in bytes of randomness.
-const RANDOM_LEN: usize = 32;
+/// Randomness of a token, in bytes.
+const TOKEN_LEN: usize = 32;
+/// Randomness of a code that is typed from a screen, in bytes.
+const CODE_LEN: usize = 10;
+/// Longest code that is looked at, in bytes: four groups with a good deal of white space around.
+const MAX_CODE: usize = 64;
 
-/// The SHA-256 of the only token that opens the API.
+/// The SHA-256 of a token or a code.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenHash(Digest);
 
@@ -32,9 +27,6 @@ pub enum TokenError {
     /// The hash in the site configuration is none.
     #[error("api.token_sha256 of the site configuration is not 64 lower-case hexadecimal digits")]
     Site,
-    /// The hash cannot be kept.
-    #[error("keeping the hash of the token in {KEPT}: {0}")]
-    Keep(#[from] io::Error),
 }
 
 impl TokenHash {
@@ -43,82 +35,92 @@ impl TokenHash {
         Self(Digest::of(token.as_bytes()))
     }
 
+    /// The first token, where the site configuration names one.
+    ///
+    /// # Errors
+    /// [`TokenError::Site`].
+    pub fn of_site(site: &SiteConfig) -> Result<Option<Self>, TokenError> {
+        let hash = site.api.token_sha256.as_ref();
+        hash.map(|hash| Digest::from_hex(hash).map(Self).map_err(|_| TokenError::Site)).transpose()
+    }
+
     /// Whether `candidate` is the token. Takes the same time whatever the candidate is.
     pub fn opens(&self, candidate: &[u8]) -> bool {
         Digest::of(candidate).as_bytes().ct_eq(self.0.as_bytes()).into()
     }
+
+    /// Whether `candidate` is the code, however it is written: in capitals or not, with its groups apart or not, with the
+    /// letters O, I and L for the digits that they look like.
+    pub fn opens_to_code(&self, candidate: &str) -> bool {
+        candidate.len() <= MAX_CODE && self.opens(plain(candidate).as_bytes())
+    }
 }
 
-/// The token's hash, and the token itself when it was made just now and has to be shown.
-///
-/// # Errors
-/// [`TokenError`] when a token cannot be made or kept.
-pub fn establish(root: &Root, site: &SiteConfig) -> Result<(TokenHash, Option<String>), TokenError> {
-    if let Some(hash) = &site.api.token_sha256 {
-        return Ok((TokenHash(Digest::from_hex(hash).map_err(|_| TokenError::Site)?), None));
-    }
-    if let Some(kept) = root.line(KEPT).and_then(|line| Digest::from_hex(&line).ok()) {
-        return Ok((TokenHash(kept), None));
-    }
-    let token = make()?;
-    let hash = TokenHash::of(&token);
-    let path = root.at(KEPT);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(hash.0.to_hex().as_bytes())?;
-    Ok((hash, Some(token)))
-}
-
-/// 256 random bits in thirteen groups of four digits.
+/// A token: 256 random bits in thirteen groups of four digits.
 ///
 /// # Errors
 /// [`TokenError::Random`].
 pub fn make() -> Result<String, TokenError> {
-    let mut random = [0; RANDOM_LEN];
-    ring::default_provider().secure_random.fill(&mut random).map_err(|_| TokenError::Random)?;
+    Ok(digits(&random::<TOKEN_LEN>()?))
+}
+
+/// A code, 80 random bits in four groups of four digits, and the hash by which it is known again.
+///
+/// # Errors
+/// [`TokenError::Random`].
+pub fn make_code() -> Result<(String, TokenHash), TokenError> {
+    let code = digits(&random::<CODE_LEN>()?);
+    let hash = TokenHash::of(&plain(&code));
+    Ok((code, hash))
+}
+
+fn random<const LEN: usize>() -> Result<[u8; LEN], TokenError> {
+    let mut bytes = [0; LEN];
+    ring::default_provider().secure_random.fill(&mut bytes).map_err(|_| TokenError::Random)?;
+    Ok(bytes)
+}
+
+/// Groups of four digits, five bits each; the last digit is filled up with zeros.
+fn digits(bytes: &[u8]) -> String {
     let mut digits = String::new();
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    let mut put = |digit: u32, count: usize| {
+    let (mut bits, mut held, mut count) = (0_u32, 0_u32, 0_usize);
+    let mut put = |digit: u32| {
         if count > 0 && count.is_multiple_of(4) {
             digits.push('-');
         }
+        count = count.saturating_add(1);
         let index = usize::try_from(digit & 31).unwrap_or(0);
         digits.push(char::from(DIGITS.get(index).copied().unwrap_or(b'0')));
     };
-    let mut count = 0;
-    for byte in random {
-        bits = (bits << 8) | u32::from(byte);
+    for byte in bytes {
+        bits = (bits << 8) | u32::from(*byte);
         held += 8;
         while held >= 5 {
             held -= 5;
-            put(bits >> held, count);
-            count += 1;
+            put(bits >> held);
         }
     }
-    put(bits << (5 - held), count);
-    Ok(digits)
+    if held > 0 {
+        put(bits << (5 - held));
+    }
+    digits
+}
+
+/// A code without what is between its groups, as Crockford's base 32 is to be read.
+fn plain(code: &str) -> String {
+    let digits = code.chars().filter(|c| !c.is_whitespace() && *c != '-');
+    digits
+        .map(|c| match c.to_ascii_lowercase() {
+            'o' => '0',
+            'i' | 'l' => '1',
+            other => other,
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn machine() -> (tempfile::TempDir, Root) {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(directory.path().join("run/gap")).unwrap();
-        let root = Root::new(directory.path());
-        (directory, root)
-    }
-
-    #[test]
-    fn a_made_token_is_shown_once_and_survives_a_restart_of_the_agent() {
-        let (_directory, root) = machine();
-        let (hash, shown) = establish(&root, &SiteConfig::default()).unwrap();
-        let token = shown.unwrap();
-        assert!(hash.opens(token.as_bytes()));
-        let (again, shown) = establish(&root, &SiteConfig::default()).unwrap();
-        assert_eq!(shown, None);
-        assert!(again.opens(token.as_bytes()) && !again.opens(b"") && !again.opens(b"x"));
-    }
 
     #[test]
     fn a_made_token_has_256_bits_in_groups() {
@@ -129,12 +131,37 @@ mod tests {
     }
 
     #[test]
-    fn the_site_configuration_decides_where_it_speaks() {
-        let (_directory, root) = machine();
+    fn a_code_is_known_again_however_it_is_typed() {
+        let (code, hash) = make_code().unwrap();
+        assert_eq!(code.len(), 16 + 3, "{code}");
+        assert!(code.split('-').all(|group| group.len() == 4));
+        let sloppy = code.replace('0', "O").replace('1', "l").replace('-', " ").to_uppercase();
+        for typed in [code.clone(), sloppy, code.replace('-', ""), format!(" {code}\n")] {
+            assert!(hash.opens_to_code(&typed), "{typed}");
+        }
+        let other = make_code().unwrap().0;
+        for wrong in ["", "----", &code[1..], &other, &format!("{code}{}", " ".repeat(64))] {
+            assert!(!hash.opens_to_code(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn digits_are_those_of_crockfords_base_32() {
+        assert_eq!(digits(&[0, 0, 0, 0, 0]), "0000-0000");
+        assert_eq!(digits(&[0xff, 0xff, 0xff, 0xff, 0xff]), "zzzz-zzzz");
+        // Five bits each: 00001 00010 00011 00100 | 00101 00110 00111 01000.
+        assert_eq!(digits(&[0x08, 0x86, 0x42, 0x98, 0xe8]), "1234-5678");
+        assert_eq!(digits(&[0x08]), "10");
+    }
+
+    #[test]
+    fn the_site_configuration_names_a_token_or_none() {
         let mut site = SiteConfig::default();
+        assert!(TokenHash::of_site(&site).unwrap().is_none());
         site.api.token_sha256 = Some(Digest::of(b"secret").to_hex());
-        let (hash, shown) = establish(&root, &site).unwrap();
-        assert_eq!(shown, None);
+        let hash = TokenHash::of_site(&site).unwrap().unwrap();
         assert!(hash.opens(b"secret") && !hash.opens(b"Secret"));
+        site.api.token_sha256 = Some("no hash".into());
+        assert!(matches!(TokenHash::of_site(&site), Err(TokenError::Site)));
     }
 }

@@ -24,6 +24,7 @@ mod event;
 mod exit;
 mod job;
 mod lineage;
+pub mod memory;
 mod metrics;
 mod output;
 mod schema;
@@ -35,7 +36,7 @@ pub use job::{
     AllLinearWord, AutoWord, BatchSize, DpoLoss, Dtype, EarlyStopping, JobSpec, Lora, MAX_JOB_BYTES, Method, Optimizer,
     ParseError, Quantization, Scheduler, TargetModules,
 };
-pub use lineage::{Base, DataFile, Engine, Evaluation, Lineage, Role, Trained};
+pub use lineage::{Base, DataFile, Deployment, Engine, Evaluation, Lineage, Release, Role, Trained};
 pub use metrics::Metrics;
 pub use output::Output;
 pub use schema::schemas;

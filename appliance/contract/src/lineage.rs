@@ -32,6 +32,36 @@ pub struct Lineage {
     /// What was measured on the result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluation: Vec<Evaluation>,
+    /// Where it was put into service, the oldest first. An appliance adds to this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<Deployment>,
+}
+
+/// A result that was put into service under a stable name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deployment {
+    /// The stable name.
+    pub name: String,
+    /// When, in seconds since 1970.
+    pub deployed_at: i64,
+    /// The release that it was deployed on.
+    pub release: Release,
+    /// What its maker calls each GPU of the machine; empty without one.
+    pub gpus: Vec<String>,
+    /// Version of the GPUs' driver; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+}
+
+/// A release of an appliance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Release {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its index, which is what its signatures are over.
+    pub digest: String,
 }
 
 /// The base model.

@@ -123,12 +123,18 @@ impl Profile {
         Ok(path)
     }
 
+    /// Whether something can be remembered under this name; nothing is changed.
+    ///
+    /// # Errors
+    /// As for [`Profile::store`].
+    pub fn try_place(name: &str) -> Result<(), ProfileError> {
+        let path = place(name)?;
+        new_file(&path).map(drop).map_err(|source| ProfileError::File { path, source })
+    }
+
     fn write(&self, path: &Path) -> io::Result<()> {
-        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let text = Zeroizing::new(toml::to_string(self).map_err(io::Error::other)?);
-        // It is made for its owner alone.
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        let mut file = new_file(path)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -178,6 +184,13 @@ impl Profile {
     pub fn pinned(server: String, fingerprint: Fingerprint) -> Self {
         Self { fingerprint: Some(fingerprint.to_string()), ..Self::of(server) }
     }
+}
+
+/// A file beside this one, for its owner alone; it is gone unless it is put in its place.
+fn new_file(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    tempfile::NamedTempFile::new_in(directory)
 }
 
 fn place(name: &str) -> Result<PathBuf, ProfileError> {

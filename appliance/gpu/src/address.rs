@@ -47,6 +47,14 @@ fn hex(text: &str, digits: usize) -> Option<u32> {
     fits.then(|| u32::from_str_radix(text, 16).ok())?
 }
 
+impl PciAddress {
+    /// As NVML and NVIDIA's tools write it.
+    pub fn to_nvml(self) -> String {
+        let Self { domain, bus, device, function } = self;
+        format!("{domain:08X}:{bus:02X}:{device:02X}.{function:X}")
+    }
+}
+
 impl fmt::Display for PciAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { domain, bus, device, function } = self;
@@ -70,6 +78,7 @@ mod tests {
         let kernel: PciAddress = "0000:3b:00.0".parse().unwrap();
         assert_eq!("00000000:3B:00.0".parse(), Ok(kernel));
         assert_eq!(kernel.to_string(), "0000:3b:00.0");
+        assert_eq!(kernel.to_nvml(), "00000000:3B:00.0");
         assert_eq!("10000:e1:1f.7".parse::<PciAddress>().unwrap().to_string(), "10000:e1:1f.7");
     }
 

@@ -24,6 +24,73 @@ pub struct Declared {
     pub models: Vec<Place>,
     /// Data sets, in the order of the recipe.
     pub datasets: Vec<Place>,
+    /// By what the outcome is judged. Left out where the recipe says nothing about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceptance: Option<Acceptance>,
+}
+
+/// `[acceptance]` of the recipe: what a model must have been measured at before it is promoted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acceptance {
+    /// The data set on whose `test.jsonl` it is measured.
+    pub test_set: Option<String>,
+    /// What must hold, all of it.
+    pub criteria: Vec<Criterion>,
+}
+
+/// A condition on a metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Criterion {
+    /// The metric.
+    pub metric: String,
+    /// How the value is compared with the bound.
+    pub comparison: Comparison,
+    /// A finite number.
+    pub bound: f64,
+}
+
+/// How a value is compared with a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Comparison {
+    /// Below it.
+    #[serde(rename = "<")]
+    Below,
+    /// Not above it.
+    #[serde(rename = "<=")]
+    AtMost,
+    /// Not below it.
+    #[serde(rename = ">=")]
+    AtLeast,
+    /// Above it.
+    #[serde(rename = ">")]
+    Above,
+}
+
+impl Comparison {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Below, Self::AtMost, Self::AtLeast, Self::Above];
+
+    /// As it is written.
+    pub const fn sign(self) -> &'static str {
+        match self {
+            Self::Below => "<",
+            Self::AtMost => "<=",
+            Self::AtLeast => ">=",
+            Self::Above => ">",
+        }
+    }
+
+    /// Whether it holds. Nothing holds of what is no number.
+    pub fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Below => value < bound,
+            Self::AtMost => value <= bound,
+            Self::AtLeast => value >= bound,
+            Self::Above => value > bound,
+        }
+    }
 }
 
 /// Something that an image holds.
@@ -121,6 +188,24 @@ impl Declared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn criteria_are_written_as_in_the_recipe_and_older_documents_have_none() {
+        let criterion = |comparison| Criterion { metric: "accuracy".into(), comparison, bound: 0.5 };
+        let criteria = Comparison::ALL.map(criterion).to_vec();
+        let acceptance = Some(Acceptance { test_set: Some("tickets".into()), criteria });
+        let declared = Declared { version: VERSION, acceptance, ..Declared::default() };
+        let text = serde_json::to_string(&declared).unwrap();
+        assert!(text.contains(r#"{"metric":"accuracy","comparison":">=","bound":0.5}"#), "{text}");
+        assert_eq!(Declared::parse(text.as_bytes()).unwrap(), declared);
+        let older = br#"{"version":1,"jobs":[],"models":[],"datasets":[]}"#;
+        assert_eq!(Declared::parse(older).unwrap(), Declared { version: VERSION, ..Declared::default() });
+        let holding = |value| Comparison::ALL.map(|comparison| comparison.holds(value, 0.5));
+        assert_eq!(holding(0.4), [true, true, false, false]);
+        assert_eq!(holding(0.5), [false, true, true, false]);
+        assert_eq!(holding(0.6), [false, false, true, true]);
+        assert_eq!(holding(f64::NAN), [false; 4]);
+    }
 
     #[test]
     fn a_document_is_read_back_and_another_version_is_refused() {

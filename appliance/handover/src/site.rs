@@ -75,8 +75,8 @@ pub struct Tls {
 pub struct Api {
     /// Port to listen on; 8443 when absent.
     pub port: Option<u16>,
-    /// SHA-256 (64 hexadecimal digits) of the first token. When absent the agent makes a token at
-    /// boot and shows it on the console.
+    /// SHA-256 (64 hexadecimal digits) of the first token. When absent, the first admin claims
+    /// the machine with a code that its console shows.
     pub token_sha256: Option<String>,
     /// PEM certificates of authorities. When present, only clients with a certificate of theirs are listened to, and need
     /// a token besides.

@@ -1,63 +1,12 @@
 //! Memory: what a job will need, what there is, and what is used.
 
 use candle_core::{Device, Result};
-use gap_contract::{Job, Method, Quantization};
+use gap_contract::{
+    Job, Method,
+    memory::{DecoderSizes, Estimate, Load},
+};
 use gap_lm::{device, inference::DecoderConfig};
 use std::fs;
-
-/// What a job will need at its peak, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Estimate {
-    /// The model's weights.
-    pub weights: u64,
-    /// What is trained beside them, gradients and the optimiser's state.
-    pub training: u64,
-    /// Activations of the longest batch.
-    pub activations: u64,
-}
-
-impl Estimate {
-    /// All of it.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.weights.saturating_add(self.training).saturating_add(self.activations)
-    }
-}
-
-/// The linear layers of each layer, with outputs and inputs.
-fn linears(config: &DecoderConfig) -> [(&'static str, u64, u64); 7] {
-    let number = |value: usize| value as u64;
-    let (hidden, inner) = (number(config.hidden), number(config.intermediate));
-    let (queries, keys) = (number(config.heads * config.head_width), number(config.key_heads * config.head_width));
-    [
-        ("q_proj", queries, hidden),
-        ("k_proj", keys, hidden),
-        ("v_proj", keys, hidden),
-        ("o_proj", hidden, queries),
-        ("gate_proj", inner, hidden),
-        ("up_proj", inner, hidden),
-        ("down_proj", hidden, inner),
-    ]
-}
-
-/// Parameters of a model, and those that are trained.
-#[must_use]
-pub fn parameters(config: &DecoderConfig, job: &Job, targets: &[&str]) -> (u64, u64) {
-    let number = |value: usize| value as u64;
-    let hidden = number(config.hidden);
-    let linears = linears(config);
-    let layer: u64 = linears.iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>() + 2 * hidden;
-    let tables = number(config.vocabulary) * hidden * if config.tied { 1 } else { 2 };
-    let base = number(config.layers) * layer + tables + hidden;
-    let trained = match &job.lora {
-        None => base,
-        Some(lora) => {
-            let own = linears.iter().filter(|(name, ..)| targets.contains(name));
-            number(config.layers) * own.map(|(_, outputs, inputs)| lora.r * (outputs + inputs)).sum::<u64>()
-        }
-    };
-    (base, trained)
-}
 
 /// Estimates a job whose longest batch has `tokens` tokens, with `weight` bytes a frozen weight and `activation` bytes
 /// an activation.
@@ -69,38 +18,26 @@ pub fn estimate(
     tokens: u64,
     [weight, activation]: [u64; 2],
 ) -> Estimate {
-    let (base, trained) = parameters(config, job, targets);
-    let (weights, training) = match job.lora {
-        Some(_) => (frozen(config, job, base, weight), trained * 16),
-        // Value, gradient and two moments.
-        None => (base * 4, trained * 12 + if job.method == Method::Dpo { base * 4 } else { 0 }),
-    };
-    let number = |value: usize| value as u64;
-    let (hidden, inner) = (number(config.hidden), number(config.intermediate));
-    let (queries, keys) = (number(config.heads * config.head_width), number(config.key_heads * config.head_width));
-    let rank = job.lora.as_ref().map_or(0, |lora| lora.r) * number(targets.len());
-    let kept = 2 * hidden + 2 * (queries + keys) + 2 * inner + rank;
-    let passing = 4 * hidden + 3 * queries + 4 * inner;
-    let layers = number(config.layers);
-    let row = if job.gradient_checkpointing { layers * hidden + kept + passing } else { layers * kept + passing };
-    let logits = (4 << 20) * 4 * 2;
-    Estimate {
-        weights,
-        training,
-        activations: tokens.saturating_mul(row).saturating_mul(activation).saturating_add(logits),
-    }
+    sizes(config).estimate(&Load {
+        adapter: job.lora.as_ref().map(|lora| (lora.r, targets)),
+        quantization: job.quantization,
+        reference: job.method == Method::Dpo,
+        checkpointing: job.gradient_checkpointing,
+        tokens,
+        weight,
+        activation,
+    })
 }
 
-/// Bytes of a frozen base with `weight` bytes a weight. In four bits a block of 64 has its largest value as well, in 32
-/// bits or in eight and 32 for each 256; one matrix of a layer is unpacked a piece at a time.
-fn frozen(config: &DecoderConfig, job: &Job, base: u64, weight: u64) -> u64 {
-    let packed =
-        config.layers as u64 * linears(config).iter().map(|(_, outputs, inputs)| outputs * inputs).sum::<u64>();
-    let kept = (base - packed) * weight;
-    match job.quantization {
-        None => base * weight,
-        Some(Quantization::Nf4) => kept + packed / 2 + packed / 64 * 4,
-        Some(Quantization::Nf4DoubleQuant) => kept + packed / 2 + packed / 64 + packed / (64 * 256) * 4,
+fn sizes(config: &DecoderConfig) -> DecoderSizes {
+    DecoderSizes {
+        hidden: config.hidden as u64,
+        intermediate: config.intermediate as u64,
+        queries: (config.heads * config.head_width) as u64,
+        keys: (config.key_heads * config.head_width) as u64,
+        layers: config.layers as u64,
+        vocabulary: config.vocabulary as u64,
+        tied: config.tied,
     }
 }
 

@@ -3,10 +3,10 @@
 use crate::{
     data::{Encoder, Epochs, Examples},
     error::{Failed, invalid_adapter, invalid_model},
-    memory::{self, Estimate},
+    memory,
 };
 use candle_core::DType;
-use gap_contract::{BatchSize, Dtype, FailureCode, Job, Quantization, TargetModules};
+use gap_contract::{BatchSize, Dtype, FailureCode, Job, Quantization, TargetModules, memory::Estimate};
 use gap_lm::{
     device,
     inference::{DecoderConfig, Lineage, SafetensorsDirectory},

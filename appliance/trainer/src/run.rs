@@ -354,6 +354,7 @@ impl<'a> Run<'a> {
             },
             result,
             evaluation: Vec::new(),
+            deployments: Vec::new(),
         };
         let text = serde_json::to_vec_pretty(&lineage)
             .map_err(|error| Failed::new(FailureCode::Internal, error.to_string()))?;

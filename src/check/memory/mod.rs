@@ -2,6 +2,7 @@
 //!
 //! What is counted, and against which measurements it was held, is in `docs/check.md`. All sizes are bytes on one GPU.
 
+mod own;
 mod serving;
 mod shape;
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn plan(method: Method, precision: Precision, checkpointing: bool, batch: u64, l
         learning_rate: None,
         epochs: None,
     };
-    TrainingPlan { training, gpus: 1, double_quantized: false }
+    TrainingPlan { training, gpus: 1, double_quantized: false, on_processor: false }
 }
 
 struct Measured {

@@ -4,7 +4,7 @@
 //! the backward pass, when all activations are there and the gradient of the loss is as large as the distribution over
 //! all tokens; its end, when all gradients are there; the step of the optimizer.
 
-use super::{Estimate, Shape, context};
+use super::{Estimate, Shape, context, own};
 use crate::recipe::{Method, Optimizer, Precision, Sharding, Trainer, Training};
 
 /// Parameters whose absolute maximum is stored once in NF4 (bitsandbytes' block size).
@@ -13,7 +13,7 @@ const NF4_BLOCK: u64 = 64;
 const MAXIMA_BLOCK: u64 = 256;
 
 /// Highest rank that is counted with: the width of the widest models.
-const MAX_RANK: u64 = 1 << 17;
+pub(super) const MAX_RANK: u64 = 1 << 17;
 
 /// What is trained, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +24,15 @@ pub struct TrainingPlan {
     pub gpus: u64,
     /// Whether the maxima of 4-bit weights are quantised in turn (`bnb_4bit_use_double_quant`).
     pub double_quantized: bool,
+    /// Whether the processor computes, not a GPU.
+    pub on_processor: bool,
 }
 
 /// Memory that a step of training takes on each GPU at its peak.
 pub fn training(shape: &Shape, plan: &TrainingPlan) -> Estimate {
+    if plan.training.trainer == Trainer::GapTrain {
+        return own::training(shape, plan);
+    }
     let held = Held::new(shape, plan);
     let work = Work::new(shape, plan);
     let several = plan.gpus > 1;
@@ -106,15 +111,11 @@ impl Held {
             Method::Full if shape.tied => trained,
             Method::Full => trained.saturating_sub(shape.embedding()),
             // `prepare_model_for_kbit_training` makes 32 bits of the head, and autocast 16 again.
-            Method::Qlora(_) if shape.language_model && by_bitsandbytes(training) => trained + shape.embedding(),
+            Method::Qlora(_) if shape.language_model => trained + shape.embedding(),
             Method::Lora(_) | Method::Qlora(_) => trained,
         };
         let copies = if mixed { 2 * multiplied } else { 0 };
-        let has_copy = match training.method {
-            Method::Full => true,
-            Method::Lora(_) => false,
-            Method::Qlora(_) => by_bitsandbytes(training),
-        };
+        let has_copy = !matches!(training.method, Method::Lora(_));
         let head = if mixed && has_copy && shape.language_model { 2 * shape.embedding() } else { 0 };
         let whole = trained * width + frozen;
         let sharding = training.sharding;
@@ -152,21 +153,11 @@ fn trained(shape: &Shape, method: &Method) -> u64 {
     adapter.rank.min(MAX_RANK) * widths * shape.layers
 }
 
-/// Whether weights of four bits are bitsandbytes', under PEFT.
-fn by_bitsandbytes(training: &Training) -> bool {
-    training.trainer != Trainer::GapTrain
-}
-
 /// Bytes of weights that are not trained.
 fn frozen(shape: &Shape, plan: &TrainingPlan) -> u64 {
     let all = shape.all_parameters();
     let training = &plan.training;
-    // The appliance's own trainer leaves frozen weights in the numbers that they are stored in.
-    let width = match (training.trainer, training.precision) {
-        (Trainer::GapTrain, _) => shape.stored_width(),
-        (_, Precision::Fp32) => 4,
-        _ => 2,
-    };
+    let width = if training.precision == Precision::Fp32 { 4 } else { 2 };
     match training.method {
         Method::Full => 0,
         Method::Lora(_) => all * width,
@@ -176,8 +167,7 @@ fn frozen(shape: &Shape, plan: &TrainingPlan) -> u64 {
             let quantized = shape.linear().min(all);
             let maxima = quantized / NF4_BLOCK;
             let scales = if plan.double_quantized { maxima + 4 * (maxima / MAXIMA_BLOCK) } else { 4 * maxima };
-            let rest = if by_bitsandbytes(training) { 4 } else { width };
-            quantized / 2 + scales + rest * (all - quantized)
+            quantized / 2 + scales + 4 * (all - quantized)
         }
     }
 }

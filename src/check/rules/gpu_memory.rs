@@ -23,6 +23,8 @@ const COMFORTABLE: u64 = 90;
 const VLLM_SHARE: u64 = 90;
 /// Option of Transformers that quantises the maxima of 4-bit weights in turn.
 const DOUBLE: &str = "bnb_4bit_use_double_quant";
+/// What a job file of the appliance's own trainer says for the same under `quantization`.
+const OWN_DOUBLE: &str = "nf4-double-quant";
 
 fn apply(facts: &Facts, findings: &mut Findings) {
     for job in &facts.jobs {
@@ -48,7 +50,7 @@ fn apply(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-fn shape_of(facts: &Facts, name: &str) -> Result<Shape, (String, String)> {
+pub(super) fn shape_of(facts: &Facts, name: &str) -> Result<Shape, (String, String)> {
     let model = facts.model(name).ok_or_else(|| {
         (format!("the recipe has no model `{name}`"), format!("add `[model.{name}]`, or correct the name"))
     })?;
@@ -74,9 +76,11 @@ pub(super) struct Place<'f> {
 }
 
 impl<'f> Place<'f> {
-    fn new(facts: &Facts, job: &Job, shape: &'f Shape, target: &Target) -> Self {
+    pub(super) fn new(facts: &Facts, job: &Job, shape: &'f Shape, target: &Target) -> Self {
         let owner = format!("job {}", job.name);
-        let double_quantized = facts.configs_of(&owner).any(|(_, config)| is_set(config, DOUBLE, &Value::Bool(true)));
+        let double_quantized = facts.configs_of(&owner).any(|(_, config)| {
+            is_set(config, DOUBLE, &Value::Bool(true)) || is_set(config, "quantization", &OWN_DOUBLE.into())
+        });
         let vllm = facts.image(&job.image).and_then(|image| vllm_build(&image.wheel("vllm")?.version));
         Self {
             job: job.clone(),
@@ -112,7 +116,9 @@ impl<'f> Place<'f> {
         match &self.job.work {
             Work::Train(training) => {
                 let double_quantized = self.double_quantized;
-                memory::training(self.shape, &TrainingPlan { training: training.clone(), gpus, double_quantized })
+                let on_processor = self.target.gpu.is_none();
+                let training = training.clone();
+                memory::training(self.shape, &TrainingPlan { training, gpus, double_quantized, on_processor })
             }
             Work::Serve(serving) => {
                 let told = option(&self.job.run, "--max-num-batched-tokens").and_then(|text| text.parse().ok());

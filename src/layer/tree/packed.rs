@@ -1,6 +1,6 @@
 //! Files that are unpacked when they are read.
 
-use super::Content;
+use super::{Content, InOrder};
 use crate::{layer::sink::Sink, source::debian::spool::Spool};
 use std::{
     fmt::Debug,
@@ -20,7 +20,7 @@ pub trait Unpack: Debug + Send + Sync {
 }
 
 /// A file that lies packed in another. Who reads it once, from its first byte to its last, gets it as it is unpacked; for
-/// any other use it is unpacked into a spool first, once.
+/// any other use it is unpacked into a spool first, once, and read from there from then on.
 #[derive(Debug)]
 pub struct Packed {
     source: Box<dyn Unpack>,
@@ -46,7 +46,11 @@ impl Packed {
     /// # Errors
     /// Those of [`Unpack::reader`].
     pub fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
-        self.source.reader()
+        let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match unpacked {
+            Some(content) => Ok(Box::new(InOrder::new(&content)?)),
+            None => self.source.reader(),
+        }
     }
 
     /// Appends it to `sink`.
@@ -79,7 +83,7 @@ impl Packed {
         if let Some(content) = &*unpacked {
             return Ok(content.clone());
         }
-        let mut reader = self.reader()?;
+        let mut reader = self.source.reader()?;
         let content = self.spool.store(&mut reader, self.len, &mut Vec::new())?;
         expect_end(&mut reader)?;
         Ok(unpacked.insert(content).clone())
@@ -141,6 +145,7 @@ mod tests {
             gap_format::ReadAt::read_exact_at(&content.open().unwrap(), &mut part, at).unwrap();
             assert_eq!(part, b"hello"[at as usize..][..2]);
         }
+        assert_eq!(content.read().unwrap(), b"hello");
         assert_eq!(count.load(Ordering::Relaxed), 2);
         assert!(content.same_bytes(&Content::bytes(*b"hello")).unwrap());
     }

@@ -2,6 +2,7 @@
 
 use super::{
     FILE_DATE, InstallError, Scheme,
+    bytecode::Bytecode,
     error::WheelError,
     opened::{Opened, Place},
     record::{self, Recorded},
@@ -18,6 +19,7 @@ use crate::{
     },
     store::Store,
 };
+use gap_format::Digest;
 use rawzip::FileReader;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -40,6 +42,8 @@ pub struct Installed {
     files: BTreeMap<TreePath, File>,
     /// The project's own directory.
     info: TreePath,
+    /// Digest of the wheel.
+    pub sha256: Digest,
 }
 
 #[derive(Debug)]
@@ -193,38 +197,35 @@ fn finish(
     if row.requested {
         files.insert(joined(&info, "REQUESTED")?, written(b"", 0o644));
     }
-    Ok(Installed { files, info })
+    Ok(Installed { files, info, sha256: row.sha256 })
 }
 
 impl Installed {
     /// The Python sources among the modules, sorted.
-    pub fn sources(&self, scheme: &Scheme) -> Vec<&TreePath> {
-        let is_source = |path: &&TreePath| path.is_within(&scheme.site) && path.as_bytes().ends_with(b".py");
-        self.files.keys().filter(is_source).collect()
+    pub fn sources(&self, scheme: &Scheme) -> Vec<(&TreePath, &Content)> {
+        let is_source = |path: &TreePath| path.is_within(&scheme.site) && path.as_bytes().ends_with(b".py");
+        let sources = self.files.iter().filter(|(path, _)| is_source(path));
+        sources.map(|(path, file)| (path, &file.content)).collect()
     }
 
-    /// Lays what is there to be compiled into `tree`.
-    ///
-    /// # Errors
-    /// As for [`Installed::lay`].
-    pub fn add_to(&self, tree: &mut Tree, scheme: &Scheme) -> Result<(), InstallError> {
-        for (path, file) in &self.files {
-            let meta = Meta::root_owned(file.mode, file.mtime);
-            put(tree, path, Node::File { meta, content: file.content.clone() }, scheme)?;
-        }
-        Ok(())
+    /// Bytes of all files.
+    pub fn size(&self) -> u64 {
+        self.files.values().map(|file| file.content.len()).sum()
     }
 
     /// Lays the files, what `bytecode` has for its sources, and `RECORD` into `tree`.
     ///
     /// # Errors
     /// [`InstallError::Clash`] where a file and a directory of the same name meet.
-    pub fn lay(&self, tree: &mut Tree, bytecode: &Tree, scheme: &Scheme) -> Result<(), InstallError> {
-        self.add_to(tree, scheme)?;
+    pub fn lay(&self, tree: &mut Tree, bytecode: &Bytecode, scheme: &Scheme) -> Result<(), InstallError> {
+        for (path, file) in &self.files {
+            let meta = Meta::root_owned(file.mode, file.mtime);
+            put(tree, path, Node::File { meta, content: file.content.clone() }, scheme)?;
+        }
         let mut lines: BTreeMap<String, Recorded> =
             self.files.iter().map(|(path, file)| (scheme.recorded(path), file.recorded.clone())).collect();
-        for compiled in self.sources(scheme).into_iter().filter_map(|source| scheme.compiled(source)) {
-            let Some(Node::File { content, .. }) = bytecode.get(&compiled) else { continue };
+        for (number, (source, _)) in self.sources(scheme).into_iter().enumerate() {
+            let Some((compiled, content)) = scheme.compiled(source).zip(bytecode.of(number)) else { continue };
             let node = Node::File { meta: Meta::root_owned(0o644, FILE_DATE), content: content.clone() };
             put(tree, &compiled, node, scheme)?;
             // As pip has it: bytecode may be made anew, so its digest proves nothing.

@@ -10,6 +10,8 @@ mod bytecode;
 mod entry_points;
 mod error;
 mod install;
+mod interpreter;
+mod memory;
 mod opened;
 mod parts;
 mod record;
@@ -21,6 +23,7 @@ mod wheelhouse;
 pub use built::{BUILT, BuildError, Builder, build};
 pub use entry_points::{EntryPointError, programs};
 pub use error::{InstallError, WheelError};
+pub use memory::Memory;
 pub use opened::Opened;
 pub use parts::{Bundle, bundles};
 pub use record::{RecordError, Recorded, parse as parse_record};
@@ -32,12 +35,16 @@ use super::{
     tree::{Content, Meta, Node, Tree, TreePath},
 };
 use crate::{
+    parallel::try_map,
     source::{
         debian::spool::Spool,
         wheels::{LockedWheel, target::Target},
     },
     store::Store,
 };
+use bytecode::Bytecode;
+use install::Installed;
+use std::{num::NonZeroUsize, thread::available_parallelism};
 
 /// Time of the files that are made here: 1980-01-01, the earliest that every archive format can hold.
 const FILE_DATE: i64 = super::files::FILES_DATE;
@@ -50,6 +57,8 @@ pub struct Compiler<'a> {
     pub sandbox: &'a Sandbox,
     /// Where its files are kept while it runs, for so many bytes.
     pub scratch: &'a dyn Fn(u64) -> Scratch,
+    /// What was compiled before, where it is known what the interpreter is.
+    pub memory: Option<Memory<'a>>,
 }
 
 /// Installs wheels, which must be in the store, into a tree; with a compiler, their bytecode too.
@@ -63,21 +72,40 @@ pub fn install(
     store: &Store,
     compiler: Option<&Compiler<'_>>,
 ) -> Result<Tree, InstallError> {
+    let trees = install_all(&[wheels], target, scheme, store, compiler)?;
+    Ok(trees.into_iter().next().unwrap_or_default())
+}
+
+/// Installs several lots of wheels, each into a tree of its own; what compiles bytecode is run once for all of them.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn install_all(
+    lots: &[&[&LockedWheel]],
+    target: &Target,
+    scheme: &Scheme,
+    store: &Store,
+    compiler: Option<&Compiler<'_>>,
+) -> Result<Vec<Tree>, InstallError> {
     let spool =
         Spool::new_in(store.session_dir()).map_err(InstallError::io("making a file in", store.session_dir()))?;
-    let installed = install::install(wheels, target, scheme, store, &spool)?;
+    let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let size = |lot: &&[&LockedWheel]| lot.iter().map(|wheel| wheel.size).sum();
+    let lots = try_map(lots, threads, size, |lot| install::install(lot, target, scheme, store, &spool))?;
+    let all: Vec<&Installed> = lots.iter().flatten().collect();
     let bytecode = match compiler {
-        None => Tree::new(),
-        Some(compiler) => {
-            let Compiler { lower, sandbox, scratch } = compiler;
-            bytecode::compile(&installed, scheme, target.python, lower, sandbox, scratch)?
-        }
+        None => vec![Bytecode::default(); all.len()],
+        Some(compiler) => bytecode::compile(&all, scheme, target.python, compiler, &spool)?,
     };
-    let mut tree = Tree::new();
-    for wheel in &installed {
-        wheel.lay(&mut tree, &bytecode, scheme)?;
-    }
-    Ok(tree)
+    let mut bytecode = bytecode.iter();
+    let lay = |lot: &Vec<Installed>| {
+        let mut tree = Tree::new();
+        for (wheel, bytecode) in lot.iter().zip(bytecode.by_ref()) {
+            wheel.lay(&mut tree, bytecode, scheme)?;
+        }
+        Ok(tree)
+    };
+    lots.iter().map(lay).collect()
 }
 
 /// What makes a directory a virtual environment of the image's Python (PEP 405); what Debian's packages bring is seen

@@ -37,6 +37,31 @@ impl Spool {
     /// # Errors
     /// What the source or the system said; `UnexpectedEof` if the source ends early.
     pub fn store(&self, source: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> io::Result<Content> {
+        let offset = self.append(source, len, buffer)?;
+        Ok(Content::Slice { file: Arc::clone(&self.file), offset, len })
+    }
+
+    /// Where in the spool a content lies; what lies elsewhere is copied in.
+    ///
+    /// # Errors
+    /// What the content or the system said.
+    pub fn place_of(&self, content: &Content) -> io::Result<u64> {
+        let held = match content {
+            Content::Packed(packed) => packed.unpacked()?,
+            content => content.clone(),
+        };
+        match &held {
+            Content::Slice { file, offset, .. } if Arc::ptr_eq(file, &self.file) => Ok(*offset),
+            held => self.append(&mut held.reader()?, held.len(), &mut Vec::new()),
+        }
+    }
+
+    /// All that is in the spool by now.
+    pub fn whole(&self) -> Content {
+        Content::Slice { file: Arc::clone(&self.file), offset: 0, len: self.end.load(Ordering::Relaxed) }
+    }
+
+    fn append(&self, source: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> io::Result<u64> {
         // Chunks land one after the other, because this file's whole range is reserved at once.
         let offset = self.end.fetch_add(len, Ordering::Relaxed);
         buffer.resize(usize::try_from(len).unwrap_or(CHUNK).min(CHUNK), 0);
@@ -48,7 +73,7 @@ impl Spool {
             self.file.write_all_at(chunk, offset + done)?;
             done += want as u64;
         }
-        Ok(Content::Slice { file: Arc::clone(&self.file), offset, len })
+        Ok(offset)
     }
 }
 
@@ -67,6 +92,10 @@ mod tests {
         assert_eq!(first.read().unwrap(), b"hello");
         assert_eq!(second.read().unwrap(), large);
         assert!(empty.read().unwrap().is_empty());
+        assert_eq!((spool.place_of(&second).unwrap(), spool.whole().len()), (5, 5 + large.len() as u64));
+        let copied = spool.place_of(&Content::bytes(*b"elsewhere")).unwrap();
+        assert_eq!(spool.whole().part(copied, 9).unwrap().read().unwrap(), b"elsewhere");
+        assert!(spool.whole().part(copied, 10).is_none());
         assert!(spool.store(&mut &b"ab"[..], 3, &mut buffer).is_err());
     }
 }

@@ -5,4 +5,4 @@ mod role;
 mod tokens;
 
 pub use role::Role;
-pub use tokens::{Access, Caller, NewToken, TokenRow, TokensError};
+pub use tokens::{Access, Caller, ClaimError, NewToken, TokenRow, TokensError};

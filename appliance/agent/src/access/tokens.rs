@@ -1,4 +1,5 @@
-//! Tokens: the first one, which opens everything, and those that an admin made, which are kept as hashes.
+//! Tokens: that of the site configuration, and those that are kept as hashes in the database. The first of these is
+//! claimed with a code that only the console shows, as long as there is no admin otherwise.
 
 use super::Role;
 use crate::token::{self, TokenError, TokenHash};
@@ -12,19 +13,21 @@ use std::{
 
 /// Most tokens that there may be at once.
 const MAX_TOKENS: usize = 1000;
-/// Name of the token that is made at the first start or given by the site.
-const FIRST: &str = "first";
+/// Name of the token that the site gives.
+const SITE: &str = "site";
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Name of the token.
+    /// Name of the token for machines.
+    pub id: String,
+    /// Its name for people.
     pub name: String,
     /// What it may do.
     pub role: Role,
 }
 
-/// A token that an admin made.
+/// A token that was claimed, or that an admin made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
     /// Its name for machines.
@@ -73,10 +76,24 @@ impl From<rusqlite::Error> for TokensError {
     }
 }
 
+/// Why the appliance is not claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The token is not made or kept.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// It has an admin already.
+    #[error("this appliance has an admin already: ask them for a token")]
+    Claimed,
+    /// The code is another one.
+    #[error("the code is not the one that the console shows")]
+    WrongCode,
+}
+
 /// All tokens.
 #[derive(Debug)]
 pub struct Access {
-    first: TokenHash,
+    site: Option<TokenHash>,
     kept: RwLock<Kept>,
 }
 
@@ -84,38 +101,68 @@ pub struct Access {
 struct Kept {
     database: Option<Database>,
     tokens: BTreeMap<Digest, TokenRow>,
+    /// The code that the first admin has to know; gone once it was used.
+    code: Option<TokenHash>,
 }
 
 impl Access {
-    /// Only the first token.
-    pub fn new(first: TokenHash) -> Self {
-        Self { first, kept: RwLock::default() }
+    /// Only the token of the site, if it gives one.
+    pub fn new(site: Option<TokenHash>) -> Self {
+        Self { site, kept: RwLock::default() }
     }
 
-    /// Takes the tokens of the database as well.
+    /// Takes the tokens of the database as well. Returns the code with which the first admin's token can be claimed from
+    /// now on, where nobody is admin at `now`; it has to be shown, and is known to nobody else.
     ///
     /// # Errors
-    /// [`TokensError`] when they cannot be read.
-    pub fn attach(&self, database: Database) -> Result<(), TokensError> {
-        let rows: Vec<(Digest, TokenRow)> = database.read(read_all)?;
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) =
-            Kept { database: Some(database), tokens: rows.into_iter().collect() };
-        Ok(())
+    /// [`TokensError`] when they cannot be read, or no code can be made.
+    pub fn attach(&self, database: Database, now: i64) -> Result<Option<String>, TokensError> {
+        let tokens: BTreeMap<Digest, TokenRow> = database.read(read_all)?.into_iter().collect();
+        let is_admin = |row: &TokenRow| row.role == Role::Admin && !row.is_over(now);
+        let has_admin = self.site.is_some() || tokens.values().any(is_admin);
+        let (shown, code) =
+            if has_admin { (None, None) } else { token::make_code().map(|(a, b)| (Some(a), Some(b)))? };
+        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = Kept { database: Some(database), tokens, code };
+        Ok(shown)
+    }
+
+    /// Whether tokens can be kept yet.
+    pub fn is_attached(&self) -> bool {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).database.is_some()
+    }
+
+    /// Whether this code, however it is written, is the one that the console shows.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn check_code(&self, code: &str) -> Result<(), ClaimError> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner).check_code(code)
+    }
+
+    /// Makes the first admin's token for who knows the code, which is used up then.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn claim(&self, code: &str, name: String, now: i64) -> Result<(String, TokenRow), ClaimError> {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        kept.check_code(code)?;
+        let made = kept.make(NewToken { name, role: Role::Admin, expires_at: None }, now)?;
+        kept.code = None;
+        Ok(made)
     }
 
     /// Whose token this is, if it is one and its time has not passed.
     pub fn caller(&self, token: &[u8], now: i64) -> Option<Caller> {
-        if self.first.opens(token) {
-            return Some(Caller { name: FIRST.to_owned(), role: Role::Admin });
+        if self.site.is_some_and(|site| site.opens(token)) {
+            return Some(Caller { id: SITE.to_owned(), name: SITE.to_owned(), role: Role::Admin });
         }
         // Whoever learns by timing how much of a hash is right has learnt nothing of the token.
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let row = kept.tokens.get(&Digest::of(token))?;
-        let is_over = row.expires_at.is_some_and(|end| end <= now);
-        (!is_over).then(|| Caller { name: row.name.clone(), role: row.role })
+        (!row.is_over(now)).then(|| Caller { id: row.id.clone(), name: row.name.clone(), role: row.role })
     }
 
-    /// All tokens that an admin made, the oldest first.
+    /// All tokens that are kept, the oldest first.
     pub fn list(&self) -> Vec<TokenRow> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         let mut rows: Vec<TokenRow> = kept.tokens.values().cloned().collect();
@@ -128,24 +175,7 @@ impl Access {
     /// # Errors
     /// [`TokensError`].
     pub fn make(&self, new: NewToken, now: i64) -> Result<(String, TokenRow), TokensError> {
-        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        let database = kept.database.clone().ok_or(TokensError::NoDatabase)?;
-        if kept.tokens.len() >= MAX_TOKENS {
-            return Err(TokensError::TooMany);
-        }
-        let token = token::make()?;
-        let hash = Digest::of(token.as_bytes());
-        let NewToken { name, role, expires_at } = new;
-        let row = TokenRow { id: identifier::random("token"), name, role, created_at: now, expires_at };
-        database.write(|transaction| -> Result<(), TokensError> {
-            let text =
-                "INSERT INTO token (id, name, role, sha256, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let values = params![row.id, row.name, row.role.name(), hash.to_hex(), row.created_at, row.expires_at];
-            transaction.execute(text, values)?;
-            Ok(())
-        })?;
-        kept.tokens.insert(hash, row.clone());
-        Ok((token, row))
+        self.kept.write().unwrap_or_else(PoisonError::into_inner).make(new, now)
     }
 
     /// Revokes a token at once. Returns whether there was one of this name for machines.
@@ -160,6 +190,43 @@ impl Access {
         })?;
         kept.tokens.retain(|_, row| row.id != id);
         Ok(removed > 0)
+    }
+}
+
+impl TokenRow {
+    /// Whether its time has passed.
+    fn is_over(&self, now: i64) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+}
+
+impl Kept {
+    fn check_code(&self, code: &str) -> Result<(), ClaimError> {
+        if self.database.is_none() {
+            return Err(TokensError::NoDatabase.into());
+        }
+        let shown = self.code.ok_or(ClaimError::Claimed)?;
+        if shown.opens_to_code(code) { Ok(()) } else { Err(ClaimError::WrongCode) }
+    }
+
+    fn make(&mut self, new: NewToken, now: i64) -> Result<(String, TokenRow), TokensError> {
+        let database = self.database.clone().ok_or(TokensError::NoDatabase)?;
+        if self.tokens.len() >= MAX_TOKENS {
+            return Err(TokensError::TooMany);
+        }
+        let token = token::make()?;
+        let hash = Digest::of(token.as_bytes());
+        let NewToken { name, role, expires_at } = new;
+        let row = TokenRow { id: identifier::random("token"), name, role, created_at: now, expires_at };
+        database.write(|transaction| -> Result<(), TokensError> {
+            let text =
+                "INSERT INTO token (id, name, role, sha256, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let values = params![row.id, row.name, row.role.name(), hash.to_hex(), row.created_at, row.expires_at];
+            transaction.execute(text, values)?;
+            Ok(())
+        })?;
+        self.tokens.insert(hash, row.clone());
+        Ok((token, row))
     }
 }
 
@@ -184,9 +251,9 @@ mod tests {
     use super::*;
 
     fn access() -> (Access, Database) {
-        let access = Access::new(TokenHash::of("first"));
+        let access = Access::new(Some(TokenHash::of("site's")));
         let database = Database::in_memory().unwrap();
-        access.attach(database.clone()).unwrap();
+        assert_eq!(access.attach(database.clone(), 0).unwrap(), None, "the site named an admin");
         (access, database)
     }
 
@@ -198,11 +265,11 @@ mod tests {
     fn a_made_token_has_its_role_until_it_is_revoked() {
         let (access, database) = access();
         let (token, row) = access.make(new(Role::Operator, None), 5).unwrap();
-        let caller = Caller { name: "ci".into(), role: Role::Operator };
+        let caller = Caller { id: row.id.clone(), name: "ci".into(), role: Role::Operator };
         assert_eq!(access.caller(token.as_bytes(), 9), Some(caller.clone()));
-        let again = Access::new(TokenHash::of("first"));
+        let again = Access::new(None);
         assert_eq!(again.caller(token.as_bytes(), 9), None);
-        again.attach(database).unwrap();
+        again.attach(database, 9).unwrap();
         assert_eq!((again.caller(token.as_bytes(), 9), again.list()), (Some(caller), vec![row.clone()]));
         assert!(again.revoke(&row.id).unwrap() && !again.revoke(&row.id).unwrap());
         assert_eq!(again.caller(token.as_bytes(), 9), None);
@@ -217,10 +284,50 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_is_an_admin_even_without_a_database() {
-        let access = Access::new(TokenHash::of("first"));
-        assert_eq!(access.caller(b"first", 0).unwrap().role, Role::Admin);
+    fn the_sites_token_is_an_admin_even_without_a_database() {
+        let access = Access::new(Some(TokenHash::of("site's")));
+        assert_eq!(access.caller(b"site's", 0).unwrap().role, Role::Admin);
         assert_eq!(access.caller(b"other", 0), None);
         assert!(matches!(access.make(new(Role::Viewer, None), 0), Err(TokensError::NoDatabase)));
+    }
+
+    #[test]
+    fn the_code_is_taken_once_and_its_token_survives_a_restart() {
+        let database = Database::in_memory().unwrap();
+        let access = Access::new(None);
+        let early = access.claim("0000-0000-0000-0000", "me".into(), 1);
+        assert!(matches!(early, Err(ClaimError::Tokens(TokensError::NoDatabase))));
+        let code = access.attach(database.clone(), 1).unwrap().unwrap();
+        assert!(matches!(access.claim("0000-0000-0000-0000", "me".into(), 1), Err(ClaimError::WrongCode)));
+        assert!(access.list().is_empty());
+        let (token, row) = access.claim(&code, "me".into(), 1).unwrap();
+        assert_eq!((row.role, row.expires_at), (Role::Admin, None));
+        assert!(matches!(access.claim(&code, "me".into(), 1), Err(ClaimError::Claimed)));
+        let again = Access::new(None);
+        assert_eq!(again.attach(database, 2).unwrap(), None, "there is an admin");
+        assert_eq!(
+            again.caller(token.as_bytes(), 2),
+            Some(Caller { id: row.id, name: "me".into(), role: Role::Admin })
+        );
+        assert!(matches!(again.claim(&code, "me".into(), 2), Err(ClaimError::Claimed)));
+    }
+
+    #[test]
+    fn who_is_no_admin_any_more_does_not_keep_the_next_one_out() {
+        let database = Database::in_memory().unwrap();
+        let access = Access::new(None);
+        let code = access.attach(database.clone(), 0).unwrap().unwrap();
+        let (_, first) = access.claim(&code, "me".into(), 0).unwrap();
+        access.make(new(Role::Operator, None), 0).unwrap();
+        access.make(new(Role::Admin, Some(10)), 0).unwrap();
+        access.revoke(&first.id).unwrap();
+        assert_eq!(access.attach(database.clone(), 9).unwrap(), None);
+        assert!(access.attach(database, 10).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_site_with_a_token_of_its_own_is_never_claimed() {
+        let (access, _) = access();
+        assert!(matches!(access.claim("0000-0000-0000-0000", "me".into(), 0), Err(ClaimError::Claimed)));
     }
 }

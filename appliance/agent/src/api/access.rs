@@ -47,7 +47,7 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    fn new(row: TokenRow, token: Option<String>) -> Self {
+    pub(super) fn new(row: TokenRow, token: Option<String>) -> Self {
         Self {
             id: row.id,
             object: "appliance.token",
@@ -84,11 +84,7 @@ pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateToken>,
 ) -> Result<Json<TokenView>, ApiError> {
-    let name = request.name;
-    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        let message = format!("a name is 1 to {MAX_NAME} bytes without control characters");
-        return Err(ApiError::invalid("name", message));
-    }
+    let name = checked_name(request.name)?;
     let now = now();
     let lifetime = |seconds: u64| i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
     let expires_at = request.expires_in.map(|seconds| now.saturating_add(lifetime(seconds)));
@@ -97,6 +93,15 @@ pub(super) async fn create(
         Ok(Json(TokenView::new(row, Some(token))))
     })
     .await
+}
+
+/// A name for a token.
+pub(super) fn checked_name(name: String) -> Result<String, ApiError> {
+    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        let message = format!("a name is 1 to {MAX_NAME} bytes without control characters");
+        return Err(ApiError::invalid("name", message));
+    }
+    Ok(name)
 }
 
 pub(super) async fn revoke(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {

@@ -18,12 +18,18 @@ pub enum ApiError {
     /// The token is not the right one.
     #[error("the token is wrong")]
     WrongToken,
+    /// The code is not the one that the console shows.
+    #[error("the code is not the one that the console shows")]
+    WrongCode,
     /// The token's role does not allow it.
     #[error("this needs the role {0}, and your token has a lower one")]
     Forbidden(Role),
-    /// Too many wrong tokens came from this address.
-    #[error("too many wrong tokens came from this address; wait before trying again")]
+    /// Too many wrong tokens or codes came from this address.
+    #[error("too many wrong tokens or codes came from this address; wait before trying again")]
     LockedOut(Duration),
+    /// Too many requests came with this token, or without one from this address.
+    #[error("too many requests: wait before the next one")]
+    TooMany(Duration),
     /// The path is none of the API's.
     #[error("there is no such path; /openapi.json lists them all")]
     NoSuchPath,
@@ -93,8 +99,8 @@ impl ApiError {
     const fn status(&self) -> StatusCode {
         match self {
             Self::NoToken | Self::WrongToken => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::LockedOut(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::WrongCode | Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::LockedOut(_) | Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchPath | Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -112,8 +118,10 @@ impl ApiError {
         match self {
             Self::NoToken => ("authentication_error", "missing_token"),
             Self::WrongToken => ("authentication_error", "invalid_token"),
+            Self::WrongCode => ("permission_error", "invalid_code"),
             Self::Forbidden(_) => ("permission_error", "insufficient_role"),
-            Self::LockedOut(_) => ("rate_limit_error", "rate_limit_exceeded"),
+            Self::LockedOut(_) => ("rate_limit_error", "locked_out"),
+            Self::TooMany(_) => ("rate_limit_error", "rate_limit_exceeded"),
             Self::NoSuchPath => ("invalid_request_error", "unknown_path"),
             Self::WrongMethod => ("invalid_request_error", "method_not_allowed"),
             Self::BodyTooLong => ("invalid_request_error", "request_too_large"),
@@ -142,7 +150,7 @@ impl IntoResponse for ApiError {
             Self::NoToken | Self::WrongToken => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::LockedOut(wait) => {
+            Self::LockedOut(wait) | Self::TooMany(wait) => {
                 // Rounded up: who comes back at that second is let in.
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
             }

@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::UnixStream, time::timeout};
 
@@ -36,11 +37,21 @@ pub(super) async fn forward(State(api): State<Arc<Api>>, uri: Uri, body: Bytes) 
         param: Some("model".to_owned()),
     })?;
     let work = api.work()?;
-    let (job, socket) = blocking(move || server_of(&work, &addressed.model)).await?;
+    let model = work.resolve(&addressed.model);
+    // A server knows a model by its own name only.
+    let body = if model == addressed.model { body } else { readdressed(&body, &model)? };
+    let (job, socket) = blocking(move || server_of(&work, &model)).await?;
     hand_on(&socket, uri.path(), body).await.map_err(|reason| {
         crate::console::say(format_args!("the server {job} did not answer: {reason}"));
         ApiError::NotReady("the server of this model did not answer: try again soon".to_owned())
     })
+}
+
+/// The same request to another model.
+fn readdressed(body: &[u8], model: &str) -> Result<Bytes, ApiError> {
+    let mut request: Map<String, Value> = serde_json::from_slice(body).map_err(|_| ApiError::Internal)?;
+    request.insert("model".to_owned(), model.into());
+    serde_json::to_vec(&request).map(Bytes::from).map_err(|_| ApiError::Internal)
 }
 
 /// The job that serves this model and answers.

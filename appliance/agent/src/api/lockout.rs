@@ -1,4 +1,4 @@
-//! Counting wrong tokens by the address that they come from.
+//! Counting wrong tokens and codes by the address that they come from.
 
 use std::{
     collections::BTreeMap,
@@ -7,14 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Wrong tokens that an address may send within [`WINDOW`].
+/// Wrong tokens and codes that an address may send within [`WINDOW`].
 const ALLOWED: u32 = 10;
 /// The time in which they are counted, from the first one on.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Most addresses that are remembered at once.
 const MAX_ADDRESSES: usize = 4096;
 
-/// Who sent wrong tokens lately.
+/// Who sent wrong tokens or codes lately.
 #[derive(Debug, Default)]
 pub struct Lockout(Mutex<BTreeMap<IpAddr, Count>>);
 
@@ -34,7 +34,7 @@ impl Lockout {
         (count.wrong >= ALLOWED).then_some(left)
     }
 
-    /// This address sent a wrong token.
+    /// This address sent a wrong token or code.
     pub fn wrong(&self, address: IpAddr, now: Instant) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |count: &Count| now.saturating_duration_since(count.since) > WINDOW;
@@ -56,7 +56,7 @@ impl Lockout {
 }
 
 /// What one attacker has at least: an IPv4 address, or a whole /64 of IPv6.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,

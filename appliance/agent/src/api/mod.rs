@@ -3,15 +3,19 @@
 
 mod access;
 mod answers;
+mod claim;
 pub mod error;
 mod files;
 mod fine_tuning;
 mod inference;
 mod jobs;
 mod lockout;
+mod metrics;
 mod models;
 pub mod openapi;
 mod outputs;
+mod promotions;
+mod rate;
 mod release;
 mod routes;
 mod system;
@@ -26,6 +30,7 @@ use crate::{
         Access, Caller,
         audit::{Audit, Entry},
     },
+    metrics::Sampler,
     work::Work,
 };
 use axum::{
@@ -40,6 +45,7 @@ use axum::{
 use gap_handover::control;
 use gap_jobs::dispatcher::now;
 use lockout::Lockout;
+use rate::{RateLimits, Sender};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     net::IpAddr,
@@ -91,8 +97,10 @@ pub struct Api {
     audit: Arc<Audit>,
     ask: Box<Ask>,
     lockout: Lockout,
+    rates: RateLimits,
     body_patience: Duration,
     work: Arc<WorkCell>,
+    sampler: Sampler,
 }
 
 impl Api {
@@ -107,7 +115,17 @@ impl Api {
         body_patience: Duration,
         work: Arc<WorkCell>,
     ) -> Self {
-        Self { system, access, audit, ask, lockout: Lockout::default(), body_patience, work }
+        Self {
+            system,
+            access,
+            audit,
+            ask,
+            lockout: Lockout::default(),
+            rates: RateLimits::default(),
+            body_patience,
+            work,
+            sampler: Sampler::default(),
+        }
     }
 
     /// The routes. Requests must carry a [`Peer`].
@@ -217,12 +235,23 @@ async fn admit(api: &Arc<Api>, route: Route, request: Request) -> Result<(Reques
     Ok((Request::from_parts(parts, body), recorded))
 }
 
-/// Who sends a request, and from where, if it may be sent by them; nobody for what is open to all.
+/// Who sends a request, and from where, if it may be sent by them; nobody for what needs no token.
 async fn allowed(api: &Api, route: Route, parts: &mut Parts) -> Result<Option<(Caller, IpAddr)>, ApiError> {
-    let Needs::Role(role) = route.needs else { return Ok(None) };
     let peer = Extension::<Peer>::from_request_parts(parts, &()).await;
     let Extension(Peer(address)) = peer.map_err(|_| ApiError::Internal)?;
-    let caller = api.caller(address, parts)?;
+    let count = |sender| api.rates.take(sender, route.pace, Instant::now()).map_err(ApiError::TooMany);
+    let Needs::Role(role) = route.needs else {
+        count(Sender::Address(address))?;
+        return Ok(None);
+    };
+    let caller = match api.caller(address, parts) {
+        Ok(caller) => caller,
+        Err(error) => {
+            count(Sender::Address(address))?;
+            return Err(error);
+        }
+    };
+    count(Sender::Token(caller.id.clone()))?;
     if caller.role < role {
         return Err(ApiError::Forbidden(role));
     }
@@ -332,7 +361,8 @@ mod tests {
     #[test]
     fn only_who_looks_needs_no_higher_role() {
         for route in ROUTES.into_iter().filter(|route| route.is_change) {
-            assert!(matches!(route.needs, Needs::Role(role) if role >= Role::Operator), "{}", route.operation);
+            let is_guarded = matches!(route.needs, Needs::Role(role) if role >= Role::Operator);
+            assert!(is_guarded || route.needs == Needs::Code, "{}", route.operation);
         }
     }
 }

@@ -23,9 +23,9 @@ pub struct ModelView {
     /// `model`.
     object: &'static str,
     created: i64,
-    /// `release`, or the job that made it.
+    /// `release`, the job that made it, or the promotion that gave it this stable name.
     owned_by: String,
-    /// The model that it was trained from.
+    /// The model that it was trained from, or that the stable name stands for.
     parent: Option<String>,
     /// Whether it answers now.
     is_served: bool,
@@ -64,7 +64,16 @@ fn all(work: &Work) -> Result<Vec<ModelView>, ApiError> {
             id: job.name,
         }
     });
-    Ok(of_release.chain(trained).collect())
+    let stable = work.promotions.current().into_iter().filter(|one| work.resolve(&one.name) == one.model);
+    let stable = stable.map(|one| ModelView {
+        object: "model",
+        created: seconds(one.created_at),
+        is_served: served.contains(&one.model),
+        owned_by: one.id,
+        parent: Some(one.model),
+        id: one.name,
+    });
+    Ok(of_release.chain(trained).chain(stable).collect())
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Models>, ApiError> {

@@ -8,11 +8,13 @@ use super::{
     Needs, ROUTES, Route,
     access::{AuditQuery, AuditView, CreateToken, TokenView},
     answers::{List, PageQuery},
+    claim::ClaimAppliance,
     files::{Deleted, FileView, FilesQuery},
     fine_tuning::{CheckpointView, EventView, FineTuningQuery, FineTuningView},
     jobs::{JobView, JobsQuery},
     models::{ModelView, Models},
     outputs::{LogQuery, LogView, Outputs},
+    promotions::{CreatePromotion, PromotionView, PromotionsQuery},
     release::StorageView,
     uploads::{CompleteUpload, CreateUpload, PartView, UploadState, UploadView},
 };
@@ -117,8 +119,9 @@ fn operation(route: &Route, described: Operation) -> Value {
         "summary": summary,
         "responses": responses,
     });
-    if let Needs::Role(role) = route.needs {
-        operation["x-role"] = role.name().into();
+    match route.needs {
+        Needs::Role(role) => operation["x-role"] = role.name().into(),
+        Needs::Nothing | Needs::Code => operation["security"] = json!([]),
     }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
@@ -175,6 +178,9 @@ fn prompt() -> Value {
 fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
     let look = |summary, answer| Operation { summary, query: None, body: None, answer };
     Some(match operation {
+        "metrics" => {
+            look("Metrics for Prometheus: GPUs under DCGM's names, jobs, the data volume", bytes("text/plain"))
+        }
         "createFile" => {
             let body = Some(form("file", &["purpose"]));
             Operation {
@@ -258,7 +264,20 @@ fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
         "listOutputs" => look("Files that a job left behind, while it runs and after", typed::<Outputs>(types)),
         "deleteOutputs" => look("Delete what a job left behind; a model among it is gone", typed::<Deleted>(types)),
         "downloadOutput" => look("A file that a job left behind", bytes("application/octet-stream")),
-        "listTokens" => look("Tokens that were made here", typed::<List<TokenView>>(types)),
+        "createPromotion" => Operation {
+            body: Some(typed::<CreatePromotion>(types)),
+            ..look("Give a model a stable name, if it meets what the release demands", typed::<PromotionView>(types))
+        },
+        "listPromotions" => Operation {
+            query: query::<PromotionsQuery>(types),
+            ..look("Promotions, the last first; the last of a name decides", typed::<List<PromotionView>>(types))
+        },
+        "retrievePromotion" => look("A promotion", typed::<PromotionView>(types)),
+        "claim" => Operation {
+            body: Some(typed::<ClaimAppliance>(types)),
+            ..look("Claim the first admin's token with the code that the console shows", typed::<TokenView>(types))
+        },
+        "listTokens" => look("Tokens that were claimed or made here", typed::<List<TokenView>>(types)),
         "createToken" => Operation {
             body: Some(typed::<CreateToken>(types)),
             ..look("Make a token; it is shown this once", typed::<TokenView>(types))

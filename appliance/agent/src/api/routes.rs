@@ -1,8 +1,8 @@
 //! All paths of the API: what each takes, whom it answers, and whether it changes something.
 
 use super::{
-    Api, MAX_BODY, access, files, fine_tuning, health, inference, jobs, models, outputs, power_off, reboot, release,
-    show_system, uploads,
+    Api, MAX_BODY, access, claim, files, fine_tuning, health, inference, jobs, metrics, models, outputs, power_off,
+    promotions, rate::Pace, reboot, release, show_system, uploads,
 };
 use crate::access::Role;
 use axum::routing::{MethodRouter, delete, get, post};
@@ -29,6 +29,8 @@ pub struct Route {
     pub is_change: bool,
     /// Longest body that is read before the handler sees the request; absent where the handler reads it bit by bit.
     pub max_body: Option<usize>,
+    /// How often it may be asked for.
+    pub pace: Pace,
 }
 
 /// Whom a route answers.
@@ -36,21 +38,29 @@ pub struct Route {
 pub enum Needs {
     /// Everybody.
     Nothing,
+    /// Who knows the code that the console shows; the handler looks at it, and records what is asked for.
+    Code,
     /// Who has a token of this role or a higher one.
     Role(Role),
 }
 
 impl Route {
     const fn open(path: &'static str, operation: &'static str) -> Self {
-        Self { method: "get", path, operation, needs: Needs::Nothing, is_change: false, max_body: Some(MAX_BODY) }
+        Self { needs: Needs::Nothing, ..Self::look(path, operation, Role::Viewer) }
+    }
+
+    const fn code(path: &'static str, operation: &'static str) -> Self {
+        Self { needs: Needs::Code, ..Self::change(path, operation, Role::Admin) }
     }
 
     const fn look(path: &'static str, operation: &'static str, role: Role) -> Self {
-        Self { method: "get", path, operation, needs: Needs::Role(role), is_change: false, max_body: Some(MAX_BODY) }
+        Self { method: "get", is_change: false, ..Self::change(path, operation, role) }
     }
 
     const fn change(path: &'static str, operation: &'static str, role: Role) -> Self {
-        Self { method: "post", path, operation, needs: Needs::Role(role), is_change: true, max_body: Some(MAX_BODY) }
+        let needs = Needs::Role(role);
+        let (max_body, pace) = (Some(MAX_BODY), Pace::Usual);
+        Self { method: "post", path, operation, needs, is_change: true, max_body, pace }
     }
 
     const fn delete(path: &'static str, operation: &'static str, role: Role) -> Self {
@@ -58,20 +68,22 @@ impl Route {
     }
 
     const fn stream(path: &'static str, operation: &'static str) -> Self {
-        Self { max_body: None, ..Self::change(path, operation, Role::Operator) }
+        Self { max_body: None, pace: Pace::Bulk, ..Self::change(path, operation, Role::Operator) }
     }
 
     const fn model(path: &'static str, operation: &'static str) -> Self {
-        Self { is_change: false, max_body: Some(MAX_PROMPT), ..Self::change(path, operation, Role::Viewer) }
+        let max_body = Some(MAX_PROMPT);
+        Self { is_change: false, max_body, pace: Pace::Bulk, ..Self::change(path, operation, Role::Viewer) }
     }
 }
 
 use Role::{Admin, Operator, Viewer};
 
 /// Every path with its method.
-pub const ROUTES: [Route; 47] = [
+pub const ROUTES: [Route; 52] = [
     Route::open("/healthz", "health"),
     Route::open("/openapi.json", "description"),
+    Route::look("/metrics", "metrics", Viewer),
     Route::look("/v1/system", "system", Viewer),
     Route::change("/v1/system/poweroff", "powerOff", Admin),
     Route::change("/v1/system/reboot", "reboot", Admin),
@@ -118,6 +130,10 @@ pub const ROUTES: [Route; 47] = [
     Route::look("/v1/appliance/jobs/{job_id}/outputs", "listOutputs", Viewer),
     Route::delete("/v1/appliance/jobs/{job_id}/outputs", "deleteOutputs", Operator),
     Route::look("/v1/appliance/jobs/{job_id}/outputs/{*path}", "downloadOutput", Operator),
+    Route::change("/v1/appliance/promotions", "createPromotion", Operator),
+    Route::look("/v1/appliance/promotions", "listPromotions", Viewer),
+    Route::look("/v1/appliance/promotions/{promotion_id}", "retrievePromotion", Viewer),
+    Route::code("/v1/appliance/claim", "claim"),
     Route::look("/v1/appliance/tokens", "listTokens", Admin),
     Route::change("/v1/appliance/tokens", "createToken", Admin),
     Route::delete("/v1/appliance/tokens/{token_id}", "revokeToken", Admin),
@@ -130,6 +146,7 @@ pub(super) fn handler(operation: &str) -> MethodRouter<Arc<Api>> {
     match operation {
         "health" => get(health),
         "description" => get(super::openapi),
+        "metrics" => get(metrics::show),
         "system" => get(show_system),
         "powerOff" => post(power_off),
         "reboot" => post(reboot),
@@ -169,6 +186,10 @@ pub(super) fn handler(operation: &str) -> MethodRouter<Arc<Api>> {
         "listOutputs" => get(outputs::list),
         "deleteOutputs" => delete(outputs::delete),
         "downloadOutput" => get(outputs::download),
+        "createPromotion" => post(promotions::create),
+        "listPromotions" => get(promotions::list),
+        "retrievePromotion" => get(promotions::retrieve),
+        "claim" => post(claim::claim),
         "listTokens" => get(access::list),
         "createToken" => post(access::create),
         "revokeToken" => delete(access::revoke),

@@ -7,6 +7,7 @@ pub mod images;
 mod news;
 pub mod opening;
 pub mod order;
+pub mod promotion;
 pub mod runtime;
 pub mod serving;
 pub mod storage;
@@ -20,6 +21,7 @@ use gap_jobs::{
     Database, DatabaseError, Dispatcher, Machine, Patience, Queue, Runtime,
     dispatcher::{Complain, StartError},
 };
+use promotion::{Promotions, PromotionsError};
 use serving::Serving;
 use std::{io, sync::Arc};
 use storage::Storage;
@@ -36,6 +38,8 @@ pub struct Work {
     pub files: Files,
     /// Files that arrive in parts.
     pub uploads: Uploads,
+    /// Stable names of models.
+    pub promotions: Promotions,
     /// Runs what is in the queue.
     pub dispatcher: Dispatcher,
     /// What there is to share out among jobs.
@@ -55,6 +59,9 @@ pub enum WorkError {
     /// The files.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The promotions.
+    #[error(transparent)]
+    Promotions(#[from] PromotionsError),
     /// The dispatcher.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -79,10 +86,11 @@ impl Work {
     ) -> Result<Self, WorkError> {
         let files = Files::open(database.clone(), storage.clone())?;
         let uploads = Uploads::new(database.clone(), storage.clone());
+        let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
         let checking = Arc::new(Semaphore::new(1));
-        Ok(Self { storage, catalog, files, uploads, dispatcher, machine, serving, checking })
+        Ok(Self { storage, catalog, files, uploads, promotions, dispatcher, machine, serving, checking })
     }
 
     /// The queue.

@@ -19,7 +19,7 @@ use crate::{
     root::Root,
 };
 use gap_handover::site::Data;
-use gap_jobs::{Database, Machine, placement::Slot};
+use gap_jobs::{Database, Machine, dispatcher::now, placement::Slot};
 use std::{sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
@@ -67,7 +67,8 @@ impl Opening {
             self.audit.attach(&storage.audit()).map_err(|error| error.to_string())
         })?;
         let database = Database::open(&storage.database()).map_err(|error| error.to_string())?;
-        self.access.attach(database.clone()).map_err(|error| error.to_string())?;
+        let code = self.access.attach(database.clone(), now()).map_err(|error| error.to_string())?;
+        tell_code(code.as_deref());
         let catalog = Catalog { declared, images: Arc::new(images) };
         let serving = Arc::new(Serving::default());
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), Arc::clone(&serving)));
@@ -104,6 +105,27 @@ fn tell(volume: &Volume) {
         Volume::Memory { reason } => {
             console::say(format_args!("NO DATA DISK: files, jobs and tokens are FORGOTTEN AT POWER-OFF ({reason})"));
         }
+    }
+}
+
+/// Lets tokens be kept in memory where no data volume could be opened, so that somebody can look at what is wrong and
+/// switch the machine off. The code is a new one at each start of the agent.
+///
+/// # Errors
+/// A sentence that says why there can be no token but the site's.
+pub fn without_volume(access: &Access) -> Result<(), String> {
+    if access.is_attached() {
+        return Ok(());
+    }
+    let database = Database::in_memory().map_err(|error| error.to_string())?;
+    let code = access.attach(database, now()).map_err(|error| error.to_string())?;
+    tell_code(code.as_deref());
+    Ok(())
+}
+
+fn tell_code(code: Option<&str>) {
+    if let Some(code) = code {
+        console::say(format_args!("NOT CLAIMED: who becomes the first admin (gapctl claim) needs the code {code}"));
     }
 }
 

@@ -56,6 +56,11 @@ impl Serving {
         self.socket(job).is_some()
     }
 
+    /// How many servers answer.
+    pub fn ready(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().filter(|server| server.is_ready).count()
+    }
+
     /// Asks every server how it is. Returns those that have to be started again.
     pub async fn probe(&self) -> Vec<JobId> {
         let servers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();

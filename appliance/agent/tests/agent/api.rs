@@ -1,6 +1,6 @@
 //! The real server on loopback: who is let in, what is told, and what bad clients get.
 
-use crate::machine::{Machine, TOKEN, read_answer};
+use crate::machine::{Machine, TOKEN, read_answer, statuses};
 use gap_agent::{scrub, server::Limits};
 use gap_handover::control::Request;
 use serde_json::json;
@@ -64,6 +64,27 @@ async fn wrong_tokens_lock_the_address_out() {
         assert!((1..=60).contains(&wait), "{wait}");
     }
     assert_eq!(machine.get("/healthz", None).await.status, 200, "health stays open");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_too_often_waits_and_nobody_else_does() {
+    let machine = Machine::start(Limits::default());
+    let mut stream = machine.connect().await.unwrap();
+    let request = format!("GET /v1/appliance/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n");
+    let last = format!("{request}Connection: close\r\n\r\n");
+    // In one go on one connection: faster than any bucket fills.
+    stream.write_all((format!("{request}\r\n").repeat(900) + &last).as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let counts = statuses(&bytes);
+    let count = |status| counts.get(&status).copied().unwrap_or(0);
+    let (taken, refused) = (count(200), count(429));
+    assert!(taken >= 500 && refused > 0 && taken + refused == 901, "{taken} taken, {refused} refused");
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("retry-after: 1") && text.contains("rate_limit_exceeded"));
+    assert_eq!(machine.get("/healthz", None).await.status, 200);
+    // Talking to models has a bucket of its own; there is none here.
+    assert_eq!(machine.post("/v1/completions", TOKEN, &json!({"model": "x"})).await.status, 503);
 }
 
 #[tokio::test]

@@ -34,35 +34,47 @@ fn refusal(booted: &Booted) -> (Option<i32>, String) {
 }
 
 /// A running agent, and what it said until it served.
-struct Running {
+pub struct Running {
     child: Child,
-    address: std::net::SocketAddr,
-    fingerprint: String,
-    token: Option<String>,
+    pub address: std::net::SocketAddr,
+    pub fingerprint: String,
+    code: Option<String>,
     said: Vec<String>,
 }
 
 impl Running {
+    /// An agent that shows a code, because its site names no token.
     fn start(booted: &Booted) -> Self {
+        Self::start_until(booted, "NOT CLAIMED")
+    }
+
+    /// One that runs when it has said this.
+    pub fn start_until(booted: &Booted, last: &str) -> Self {
         let mut child = program(booted).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
-        let (mut place, mut token) = (None, None);
-        // The check of the layers comes last, and takes no time for such small ones.
-        while !said.iter().any(|line: &String| line.contains("layers are read")) {
+        let (mut place, mut code) = (None, None);
+        // The check of the layers takes no time for such small ones; jobs are refused beside it.
+        let has_said = |said: &[String], words: &str| said.iter().any(|line| line.contains(words));
+        let is_up = |said: &[String]| has_said(said, "layers are read") && has_said(said, last);
+        while !is_up(&said) {
             let line = lines.next().unwrap().unwrap();
             if let Some(rest) = line.strip_prefix("gapd: API on https://") {
                 place = rest.split_once(", certificate SHA-256 ").map(|(a, b)| (a.to_owned(), b.to_owned()));
             }
-            token = line.strip_prefix("gapd: token, shown this once: ").map(str::to_owned).or(token);
+            code = line
+                .strip_prefix("gapd: NOT CLAIMED: ")
+                .and_then(|rest| rest.rsplit(' ').next())
+                .map(str::to_owned)
+                .or(code);
             said.push(line);
         }
         let (address, fingerprint) = place.unwrap();
-        Self { child, address: address.parse().unwrap(), fingerprint, token, said }
+        Self { child, address: address.parse().unwrap(), fingerprint, code, said }
     }
 
     /// Resident memory in bytes.
-    fn memory(&self) -> u64 {
+    pub fn memory(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
@@ -73,8 +85,16 @@ impl Running {
         self.child.wait().unwrap().code()
     }
 
+    /// The first admin's token.
+    async fn claimed(&self) -> String {
+        let body = json!({"code": self.code.as_deref().unwrap()});
+        let path = "/v1/appliance/claim";
+        let answer = machine::post_by_fingerprint(self.address, &self.fingerprint, path, "", &body).await;
+        answer.body["token"].as_str().unwrap().to_owned()
+    }
+
     /// Asks over TLS, trusting the certificate whose fingerprint the console showed.
-    async fn ask(&self, method: &str, path: &str, token: &str) -> machine::Answer {
+    pub async fn ask(&self, method: &str, path: &str, token: &str) -> machine::Answer {
         machine::ask_by_fingerprint(self.address, &self.fingerprint, method, path, token).await
     }
 }
@@ -92,7 +112,7 @@ async fn the_agent_verifies_serves_and_stops() {
     let booted = Booted::new();
     let mut agent = Running::start(&booted);
     assert_eq!(agent.said[0], "gapd: release example 1.0 (serial 5) verified again, signed by officer");
-    let token = agent.token.clone().unwrap();
+    let token = agent.claimed().await;
     let system = agent.ask("GET", "/v1/system", &token).await.body;
     assert_eq!(system["release"]["signers"][0]["name"], "officer");
     assert_eq!(system["release"]["signers"][0]["key"], json!(booted.report.release.signers[0]));
@@ -104,19 +124,19 @@ async fn the_agent_verifies_serves_and_stops() {
     assert!(agent.memory() < 24 << 20, "{} bytes", agent.memory());
     assert_eq!(agent.terminated(), Some(0));
 
-    // Started again, as after a crash, it keeps the token and does not show it.
-    let mut agent = Running::start(&booted);
-    assert_eq!(agent.token, None);
-    assert_eq!(agent.ask("GET", "/v1/system", &token).await.status, 200);
-    assert_eq!(agent.terminated(), Some(0));
+    // Without a data volume nothing outlives the agent: who was admin is none any more, and there is another code.
+    let mut again = Running::start(&booted);
+    assert!(again.code.is_some() && again.code != agent.code);
+    assert_eq!(again.ask("GET", "/v1/system", &token).await.status, 401);
+    assert_eq!(again.terminated(), Some(0));
 }
 
 #[tokio::test]
 async fn the_site_decides_on_name_and_token() {
     let booted = Booted::new();
     booted.write_site(&format!("hostname = 'rack4'\n[api]\ntoken_sha256 = '{}'", Digest::of(b"my own").to_hex()));
-    let mut agent = Running::start(&booted);
-    assert_eq!(agent.token, None);
+    let mut agent = Running::start_until(&booted, "NO JOBS ARE TAKEN");
+    assert_eq!(agent.code, None);
     let system = agent.ask("GET", "/v1/system", "my own").await.body;
     assert_eq!((&system["hostname"], &system["network"]["mode"]), (&json!("rack4"), &json!("none")));
     assert_eq!(agent.terminated(), Some(0));
@@ -128,7 +148,7 @@ async fn a_site_configuration_that_is_not_valid_counts_as_none() {
     booted.write_site("hostname = 'rack4'\ntrust = 'mine'");
     let mut agent = Running::start(&booted);
     assert!(agent.said[0].contains("unknown field `trust`") && agent.said[0].ends_with("without a site configuration"));
-    let system = agent.ask("GET", "/v1/system", agent.token.as_deref().unwrap()).await.body;
+    let system = agent.ask("GET", "/v1/system", &agent.claimed().await).await.body;
     assert_eq!(system["hostname"], "appliance");
     assert_eq!(agent.terminated(), Some(0));
 }
@@ -137,7 +157,7 @@ async fn a_site_configuration_that_is_not_valid_counts_as_none() {
 async fn a_power_off_ends_an_agent_that_does_not_own_the_machine() {
     let booted = Booted::new();
     let mut agent = Running::start(&booted);
-    let token = agent.token.clone().unwrap();
+    let token = agent.claimed().await;
     assert_eq!(agent.ask("POST", "/v1/system/poweroff", &token).await.status, 202);
     let deadline = Instant::now() + Duration::from_secs(10);
     let status = loop {

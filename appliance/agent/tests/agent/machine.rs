@@ -32,13 +32,14 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use std::{
+    collections::BTreeMap,
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, OnceLock},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
@@ -60,12 +61,13 @@ pub struct Machine {
     _directory: tempfile::TempDir,
 }
 
-/// An answer: status, head, body.
+/// An answer: status, head, body as JSON and as it came.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub head: String,
     pub body: serde_json::Value,
+    pub text: String,
 }
 
 pub fn report() -> BootReport {
@@ -101,6 +103,11 @@ fn signer() -> Signer {
 
 impl Machine {
     pub fn start(limits: Limits) -> Self {
+        Self::start_with(limits, Some(TOKEN))
+    }
+
+    /// One whose site names this token, or none.
+    pub fn start_with(limits: Limits, token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::new(directory.path());
         fs::create_dir_all(root.at("/dev")).unwrap();
@@ -128,7 +135,7 @@ impl Machine {
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
         let ask = Box::new(move |request| ask.lock().unwrap().push(request));
-        let (access, audit) = (Arc::new(Access::new(TokenHash::of(TOKEN))), Arc::new(Audit::default()));
+        let (access, audit) = (Arc::new(Access::new(token.map(TokenHash::of))), Arc::new(Audit::default()));
         let work = Arc::<WorkCell>::default();
         let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
         let listener = server::listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -143,6 +150,12 @@ impl Machine {
     pub async fn connect(&self) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    /// Connects from another address.
+    pub async fn connect_from(&self, from: IpAddr) -> TlsStream<TcpStream> {
+        let stream = tcp(self.address, Some(from)).await;
+        self.connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
     }
 
     pub async fn get(&self, path: &str, token: Option<&str>) -> Answer {
@@ -160,11 +173,7 @@ impl Machine {
 
     /// Sends a body of this kind.
     pub async fn send_body(&self, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
-             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
+        let head = post_head(path, token, kind, body.len());
         self.send(&[head.as_bytes(), body].concat()).await
     }
 
@@ -178,6 +187,13 @@ impl Machine {
     }
 }
 
+fn post_head(path: &str, token: &str, kind: &str, len: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
+         Content-Type: {kind}\r\nContent-Length: {len}\r\n\r\n"
+    )
+}
+
 fn request(method: &str, path: &str, token: Option<&str>) -> String {
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n")
@@ -189,7 +205,12 @@ pub async fn read_answer(stream: &mut TlsStream<TcpStream>) -> Answer {
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_ascii_lowercase(), body: serde_json::from_str(body).unwrap_or_default() }
+    Answer {
+        status,
+        head: head.to_ascii_lowercase(),
+        body: serde_json::from_str(body).unwrap_or_default(),
+        text: body.to_owned(),
+    }
 }
 
 /// A client that trusts this certificate and no other.
@@ -203,15 +224,54 @@ pub fn connector(identity: &Identity) -> TlsConnector {
 
 /// Asks a server that is known by the SHA-256 of its certificate.
 pub async fn ask_by_fingerprint(address: SocketAddr, sha256: &str, method: &str, path: &str, token: &str) -> Answer {
+    send_by_fingerprint(address, sha256, request(method, path, Some(token)).as_bytes()).await
+}
+
+/// Sends a body of JSON to a server that is known by the SHA-256 of its certificate.
+pub async fn post_by_fingerprint(
+    address: SocketAddr,
+    sha256: &str,
+    path: &str,
+    token: &str,
+    body: &serde_json::Value,
+) -> Answer {
+    let body = body.to_string();
+    let head = post_head(path, token, "application/json", body.len());
+    send_by_fingerprint(address, sha256, &[head.as_bytes(), body.as_bytes()].concat()).await
+}
+
+async fn send_by_fingerprint(address: SocketAddr, sha256: &str, bytes: &[u8]) -> Answer {
+    let mut stream = connect_by_fingerprint(address, sha256, None).await;
+    stream.write_all(bytes).await.unwrap();
+    read_answer(&mut stream).await
+}
+
+/// Connects to a server that is known by the SHA-256 of its certificate, from this address where one is said.
+pub async fn connect_by_fingerprint(address: SocketAddr, sha256: &str, from: Option<IpAddr>) -> TlsStream<TcpStream> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(ByFingerprint { sha256: sha256.to_owned(), provider: provider.clone() });
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = tcp(address, from).await;
     let name = ServerName::try_from("localhost").unwrap();
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    stream.write_all(request(method, path, Some(token)).as_bytes()).await.unwrap();
-    read_answer(&mut stream).await
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+}
+
+async fn tcp(address: SocketAddr, from: Option<IpAddr>) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0)).unwrap();
+    }
+    socket.connect(address).await.unwrap()
+}
+
+/// How often each status stands in answers that came one after the other.
+pub fn statuses(answers: &[u8]) -> BTreeMap<u16, usize> {
+    let mut counts = BTreeMap::new();
+    for head in String::from_utf8_lossy(answers).split("HTTP/1.1 ").skip(1) {
+        *counts.entry(head[..3].parse().unwrap()).or_default() += 1;
+    }
+    counts
 }
 
 /// Trusts one certificate, as somebody does who compared its fingerprint with the console.

@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod api;
+mod claim;
 mod daemon;
+mod load;
 mod machine;
 mod network;
 mod openapi;
+mod programs;
+mod promotion;
+mod proofs;
 mod release;
 mod work;

@@ -25,7 +25,8 @@ fn described() -> BTreeSet<(String, String, bool)> {
 
 #[test]
 fn the_description_lists_exactly_the_routes() {
-    let routes = ROUTES.map(|route| (route.path.to_owned(), route.method.to_owned(), route.needs == Needs::Nothing));
+    let routes =
+        ROUTES.map(|route| (route.path.to_owned(), route.method.to_owned(), !matches!(route.needs, Needs::Role(_))));
     assert_eq!(described(), BTreeSet::from(routes));
     assert_eq!(document()["info"]["version"], env!("CARGO_PKG_VERSION"));
 }
@@ -64,7 +65,11 @@ async fn answers_are_as_described() {
             let answer = machine.ask(&method.to_uppercase(), &place, token).await;
             let operation = &document["paths"][&path][&method];
             let response = resolve(&document, &operation["responses"][answer.status.to_string()]);
-            let schema = &response["content"]["application/json"]["schema"];
+            let Some(content) = response["content"].get("application/json") else {
+                assert_eq!((answer.status, path.as_str()), (200, "/metrics"), "all else is JSON");
+                continue;
+            };
+            let schema = &content["schema"];
             check(&document, schema, &answer.body, &format!("{method} {path} {}", answer.status));
         }
     }

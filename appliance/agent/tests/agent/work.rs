@@ -11,7 +11,7 @@ use gap_agent::{
         storage::{Storage, Volume},
     },
 };
-use gap_handover::declared::{Declared, DeclaredJob, DeclaredKind, Place, VERSION};
+use gap_handover::declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION};
 use gap_jobs::{CannotStart, Control, Database, End, Job, JobId, Kind, News, Runtime, Started};
 use serde_json::{Value, json};
 use std::{
@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const EXAMPLES: &str = "{\"prompt\":\"2+2?\",\"completion\":\"4\"}\n{\"prompt\":\"3+3?\",\"completion\":\"6\"}\n";
+pub const EXAMPLES: &str = "{\"prompt\":\"2+2?\",\"completion\":\"4\"}\n{\"prompt\":\"3+3?\",\"completion\":\"6\"}\n";
 
 /// Jobs that run, and how to end each.
 #[derive(Default)]
@@ -121,15 +121,15 @@ fn job(name: &str, kind: DeclaredKind, engine: &str) -> DeclaredJob {
 }
 
 /// A machine with a data volume in a directory and a release with one model.
-struct Appliance {
-    machine: Machine,
+pub struct Appliance {
+    pub machine: Machine,
     stage: Arc<Stage>,
-    work: Arc<Work>,
+    pub work: Arc<Work>,
     _directory: tempfile::TempDir,
 }
 
 impl Appliance {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let machine = Machine::start(Limits::default());
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("images");
@@ -138,6 +138,8 @@ impl Appliance {
         }
         fs::create_dir_all(images.join("tiny/models/tiny")).unwrap();
         fs::write(images.join("tiny/models/tiny/model.safetensors"), vec![0; 4096]).unwrap();
+        fs::create_dir_all(images.join("tickets/data/held-out")).unwrap();
+        fs::write(images.join("tickets/data/held-out/test.jsonl"), EXAMPLES).unwrap();
         let declared = Declared {
             version: VERSION,
             jobs: vec![
@@ -146,11 +148,15 @@ impl Appliance {
                 job("measure", DeclaredKind::Run, "other"),
             ],
             models: vec![Place { name: "tiny".into(), image: "tiny".into(), path: "/models/tiny".into() }],
-            datasets: Vec::new(),
+            datasets: vec![Place { name: "held-out".into(), image: "tickets".into(), path: "/data/held-out".into() }],
+            acceptance: Some(Acceptance {
+                test_set: Some("held-out".into()),
+                criteria: vec![Criterion { metric: "exact_match".into(), comparison: Comparison::AtLeast, bound: 0.9 }],
+            }),
         };
         let storage = Storage::open(&directory.path().join("data"), Volume::Memory { reason: "test".into() }).unwrap();
         let database = Database::open(&storage.database()).unwrap();
-        machine.access.attach(database.clone()).unwrap();
+        machine.access.attach(database.clone(), 0).unwrap();
         machine.audit.attach(&storage.audit()).unwrap();
         let stage = Arc::new(Stage { directory: directory.path().to_owned(), ..Stage::default() });
         let catalog = Catalog { declared, images: Arc::new(Directories(images)) };
@@ -164,15 +170,15 @@ impl Appliance {
         Self { machine, stage, work, _directory: directory }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.machine.get(path, Some(TOKEN)).await
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
         self.machine.post(path, TOKEN, &body).await
     }
 
-    async fn upload(&self, content: &str) -> Answer {
+    pub async fn upload(&self, content: &str) -> Answer {
         let body = format!(
             "--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nfine-tune\r\n--b\r\n\
              Content-Disposition: form-data; name=\"file\"; filename=\"x.jsonl\"\r\n\
@@ -182,7 +188,7 @@ impl Appliance {
     }
 
     /// Asks until the answer has this value at this place.
-    async fn wait(&self, path: &str, pointer: &str, value: Value) -> Value {
+    pub async fn wait(&self, path: &str, pointer: &str, value: Value) -> Value {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
             let answer = self.get(path).await;
@@ -195,7 +201,7 @@ impl Appliance {
     }
 
     /// A file that was found good.
-    async fn good_file(&self) -> String {
+    pub async fn good_file(&self) -> String {
         let answer = self.upload(EXAMPLES).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let id = answer.body["id"].as_str().unwrap().to_owned();
@@ -203,7 +209,19 @@ impl Appliance {
         id
     }
 
-    async fn end(&self, id: &str, end: End) {
+    /// Something that answers for a job that serves: what it was asked.
+    pub async fn answer(&self, job: &str) {
+        let socket = self.stage.of(&self.stage.sockets, job).await;
+        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let echo = axum::Router::new().route("/health", axum::routing::get(async || "ok")).route(
+            "/v1/chat/completions",
+            axum::routing::post(async |body: String| ([("content-type", "application/json")], body)),
+        );
+        tokio::spawn(async move { serve_unix(listener, echo).await });
+        self.stage.serving.probe().await;
+    }
+
+    pub async fn end(&self, id: &str, end: End) {
         self.stage.of(&self.stage.running, id).await.send(end).unwrap();
     }
 }
@@ -261,14 +279,7 @@ async fn a_file_becomes_a_model_and_the_model_is_talked_to() {
     assert!(words.contains(&format!("{model}=tiny:/run/job/adapter").as_str()), "{words:?}");
     let job = server.body["id"].as_str().unwrap();
     appliance.wait(&format!("/v1/appliance/jobs/{job}"), "/state", json!("running")).await;
-    let socket = appliance.stage.of(&appliance.stage.sockets, job).await;
-    let listener = tokio::net::UnixListener::bind(socket).unwrap();
-    let echo = axum::Router::new().route("/health", axum::routing::get(async || "ok")).route(
-        "/v1/chat/completions",
-        axum::routing::post(async |body: String| ([("content-type", "application/json")], body)),
-    );
-    tokio::spawn(async move { serve_unix(listener, echo).await });
-    appliance.stage.serving.probe().await;
+    appliance.answer(job).await;
     let answer = appliance.post("/v1/chat/completions", chat.clone()).await;
     assert_eq!((answer.status, &answer.body), (200, &chat), "the answer is the server's own");
     appliance.post(&format!("/v1/appliance/jobs/{job}/cancel"), json!({})).await;
@@ -284,6 +295,31 @@ async fn serve_unix(listener: tokio::net::UnixListener, router: axum::Router) {
             hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(stream), service);
         tokio::spawn(connection);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_of_the_queue_and_of_nothing_that_is_not_there() {
+    let early = Machine::start(Limits::default()).get("/metrics", Some(TOKEN)).await;
+    assert_eq!(early.status, 200);
+    assert!(early.text.contains("gapimage_jobs_ready 0") && !early.text.contains("gapimage_jobs{"), "{}", early.text);
+    let appliance = Appliance::start();
+    let created = appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": "measure"})).await;
+    let path = format!("/v1/appliance/jobs/{}", created.body["id"].as_str().unwrap());
+    appliance.wait(&path, "/state", json!("running")).await;
+    let answer = appliance.get("/metrics").await;
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    for line in [
+        r#"gapimage_jobs{state="running"} 1"#,
+        r#"gapimage_jobs{state="failed"} 0"#,
+        r#"gapimage_release_info{name="quickstart",version="1.0",serial="3"} 1"#,
+        r#"gapimage_gpus{health="degraded"} 1"#,
+        "gapimage_jobs_ready 1",
+    ] {
+        assert!(answer.text.lines().any(|other| other == line), "{line}: {}", answer.text);
+    }
+    // A GPU is plugged in, and there is no library that could tell of it.
+    assert!(!answer.text.contains("DCGM_"), "{}", answer.text);
+    assert_eq!(appliance.machine.get("/metrics", None).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -393,7 +429,7 @@ async fn roles_say_who_may_what_and_changes_are_recorded() {
         })
         .collect();
     assert!(
-        told.contains(&"my operator refused 404".to_owned()) && told.contains(&"first asked".to_owned()),
+        told.contains(&"my operator refused 404".to_owned()) && told.contains(&"site asked".to_owned()),
         "{told:?}"
     );
     assert!(!audit.to_string().contains(&tokens["operator"].1), "no token is recorded");

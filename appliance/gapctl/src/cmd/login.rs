@@ -1,4 +1,4 @@
-//! `gapctl login` and `gapctl logout`.
+//! `gapctl login`, `gapctl claim` and `gapctl logout`.
 
 use super::{Failure, Outcome, To, failure::of_profile, token_of_environment};
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
 };
 use clap::Args;
 use miette::Report;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal, Write},
@@ -21,17 +22,56 @@ pub struct Login {
     address: String,
 }
 
+/// What `claim` is told.
+#[derive(Debug, Args)]
+pub struct Claim {
+    /// https://HOST:PORT, or HOST alone for port 8443
+    address: String,
+    /// Name of the token, in the record of changes
+    #[arg(long, default_value = "first")]
+    name: String,
+}
+
+/// A token that was made for the first admin.
+#[derive(Deserialize)]
+struct Claimed {
+    token: String,
+}
+
 pub fn login(to: &To, args: Login) -> Outcome {
+    let mut profile = recognised(to, &args.address)?;
+    profile.token = Some(token()?.to_string());
+    remember(to, &profile)
+}
+
+pub fn claim(to: &To, args: &Claim) -> Outcome {
+    let mut profile = recognised(to, &args.address)?;
+    // Whether it can be remembered is seen before the code is used up.
+    Profile::try_place(&to.appliance).map_err(Report::from)?;
+    let code = typed("Code on the console: ", "type the code of the console, or pipe it in")?;
+    let wanted = Request::post_json(&["v1", "appliance", "claim"], &json!({"code": *code, "name": args.name}))?;
+    let claimed: Claimed = profile.client().map_err(of_profile)?.ask(wanted)?.read()?;
+    let token = Zeroizing::new(claimed.token);
+    profile.token = Some(token.to_string());
+    remember(to, &profile).inspect_err(|_| eprintln!("the admin's token, which nobody else knows: {}", *token))
+}
+
+/// The server at this address, once it is certain which one that is.
+fn recognised(to: &To, address: &str) -> Result<Profile, Failure> {
     let mut profile = match (&to.ca, &to.fingerprint) {
         (Some(path), _) => Profile { authorities: Some(whole(path)?), ..Profile::of(String::new()) },
         (None, Some(fingerprint)) => Profile::pinned(String::new(), *fingerprint),
-        (None, None) => Profile::pinned(String::new(), confirmed(&args.address)?),
+        (None, None) => Profile::pinned(String::new(), confirmed(address)?),
     };
-    profile.server = Client::new(&args.address, &profile.trust().map_err(of_profile)?, None, None)?.server();
+    profile.server = Client::new(address, &profile.trust().map_err(of_profile)?, None, None)?.server();
     if let Some(Identity { certificate, key }) = to.identity()? {
         profile.identity = Some(Identity { certificate: whole(&certificate)?, key: whole(&key)? });
     }
-    profile.token = Some(token()?.to_string());
+    Ok(profile)
+}
+
+/// Keeps what was found, if the server takes it.
+fn remember(to: &To, profile: &Profile) -> Outcome {
     // Whatever is wrong shows now, and not at the first work.
     let client = profile.client().map_err(of_profile)?;
     let system: Value = client.ask(Request::get(&["v1", "system"]))?.read()?;
@@ -79,18 +119,20 @@ fn token() -> Result<Zeroizing<String>, Failure> {
     if let Some(token) = token_of_environment() {
         return Ok(token);
     }
+    typed("Token: ", "type the token, pipe it in, or set GAPCTL_TOKEN")
+}
+
+/// What somebody types unseen, or a program pipes in.
+fn typed(prompt: &str, advice: &str) -> Result<Zeroizing<String>, Failure> {
     let read = if io::stdin().is_terminal() {
-        rpassword::prompt_password("Token: ")
+        rpassword::prompt_password(prompt)
     } else {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
     };
-    let read = read.map(Zeroizing::new).map_err(|error| Failure::could_not(error, "set GAPCTL_TOKEN"))?;
-    let token = Zeroizing::new(read.trim().to_owned());
-    if token.is_empty() {
-        return Err(Failure::usage("there is no token", "type it, pipe it in, or set GAPCTL_TOKEN"));
-    }
-    Ok(token)
+    let read = read.map(Zeroizing::new).map_err(|error| Failure::could_not(error, advice))?;
+    let text = Zeroizing::new(read.trim().to_owned());
+    if text.is_empty() { Err(Failure::usage("nothing was typed", advice)) } else { Ok(text) }
 }
 
 pub fn logout(to: &To) -> Outcome {

@@ -23,6 +23,7 @@ mod finetune;
 mod job;
 mod login;
 mod model;
+mod promote;
 mod raw;
 mod show;
 mod system;
@@ -95,6 +96,11 @@ enum Command {
                             gapctl -a rack4 login rack4 --fingerprint 3f9a…\n\n\
                             The token is asked for, or taken from GAPCTL_TOKEN; it is never an argument.")]
     Login(login::Login),
+    /// Become the first admin of an appliance, with the code that its console shows, and keep the token
+    #[command(after_help = "Examples:\n  gapctl claim https://192.0.2.7:8443\n\n\
+                            The code is asked for, or read from standard input; it is used up then. Where the site \
+                            configuration names a token there is nothing to claim: `gapctl login` with that one.")]
+    Claim(login::Claim),
     /// Forget an appliance and its token
     Logout,
     /// Show release, trust, layers, network, devices, GPUs
@@ -121,6 +127,12 @@ enum Command {
     /// Models
     #[command(subcommand, alias = "models")]
     Model(model::ModelCommand),
+    /// Give a model a stable name, if it meets what the release demands
+    #[command(after_help = "Examples:\n  gapctl promote MODEL support --evaluation job-…\n  \
+                            gapctl promote MODEL support --override 'the old one is broken, measured by hand'")]
+    Promote(promote::Promote),
+    /// Show which models got stable names, when, and on what grounds
+    Promotions(promote::Promotions),
     /// Ask a model; without a text, what comes on standard input
     Chat(chat::Chat),
     /// Tokens of others
@@ -155,6 +167,7 @@ fn run(cli: Cli) -> Outcome {
     let to = cli.to;
     match cli.command {
         Command::Login(args) => login::login(&to, args),
+        Command::Claim(args) => login::claim(&to, &args),
         Command::Logout => login::logout(&to),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "gapctl", &mut io::stdout());
@@ -176,12 +189,14 @@ fn work(session: &Session, command: Command) -> Outcome {
         Command::Finetune(command) => finetune::run(session, command),
         Command::Job(command) => job::run(session, command),
         Command::Model(command) => model::run(session, command),
+        Command::Promote(args) => promote::promote(session, &args),
+        Command::Promotions(args) => promote::list(session, &args),
         Command::Chat(args) => chat::chat(session, &args),
         Command::Token(command) => access::run(session, command),
         Command::Audit(args) => access::audit(session, &args),
         Command::Diagnose(args) => diagnose::diagnose(session, &args),
         Command::Request(args) => raw::request(session, args),
-        Command::Login(_) | Command::Logout | Command::Completions { .. } => Ok(()),
+        Command::Login(_) | Command::Claim(_) | Command::Logout | Command::Completions { .. } => Ok(()),
     }
 }
 

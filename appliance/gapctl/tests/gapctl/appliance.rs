@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 pub const TOKEN: &str = "right-token";
+pub const CODE: &str = "1234-5678-9abc-defg";
 
 #[derive(Default)]
 pub struct Seen {
@@ -89,6 +90,7 @@ fn router(seen: Arc<Mutex<Seen>>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { Json(json!({"status": "degraded"})) }))
         .route("/v1/system", get(system))
+        .route("/v1/appliance/claim", post(claim))
         .route("/v1/uploads", post(|| async { Json(json!({"id": "upload-1", "status": "pending"})) }))
         .route("/v1/appliance/uploads/upload-1", get(|| async { Json(json!({"id": "upload-1", "status": "pending"})) }))
         .route("/v1/uploads/upload-1/parts", post(part))
@@ -99,6 +101,7 @@ fn router(seen: Arc<Mutex<Seen>>) -> Router {
         .route("/v1/fine_tuning/jobs/ftjob-1", get(|| async { Json(job()) }))
         .route("/v1/fine_tuning/jobs/ftjob-1/events", get(events))
         .route("/v1/chat/completions", post(chat))
+        .route("/v1/appliance/promotions", post(promote).get(promotions))
         .layer(DefaultBodyLimit::disable())
         .with_state(seen)
 }
@@ -126,6 +129,15 @@ async fn system(headers: HeaderMap) -> Response {
     Json(json!({"hostname": "rack4", "release": {"name": "demo\u{1b}[2J", "version": "1"}})).into_response()
 }
 
+async fn claim(State(seen): Shared, Json(asked): Json<Value>) -> Response {
+    seen.lock().unwrap().wanted.push(asked.clone());
+    if asked["code"] != CODE {
+        let said = json!({"error": {"message": "the code is not the one", "type": "permission_error"}});
+        return (StatusCode::FORBIDDEN, Json(said)).into_response();
+    }
+    Json(json!({"id": "token-1", "token": TOKEN})).into_response()
+}
+
 async fn part(State(seen): Shared, mut form: Multipart) -> Response {
     let field = form.next_field().await.unwrap().unwrap();
     assert_eq!(field.name(), Some("data"));
@@ -150,6 +162,26 @@ async fn complete(State(seen): Shared, Json(asked): Json<Value>) -> Json<Value> 
 async fn wanted(State(seen): Shared, Json(asked): Json<Value>) -> Json<Value> {
     seen.lock().unwrap().wanted.push(asked);
     Json(job())
+}
+
+fn promotion(reason: Option<&str>) -> Value {
+    json!({
+        "id": "promotion-1", "name": "support", "model": "ft:base:x:1", "evaluation": "job-1",
+        "findings": [{"metric": "exact_match", "comparison": ">=", "bound": 0.9, "value": 0.5, "is_met": false}],
+        "override_reason": reason, "promoted_by": "ada", "created_at": 0,
+    })
+}
+
+async fn promote(State(seen): Shared, Json(asked): Json<Value>) -> Response {
+    seen.lock().unwrap().wanted.push(asked.clone());
+    match asked["override_reason"].as_str() {
+        Some(reason) => Json(promotion(Some(reason))).into_response(),
+        None => (StatusCode::CONFLICT, Json(json!({"error": {"message": "exact_match is 0.5"}}))).into_response(),
+    }
+}
+
+async fn promotions() -> Json<Value> {
+    Json(json!({"data": [promotion(Some("in a hurry")), promotion(None)], "has_more": false}))
 }
 
 async fn events() -> Json<Value> {

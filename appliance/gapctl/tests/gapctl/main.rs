@@ -4,7 +4,7 @@
 
 mod appliance;
 
-use appliance::{Appliance, TOKEN};
+use appliance::{Appliance, CODE, TOKEN};
 use std::{
     fs,
     io::Write,
@@ -77,6 +77,26 @@ fn only_the_server_with_the_confirmed_certificate_gets_the_token() {
 }
 
 #[test]
+fn who_claims_an_appliance_is_logged_in_and_a_wrong_code_forgets_nothing() {
+    let appliance = Appliance::start();
+    let person = Person::new();
+    let claim = ["claim", &appliance.address, "--fingerprint", &appliance.fingerprint.to_string(), "--name", "ada"];
+    let output = person.types(&claim, "0000-0000-0000-0000\n");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("the code is not the one"), "{}", said(&output));
+    let output = person.types(&claim, &format!("{CODE}\n"));
+    assert!(output.status.success() && !said(&output).contains(TOKEN), "{}", said(&output));
+    assert_eq!(appliance.seen.lock().unwrap().wanted[1]["name"], "ada");
+    assert!(said(&person.does(&["system"])).contains("rack4"));
+    let output = person.types(&claim, "0000-0000-0000-0000\n");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(person.does(&["system"]).status.success(), "the token is still known");
+    let nowhere = person.command(&claim).env_remove("HOME").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert_eq!(appliance.seen.lock().unwrap().wanted.len(), 3, "a code is not used up for a token that cannot be kept");
+}
+
+#[test]
 fn the_sites_authority_is_as_good_as_a_fingerprint() {
     let (appliance, stranger) = (Appliance::start(), Appliance::start());
     let person = Person::new();
@@ -144,6 +164,24 @@ fn an_upload_that_broke_off_goes_on_where_it_was() {
 
     let output = person.does(&["file", "upload", "x.jsonl", "--wait"]);
     assert_ne!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_model_that_is_not_good_enough_is_promoted_only_with_a_reason() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let promote = ["promote", "ft:base:x:1", "support", "--evaluation", "job-1"];
+    let output = person.does(&promote);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("exact_match is 0.5"), "{}", said(&output));
+    let output = person.does(&[&promote[..], &["--override", "in a hurry"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("support stands for ft:base:x:1"), "{}", said(&output));
+    assert!(said(&output).contains("exact_match >= 0.9: 0.5, NOT MET"), "{}", said(&output));
+    let wanted = appliance.seen.lock().unwrap().wanted[1].clone();
+    assert_eq!((&wanted["evaluation"], &wanted["override_reason"]), (&"job-1".into(), &"in a hurry".into()));
+    let output = said(&person.does(&["promotions", "support"]));
+    assert!(output.contains("override: in a hurry") && output.contains("job-1"), "{output}");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! It speaks only to the driver, through device nodes; it opens no network connection.
 
 mod instance;
+mod sample;
+
+pub use sample::Sample;
 
 use crate::{
     PciAddress,

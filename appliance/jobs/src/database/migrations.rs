@@ -4,7 +4,8 @@ use super::DatabaseError;
 use rusqlite::{Connection, TransactionBehavior};
 
 /// What makes version n + 1 of version n.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     -- Times are milliseconds since 1970; lengths of time are milliseconds; sizes are bytes.
     CREATE TABLE job (
         sequence     INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -91,7 +92,23 @@ const STEPS: [&str; 1] = ["
         created_at INTEGER NOT NULL,
         expires_at INTEGER
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE promotion (
+        sequence    INTEGER PRIMARY KEY AUTOINCREMENT,
+        id          TEXT    NOT NULL UNIQUE,
+        name        TEXT    NOT NULL,
+        model       TEXT    NOT NULL,
+        evaluation  TEXT,
+        findings    TEXT    NOT NULL,
+        reason      TEXT,
+        promoted_by TEXT    NOT NULL,
+        deployment  TEXT    NOT NULL,
+        created_at  INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX promotion_by_name ON promotion (name, sequence);
+",
+];
 
 /// Brings a database to the present version, each step in a transaction of its own.
 pub fn run(connection: &mut Connection) -> Result<(), DatabaseError> {
@@ -119,6 +136,6 @@ mod tests {
         run(&mut connection).unwrap();
         run(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        assert!(matches!(run(&mut connection), Err(DatabaseError::Newer { found: 99, known: 1 })));
+        assert!(matches!(run(&mut connection), Err(DatabaseError::Newer { found: 99, known: 2 })));
     }
 }

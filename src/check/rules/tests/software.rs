@@ -191,6 +191,46 @@ fn a_training_by_the_appliance_s_own_trainer() {
 }
 
 #[test]
+fn main_memory_is_that_of_the_trainer_which_is_used() {
+    let memory_of = |facts: &Facts, status| {
+        let lines = lines(facts, status).into_iter().filter(|line| line.rule == "main-memory");
+        lines.map(|line| (line.subject.unwrap_or_default(), line.reason)).collect::<Vec<_>>()
+    };
+    let with = |memory: u64, change: fn(&mut Facts)| {
+        let mut facts = good();
+        facts.target.as_mut().unwrap().memory = Some(memory);
+        change(&mut facts);
+        facts
+    };
+    let found = memory_of(&with(8_000_000_000, |_| ()), Status::Warn);
+    assert_eq!(found, [(String::new(), "16.0 GB are wanted, and there are 8.0 GB".to_owned())]);
+    // On a GPU the appliance's own trainer maps the weights, and needs hardly any main memory.
+    assert_eq!(memory_of(&with(2_000_000_000, own_trainer), Status::Warn), []);
+    // On a processor it needs what it says itself, and no more than that.
+    let small = |facts: &mut Facts| {
+        own_trainer(facts);
+        let config = facts.models[0].config.as_mut().unwrap();
+        for (key, value) in [("hidden_size", 512), ("intermediate_size", 1376), ("num_hidden_layers", 8)] {
+            config[key] = json!(value);
+        }
+        config["vocab_size"] = json!(8000);
+        (facts.models[0].parameters, facts.models[0].weight_bytes) = (None, None);
+        facts.jobs[0].gpus = Some(0);
+        (train(facts).batch, train(facts).length) = (4, 256);
+    };
+    assert_eq!(memory_of(&with(2_000_000_000, small), Status::Warn), []);
+    let found = memory_of(&with(600_000_000, small), Status::Warn);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_starts(&format!("{}: {}", found[0].0, found[0].1), "job sft: 0.");
+    let unknown = |facts: &mut Facts| {
+        own_trainer(facts);
+        facts.jobs[0].gpus = Some(0);
+        facts.models[0].config = None;
+    };
+    assert_eq!(memory_of(&with(2_000_000_000, unknown), Status::Unresolved).len(), 1);
+}
+
+#[test]
 fn the_appliance_s_own_server() {
     let serve = |facts: &mut Facts| {
         let serving = Serving { model: "base".to_owned(), engine: Engine::GapServe, length: 8192, concurrency: 16 };

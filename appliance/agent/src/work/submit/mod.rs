@@ -84,16 +84,24 @@ pub struct Wishes {
 }
 
 impl Work {
-    /// The model of this name: one of the release, or one that a job made.
-    fn model(&self, name: &str) -> Result<ModelOrder, SubmitError> {
-        let declared = &self.catalog.declared;
-        if let Some(base) = declared.model(name) {
+    /// The model of this name: one of the release, one that a job made, or what a stable name stands for.
+    pub(super) fn model(&self, name: &str) -> Result<ModelOrder, SubmitError> {
+        let name = &self.resolve(name);
+        if let Some(base) = self.catalog.declared.model(name) {
             return Ok(ModelOrder { name: name.to_owned(), base: base.clone(), trained: None });
         }
         let job = self.trained(name)?.ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
         let order: Order = serde_json::from_str(&job.request).map_err(|_| SubmitError::NoModel(name.to_owned()))?;
         let base = order.model.map(|model| model.base).ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
         Ok(ModelOrder { name: name.to_owned(), base, trained: Some(job.id) })
+    }
+
+    /// The name of the model that a stable name stands for; any other name as it is.
+    pub fn resolve(&self, name: &str) -> String {
+        // A release may bring a model of a name that was given before.
+        let is_of_release = self.catalog.declared.model(name).is_some();
+        let target = if is_of_release { None } else { self.promotions.target(name) };
+        target.unwrap_or_else(|| name.to_owned())
     }
 
     /// The job that made the model of this name.
