@@ -11,12 +11,14 @@ import random
 import resource
 import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +26,8 @@ GAPIMAGE = ROOT / "target/release/gapimage"
 CACHE = Path(os.environ.get("GAPIMAGE_TEST_CACHE", ROOT / ".cache"))
 GIB2 = 2_000_000_000
 RUNS = 5
+# The word by which this program starts itself beside a machine.
+INSIDE = "measure-appliance"
 
 OCI_RECIPE = """
 [appliance]
@@ -674,12 +678,111 @@ def bench_serving(work):
     yield ("decoding the same with 8 bits", f"{rate:.1f} tokens/s", "–", "–", "–")
 
 
+class Appliance:
+    """The appliance that `gapimage boot --check` leads its program to."""
+
+    def __init__(self):
+        self.server, self.token = os.environ["GAPCTL_SERVER"], os.environ["GAPCTL_TOKEN"]
+        self.context = ssl.create_default_context(cafile=os.environ["GAPCTL_CA"])
+
+    def ask(self, path, body=None):
+        request = urllib.request.Request(
+            self.server + path, data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, context=self.context, timeout=300) as answer:
+            return json.load(answer)
+
+    def submit(self, job, **more):
+        return self.ask("/v1/appliance/jobs", {"kind": "run", "job": job, **more})["id"]
+
+    def ended(self, job):
+        while True:
+            state = self.ask(f"/v1/appliance/jobs/{job}")["state"]
+            if state in ("succeeded", "failed", "cancelled"):
+                return state
+            time.sleep(0.2)
+
+    def lines(self, job):
+        return [line["text"] for line in self.ask(f"/v1/appliance/jobs/{job}/log?after=0")["lines"]]
+
+    def says(self, job, **more):
+        """What a job prints, once it has ended well."""
+        job = self.submit(job, **more)
+        assert self.ended(job) == "succeeded", self.lines(job)
+        return self.lines(job)
+
+    def agent_memory(self):
+        """Resident memory of the agent, bytes."""
+        status = dict(line.split(":", 1) for line in self.says("status") if ":" in line)
+        return int(status["VmRSS"].split()[0]) * 1024
+
+
+def measure_appliance():
+    """Run by `gapimage boot --check` beside the machine; prints one JSON object."""
+    machine = Appliance()
+    while machine.ask("/healthz")["jobs"] != "ready":
+        time.sleep(0.5)
+    machine.says("first")
+    time.sleep(10)
+    idle = machine.agent_memory()
+
+    ours, theirs = [], []
+    for _ in range(3):
+        for line in machine.says("crun", env={"TIMES": str(RUNS)})[1:]:
+            before, began = line.split()
+            theirs.append(float(began) - float(before))
+        for _ in range(RUNS):
+            ours.append(first_line(machine))
+
+    root = machine.submit("stubborn")
+    for _ in range(1000):
+        machine.submit("nothing", needs=[root])
+    machine.ask(f"/v1/appliance/jobs/{root}/cancel", {})
+    machine.ended(root)
+    while any(job["state"] == "queued" for job in machine.ask("/v1/appliance/jobs?limit=5")["data"]):
+        time.sleep(0.5)
+    machine.ask("/v1/appliance/jobs?limit=100")
+    print(json.dumps({"idle": idle, "history": machine.agent_memory(), "ours": ours, "theirs": theirs}))
+
+
+def first_line(machine):
+    """Seconds from before the request that submits a job until its first line is here, over a connection for each request."""
+    start = time.perf_counter()
+    job = machine.submit("first")
+    while not machine.lines(job):
+        pass
+    return time.perf_counter() - start
+
+
+def bench_appliance(work):
+    keys = work / "keys"
+    run(GAPIMAGE, "keygen", keys)
+    run(GAPIMAGE, "build", ROOT / "tests/faults/recipe.toml", "-o", work / "faults.gap", "--trust", keys / "trust.toml",
+        "--store", CACHE / "store")
+    run(GAPIMAGE, "sign", work / "faults.gap", "--key", keys / "release.key")
+    with open(work / "data.img", "wb") as disk:
+        disk.truncate(2 << 30)
+    text = run(GAPIMAGE, "boot", work / "faults.gap", "--trust", keys / "trust.toml", "--data", work / "data.img", "--check",
+               "--", sys.executable, __file__, INSIDE, stdout=subprocess.PIPE).stdout.decode()
+    measured = json.loads(next(line for line in text.splitlines() if line.startswith('{"idle"')))
+    mib = 2**20
+    yield ("the agent's memory, idle", f"{measured['idle'] / mib:.1f} MiB", "–", "–", "40 · 15 MiB")
+    yield ("the same with 1,000 jobs in its history", f"{measured['history'] / mib:.1f} MiB", "–", "–", "60 · 25 MiB")
+    ours, theirs = (statistics.median(measured[side]) for side in ("ours", "theirs"))
+    yield ("a job is submitted → its first line is read", f"{ours:.2f} s",
+           f"`crun run` of the same bundle in the same machine: {theirs:.2f} s", f"{ours / theirs:.2f}×", "2× · 1×")
+
+
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
            "wheels": bench_wheels, "shard": bench_shard, "check": bench_check, "duplicates": bench_duplicates,
-           "serving": bench_serving, "training": bench_training}
+           "serving": bench_serving, "training": bench_training, "appliance": bench_appliance}
 
 
 def main():
+    if sys.argv[1:] == [INSIDE]:
+        measure_appliance()
+        return
     wanted = sys.argv[1:] or list(BENCHES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print("| what | gapimage | against | ratio | reach · aim |\n|---|---|---|---|---|", flush=True)

@@ -4,6 +4,7 @@ use crate::{
     MACHINE,
     machine::{OVER, Site},
 };
+use gapctl::client::ClientError;
 use serde_json::json;
 
 #[test]
@@ -52,10 +53,7 @@ fn what_is_not_declared_or_names_a_network_is_not_taken() {
         json!({"kind": "serve", "model": "none"}),
     ] {
         let refused = site.client.post("/v1/appliance/jobs", &body).unwrap_err();
-        assert!(
-            matches!(refused, crate::client::ClientError::Refused { status: 400..=499, .. }),
-            "{body}: {refused:?}"
-        );
+        assert!(matches!(refused, ClientError::Refused { status: 400..=499, .. }), "{body}: {refused:?}");
     }
     assert_eq!(site.client.get("/v1/appliance/jobs").unwrap()["data"], json!([]));
     drop(machine);

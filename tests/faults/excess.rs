@@ -4,6 +4,7 @@ use crate::{
     MACHINE,
     machine::{OVER, Site},
 };
+use gapctl::client::ClientError;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -78,12 +79,12 @@ fn a_thousand_wrong_tokens_let_nobody_in_and_lock_out_only_for_a_while() {
     let mut locked_out = 0;
     for _ in 0..1000 {
         match stranger.get("/v1/models").unwrap_err() {
-            crate::client::ClientError::Refused { status: 401, .. } => {}
-            crate::client::ClientError::Refused { status: 429, .. } => locked_out += 1,
+            ClientError::Refused { status: 401, .. } => {}
+            ClientError::Refused { status: 429, .. } => locked_out += 1,
             error => panic!("{error}"),
         }
     }
     assert!(locked_out > 900, "{locked_out}");
-    site.client.wait_for("/v1/models", Some(Duration::from_secs(120)), |_| Some(())).unwrap();
+    site.client.wait_for("/v1/models", Duration::from_secs(120), |_| Some(())).unwrap();
     drop(machine);
 }

@@ -3,7 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod agent;
+mod blocks;
 mod client;
+mod clock;
 mod confinement;
 mod excess;
 #[path = "../fixture/mod.rs"]

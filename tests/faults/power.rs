@@ -2,9 +2,10 @@
 
 use crate::{
     MACHINE,
-    client::{Client, UploadError},
-    machine::{OVER, Site, bulk, examples},
+    client::Api,
+    machine::{OVER, STEPS, Site, bulk, examples},
 };
+use gapctl::upload::{UploadError, Uploaded};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -34,12 +35,13 @@ fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
     let token = site.client.post("/v1/appliance/tokens", &tokens).unwrap()["id"].clone();
     let small = site.file("small.jsonl");
     examples(&small, 10);
-    let kept = site.client.bring(&small, "fine-tune", None).unwrap();
+    let kept = site.client.bring(&small, "fine-tune").unwrap();
+    site.wait_until_good(&kept.id);
     let job = site.run("count", json!({"env": {"STEPS": "600"}}));
+    let training = site.train(&kept.id, STEPS);
     let file = site.file("bulk");
     bulk(&file, 200);
-    let upload = site.client.begin(&file, "user_data").unwrap()["id"].as_str().unwrap().to_owned();
-    let bringing = thread::spawn(bring_through_everything(site.client.clone(), file.clone(), upload.clone()));
+    let bringing = thread::spawn(bring_through_everything(site.client.clone(), file.clone()));
 
     for cut in 0..cuts() {
         thread::sleep(moment(cut));
@@ -56,33 +58,32 @@ fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
         assert_ne!(after["state"], "failed", "{after}");
         let listed = site.client.get("/v1/appliance/tokens").unwrap();
         assert!(listed["data"].as_array().unwrap().iter().any(|listed| listed["id"] == token), "{listed}");
-        let id = kept["id"].as_str().unwrap();
-        assert_eq!(site.client.get(&format!("/v1/files/{id}")).unwrap()["sha256"], kept["sha256"]);
+        let found = site.client.get(&format!("/v1/files/{}", kept.id)).unwrap();
+        assert_eq!(found["sha256"].as_str(), kept.sha256.as_deref(), "{found}");
     }
 
     let brought = bringing.join().unwrap();
-    assert_eq!(brought["sha256"], digest(&file), "{brought}");
+    assert_eq!(brought.sha256, Some(digest(&file)), "{brought:?}");
+    let listed = site.client.get("/v1/files").unwrap();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 2, "what was begun again is there once: {listed}");
     let ended = site.wait_within(Duration::from_secs(900), &job, OVER);
     assert_eq!(ended["state"], "succeeded", "{ended}\n{}", site.log(&job));
     assert!(site.log(&job).contains("counted 600"), "{}", site.log(&job));
+    site.trained_as_if_nothing_had_been(&training, &kept.id);
     let audit = site.client.get("/v1/appliance/audit?limit=1000").unwrap();
     assert!(!audit["data"].as_array().unwrap().is_empty(), "{audit}");
     site.still_works();
     drop(machine);
 }
 
-/// Begins again with an upload whenever the machine went away under it, until it is complete. Gives the file.
-fn bring_through_everything(client: Client, file: PathBuf, upload: String) -> impl FnOnce() -> Value {
+/// Goes on with an upload whenever the machine went away under it, until it is complete.
+fn bring_through_everything(client: Api, file: PathBuf) -> impl FnOnce() -> Uploaded {
     move || {
         loop {
-            match client.bring(&file, "user_data", Some(&upload)) {
+            match client.bring(&file, "user_data") {
                 Ok(brought) => return brought,
                 Err(UploadError::Client(error)) if error.is_passing() => thread::sleep(Duration::from_secs(1)),
-                // It was complete, and the answer was lost with the power.
-                Err(error) => match client.get(&format!("/v1/appliance/uploads/{upload}")) {
-                    Ok(state) if state["status"] == "completed" => return state["file"].clone(),
-                    _ => panic!("{error}"),
-                },
+                Err(error) => panic!("{error}"),
             }
         }
     }

@@ -6,4 +6,4 @@
 pub mod client;
 pub mod cmd;
 mod profile;
-mod upload;
+pub mod upload;

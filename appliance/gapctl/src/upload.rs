@@ -1,9 +1,6 @@
 //! Sends a file in parts, so that one that breaks off goes on where it was.
 
-use crate::{
-    client::{Body, Client, ClientError, Method, Request},
-    profile,
-};
+use crate::client::{Body, Client, ClientError, Method, Request};
 use gap_format::Digest;
 use indicatif::ProgressBar;
 use miette::Diagnostic;
@@ -26,6 +23,8 @@ const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The appliance asks for no longer pause than this, or its answer is taken for the end.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest that the appliance may take to make one file of all parts.
+const PUTTING_TOGETHER: Duration = Duration::from_secs(600);
 
 /// Why a file is not there.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -79,11 +78,18 @@ struct Progress {
     parts: Vec<String>,
 }
 
-/// Sends `path` and says what became of it.
+/// Sends `path` and says what became of it. How far it got is remembered in the directory `memory`, where there is one, so
+/// that the same call goes on where this one broke off.
 ///
 /// # Errors
 /// [`UploadError`]; what was sent stays for the next try.
-pub fn send(client: &Client, path: &Path, purpose: &str, bar: &ProgressBar) -> Result<Uploaded, UploadError> {
+pub fn send(
+    client: &Client,
+    path: &Path,
+    purpose: &str,
+    memory: Option<&Path>,
+    bar: &ProgressBar,
+) -> Result<Uploaded, UploadError> {
     let failed = |source| UploadError::File { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -92,11 +98,11 @@ pub fn send(client: &Client, path: &Path, purpose: &str, bar: &ProgressBar) -> R
     }
     let len = metadata.len();
     bar.set_length(len);
-    let memory = Memory::of(client, path, &metadata, purpose);
+    let memory = Memory::of(memory, client, path, &metadata, purpose);
     let mut sum = Sha256::new();
-    let mut progress = match memory.load().filter(|progress| is_pending(client, &progress.upload)) {
-        Some(progress) => progress,
-        None => Progress { upload: begin(client, path, purpose, len)?, parts: Vec::new() },
+    let (mut progress, done) = match earlier(client, &memory)? {
+        Some(earlier) => earlier,
+        None => (Progress { upload: begin(client, path, purpose, len)?, parts: Vec::new() }, None),
     };
     memory.store(&progress);
     for number in 0..len.div_ceil(PART) {
@@ -108,7 +114,7 @@ pub fn send(client: &Client, path: &Path, purpose: &str, bar: &ProgressBar) -> R
             return Err(UploadError::Changed(path.to_owned()));
         }
         sum.update(&bytes);
-        if usize::try_from(number).is_ok_and(|number| number < progress.parts.len()) {
+        if done.is_some() || usize::try_from(number).is_ok_and(|number| number < progress.parts.len()) {
             continue;
         }
         let part: Part = patiently(|| {
@@ -119,10 +125,11 @@ pub fn send(client: &Client, path: &Path, purpose: &str, bar: &ProgressBar) -> R
         memory.store(&progress);
     }
     bar.set_position(len);
-    let to = ["v1", "uploads", &progress.upload, "complete"];
-    let done: Begun = client.ask(Request::post_json(&to, &json!({"part_ids": progress.parts}))?)?.read()?;
+    let there = match done {
+        Some(there) => there,
+        None => complete(client, &progress)?,
+    };
     memory.forget();
-    let there = done.file.ok_or_else(|| ClientError::Request("the upload ended without a file".to_owned()))?;
     let sent = hex::encode(sum.finalize());
     if there.sha256.as_ref().is_some_and(|sum| *sum != sent) {
         return Err(UploadError::Changed(path.to_owned()));
@@ -138,11 +145,24 @@ fn begin(client: &Client, path: &Path, purpose: &str, len: u64) -> Result<String
     Ok(begun.id)
 }
 
-/// Whether the appliance still waits for more of it.
-fn is_pending(client: &Client, upload: &str) -> bool {
-    let request = Request::new(Method::Get, format!("/v1/appliance/uploads/{upload}"), Body::Nothing);
-    let found = client.ask(request).and_then(|answer| answer.read::<Begun>());
-    found.is_ok_and(|found| found.status == "pending")
+/// What an earlier try left to go on with: an upload that waits for more, or the file that it became although the answer
+/// that said so was lost.
+fn earlier(client: &Client, memory: &Memory) -> Result<Option<(Progress, Option<Uploaded>)>, ClientError> {
+    let Some(progress) = memory.load() else { return Ok(None) };
+    let request = Request::new(Method::Get, format!("/v1/appliance/uploads/{}", progress.upload), Body::Nothing);
+    match patiently(|| client.ask(request.clone())?.read::<Begun>()) {
+        Ok(Begun { status, .. }) if status == "pending" => Ok(Some((progress, None))),
+        Ok(Begun { file: Some(file), .. }) => Ok(Some((progress, Some(file)))),
+        Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn complete(client: &Client, progress: &Progress) -> Result<Uploaded, ClientError> {
+    let to = ["v1", "uploads", &progress.upload, "complete"];
+    let request = Request::post_json(&to, &json!({"part_ids": progress.parts}))?.patience(PUTTING_TOGETHER);
+    let done: Begun = client.ask(request)?.read()?;
+    done.file.ok_or_else(|| ClientError::Request("the upload ended without a file".to_owned()))
 }
 
 /// Tries again what may succeed soon.
@@ -170,7 +190,7 @@ struct Memory(Option<PathBuf>);
 
 impl Memory {
     /// For this file as it is now: another length or time of change is another upload.
-    fn of(client: &Client, path: &Path, metadata: &fs::Metadata, purpose: &str) -> Self {
+    fn of(memory: Option<&Path>, client: &Client, path: &Path, metadata: &fs::Metadata, purpose: &str) -> Self {
         let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let key = format!(
             "{}\n{}\n{}\n{}.{}\n{purpose}",
@@ -180,8 +200,7 @@ impl Memory {
             metadata.mtime(),
             metadata.mtime_nsec()
         );
-        let directory = profile::directory("XDG_STATE_HOME", ".local/state");
-        Self(directory.map(|directory| directory.join("uploads").join(Digest::of(key.as_bytes()).to_hex())))
+        Self(memory.map(|directory| directory.join(Digest::of(key.as_bytes()).to_hex())))
     }
 
     fn load(&self) -> Option<Progress> {

@@ -291,7 +291,7 @@ fn load_generator(
     let decoder =
         Decoder::load(config, Loader { source, precision: options.weights.precision(), device }).map_err(failed)?;
     let config = decoder.config().clone();
-    let positions = cache_positions(option, &config, options)?;
+    let positions = cache_positions(option, &config, options, device)?;
     let cache = KvCache::new(&config, positions, device).map_err(|error| failed(error.into()))?;
     let vocabulary = config.vocabulary;
     let bounds = Bounds { running: options.sequences(), prompt_piece: PROMPT_PIECE };
@@ -308,9 +308,14 @@ fn load_generator(
 }
 
 /// How many positions the cache gets: what is asked for, else what a quarter of the free memory holds.
-fn cache_positions(option: &ModelOption, config: &DecoderConfig, options: &Options) -> Result<usize, CatalogueError> {
+fn cache_positions(
+    option: &ModelOption,
+    config: &DecoderConfig,
+    options: &Options,
+    device: &Device,
+) -> Result<usize, CatalogueError> {
     let each = KvCache::bytes_per_position(config) as u64;
-    let available = memory::available();
+    let available = memory::available(device);
     let wanted = options.cache.unwrap_or(available / 4);
     let most = config.context.saturating_mul(options.sequences());
     let positions = usize::try_from(wanted / each.max(1)).unwrap_or(usize::MAX).min(most);

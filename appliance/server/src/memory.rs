@@ -1,5 +1,7 @@
 //! Memory that there is for the cache.
 
+use candle_core::Device;
+use gap_lm::device;
 use std::fs;
 
 /// Positions that a cache has at least.
@@ -7,8 +9,12 @@ pub const LEAST_POSITIONS: usize = 128;
 /// What is believed where the system says nothing, in bytes.
 const UNKNOWN: u64 = 1 << 30;
 
-/// Bytes that can be taken: what the machine has left, or what the control group leaves if that is less.
-pub fn available() -> u64 {
+/// Bytes that can be taken where a model is computed: what a GPU has left; on the processor what the machine has left, or what
+/// the control group leaves if that is less.
+pub fn available(device: &Device) -> u64 {
+    if let Ok(Some(gpu)) = device::memory(device) {
+        return gpu.free;
+    }
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_machine(&text)).unwrap_or(UNKNOWN);
     machine.min(of_group().unwrap_or(u64::MAX))
 }

@@ -8,7 +8,7 @@ use crate::{
     metrics::Meters,
     options::Options,
 };
-use candle_core::Device;
+use gap_lm::device;
 use std::{io, sync::Arc};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,6 +35,9 @@ pub enum StartError {
     /// The threads that compute do not start.
     #[error("cannot start the threads that compute: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+    /// There is a GPU, and it cannot be used.
+    #[error("cannot use the GPU: {0}; `nvidia-smi` says whether the driver sees it")]
+    Device(candle_core::Error),
     /// The system failed.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -55,9 +58,9 @@ pub fn run(options: &Options) -> Result<(), StartError> {
             .await
             .map_err(|source| StartError::Listen { address: format!("{:?}", options.listen), source })?;
         confinement::confine()?;
+        let device = device::first().map_err(StartError::Device)?;
         let meters = Arc::new(Meters::default());
-        let catalogue =
-            tokio::task::block_in_place(|| Catalogue::load(options, &device(), &meters)).map_err(Box::new)?;
+        let catalogue = tokio::task::block_in_place(|| Catalogue::load(options, &device, &meters)).map_err(Box::new)?;
         let router = api::router(Served { catalogue: Arc::new(catalogue), meters });
         let (stop, stopping) = watch::channel(false);
         eprintln!("gap-serve listens on {}", listener.address());
@@ -71,9 +74,4 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         server.await.map_err(io::Error::other)?;
         Ok(())
     })
-}
-
-/// The first GPU where the program was built for one and there is one, else the processor.
-fn device() -> Device {
-    Device::cuda_if_available(0).unwrap_or(Device::Cpu)
 }

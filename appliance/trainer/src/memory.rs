@@ -1,10 +1,11 @@
 //! Memory: what a job will need, what there is, and what is used.
 
+use candle_core::{Device, Result};
 use gap_contract::{
     Job, Method,
     memory::{DecoderSizes, Estimate, Load},
 };
-use gap_lm::inference::DecoderConfig;
+use gap_lm::{device, inference::DecoderConfig};
 use std::fs;
 
 /// Estimates a job whose longest batch has `tokens` tokens, with `weight` bytes a frozen weight and `activation` bytes
@@ -40,25 +41,64 @@ fn sizes(config: &DecoderConfig) -> DecoderSizes {
     }
 }
 
-/// Bytes that this process may use: what is free, what it has, and no more than its control group's limit.
-#[must_use]
-pub fn available() -> u64 {
+/// Bytes that a job may use on its device. On a GPU what is free. On the processor what is free and what this process has,
+/// and no more than its control group's limit.
+///
+/// # Errors
+/// Where the GPU's driver does not answer.
+pub fn available(device: &Device) -> Result<u64> {
+    Ok(device::memory(device)?.map_or_else(of_processor, |gpu| gpu.free))
+}
+
+/// Watches the memory of the device that a job runs on.
+#[derive(Debug)]
+pub struct Gauge {
+    device: Device,
+    /// The most that was found in use on a GPU. The processor's kernel remembers by itself.
+    most: u64,
+}
+
+impl Gauge {
+    /// Of a device.
+    #[must_use]
+    pub const fn new(device: Device) -> Self {
+        Self { device, most: 0 }
+    }
+
+    /// Looks what a GPU has in use now.
+    ///
+    /// # Errors
+    /// Where its driver does not answer.
+    pub fn look(&mut self) -> Result<()> {
+        if let Some(gpu) = device::memory(&self.device)? {
+            self.most = self.most.max(gpu.total - gpu.free.min(gpu.total));
+        }
+        Ok(())
+    }
+
+    /// Bytes in use at the peak: of a GPU as far as it was looked at, of this process on the processor.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        if self.device.is_cpu() { status("VmHWM:").unwrap_or(0) } else { self.most }
+    }
+
+    /// The share of what may be used that is used now.
+    ///
+    /// # Errors
+    /// Where the GPU's driver does not answer.
+    #[allow(clippy::cast_precision_loss, reason = "a share")]
+    pub fn share(&self) -> Result<f64> {
+        let (used, all) = match device::memory(&self.device)? {
+            Some(gpu) => (gpu.total - gpu.free.min(gpu.total), gpu.total),
+            None => (status("VmRSS:").unwrap_or(0), of_processor()),
+        };
+        Ok(used as f64 / all.max(1) as f64)
+    }
+}
+
+fn of_processor() -> u64 {
     let free = meminfo("MemAvailable:").unwrap_or(u64::MAX).saturating_add(status("VmRSS:").unwrap_or(0));
     free.min(group_limit().unwrap_or(u64::MAX))
-}
-
-/// Bytes that this process had at its peak.
-#[must_use]
-pub fn peak() -> u64 {
-    status("VmHWM:").unwrap_or(0)
-}
-
-/// The share of what may be used that is used now.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "a share")]
-pub fn share() -> f64 {
-    let used = status("VmRSS:").unwrap_or(0);
-    used as f64 / available().max(1) as f64
 }
 
 fn meminfo(name: &str) -> Option<u64> {

@@ -5,9 +5,10 @@ use crate::{
     error::{Failed, invalid_adapter, invalid_model},
     memory,
 };
-use candle_core::{DType, Device};
+use candle_core::DType;
 use gap_contract::{BatchSize, Dtype, FailureCode, Job, Quantization, TargetModules, memory::Estimate};
 use gap_lm::{
+    device,
     inference::{DecoderConfig, Lineage, SafetensorsDirectory},
     training::{
         AdapterShape, Holding, Key, Maxima, TARGETS, TrainableDecoder, Trained,
@@ -66,7 +67,7 @@ impl Plan {
             Trained::Adapter(shape) => shape.targets.clone(),
         };
         let holding = holding(job)?;
-        let available = memory::available();
+        let available = memory::available(&holding.device)?;
         let bytes = [holding.weights.size_in_bytes() as u64, holding.activations.size_in_bytes() as u64];
         let sized = |batch: u64| {
             let epochs = Epochs::new(&training, job, usize::try_from(batch).unwrap_or(usize::MAX));
@@ -160,11 +161,10 @@ fn trained(job: &Job) -> Result<Trained, Failed> {
 }
 
 fn holding(job: &Job) -> Result<Holding, Failed> {
-    let device = Device::cuda_if_available(0)?;
-    let cuda = device.is_cuda();
-    let (weights, activations) = match (job.dtype, cuda) {
+    let device = device::first()?;
+    let (weights, activations) = match (job.dtype, device::computes_bfloat16(&device)?) {
         (Dtype::Float32, _) | (Dtype::Auto, false) => (DType::F32, DType::F32),
-        // Processors without such units compute in 32 bits; the frozen weights are kept in 16.
+        // Without units for it, 32 bits are computed in; the frozen weights are kept in 16.
         (Dtype::Bfloat16, false) => (DType::BF16, DType::F32),
         (Dtype::Bfloat16 | Dtype::Auto, true) => (DType::BF16, DType::BF16),
     };

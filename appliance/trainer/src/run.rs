@@ -7,7 +7,7 @@ use crate::{
     error::{Failed, storage},
     files,
     journal::{Journal, now},
-    memory,
+    memory::Gauge,
     objective::{Measured, Objective, units},
     optimizer::{self, AdamW},
     plan::Plan,
@@ -17,6 +17,7 @@ use gap_contract::{
     Base, DataFile, Engine, FailureCode, Job, JobSpec, Level, Lineage, Method, Metrics, Output, Role, Topic, Trained,
 };
 use gap_lm::{
+    LIBRARIES, device,
     inference::Family,
     training::{Batch, Key, Pass},
 };
@@ -120,6 +121,7 @@ struct Run<'a> {
     state: State,
     data: Vec<DataFile>,
     base: thread::JoinHandle<Result<String, digest::DigestError>>,
+    gauge: Gauge,
     warned: bool,
 }
 
@@ -151,7 +153,9 @@ impl<'a> Run<'a> {
         let new = State { started_at: now(), batch: plan.batch, job_sha256: identity, ..State::default() };
         announce(&plan, job, from.as_ref(), journal)?;
         let objective = Objective { model, reference };
-        Ok(Self { job, output, plan, objective, optimizer, state: from.unwrap_or(new), data, base, warned: false })
+        let gauge = Gauge::new(plan.holding.device.clone());
+        let state = from.unwrap_or(new);
+        Ok(Self { job, output, plan, objective, optimizer, state, data, base, gauge, warned: false })
     }
 
     fn go(mut self, journal: &mut Journal, stop: &AtomicBool) -> Result<Ended, Failed> {
@@ -204,7 +208,7 @@ impl<'a> Run<'a> {
     #[allow(clippy::cast_precision_loss, reason = "steps and tokens are far below 2^52")]
     fn step(&mut self) -> Result<Metrics, Failed> {
         let began = Instant::now();
-        let Self { job, plan, state, objective, optimizer, .. } = self;
+        let Self { job, plan, state, objective, optimizer, gauge, .. } = self;
         let step = state.step;
         let batches: Vec<Batch> = plan.epochs.batches(step).iter().map(|items| batch(&plan.training, items)).collect();
         let all: u64 = batches.iter().map(|batch| units(batch, job)).sum();
@@ -214,6 +218,7 @@ impl<'a> Run<'a> {
             let key = Key::new(job.seed).part(DROPOUT).part(step).part(index as u64);
             let pass = Pass { adapters: true, dropout: dropout.then_some(key) };
             measured = measured.and(objective.train(batch, job, pass, all)?);
+            gauge.look()?;
         }
         let norm = optimizer::gradient_norm(&mut objective.model)?;
         let loss = measured.mean();
@@ -240,7 +245,7 @@ impl<'a> Run<'a> {
             tokens: measured.tokens,
             trained_tokens: state.trained_tokens,
             tokens_per_second: measured.tokens as f64 / began.elapsed().as_secs_f64().max(1e-9),
-            memory: memory::peak(),
+            memory: gauge.peak(),
             valid_loss: None,
             rewards_chosen: measured.rewards.map(|[chosen, ..]| share(chosen)),
             rewards_rejected: measured.rewards.map(|[_, rejected, _]| share(rejected)),
@@ -291,7 +296,7 @@ impl<'a> Run<'a> {
     }
 
     fn warn(&mut self, journal: &mut Journal) -> Result<(), Failed> {
-        let share = memory::share();
+        let share = self.gauge.share()?;
         if share > FULL && !self.warned {
             self.warned = true;
             let message = format!(
@@ -335,7 +340,7 @@ impl<'a> Run<'a> {
             adapter,
             data: self.data,
             job: self.job.clone().into_spec(),
-            engine: engine(self.plan.holding.device.is_cuda()),
+            engine: engine(device::name(&self.plan.holding.device)?),
             started_at: self.state.started_at,
             finished_at: now(),
             trained: Trained {
@@ -479,8 +484,9 @@ const fn architecture(family: Family) -> &'static str {
     }
 }
 
-fn engine(cuda: bool) -> Engine {
-    let versions = BTreeMap::from([("gap-train".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
-    let device = if cuda { "cuda:0" } else { "cpu" };
-    Engine { name: "gap-train".to_owned(), versions, device: device.to_owned() }
+fn engine(device: String) -> Engine {
+    let own = ("gap-train", env!("CARGO_PKG_VERSION"));
+    let versions =
+        LIBRARIES.into_iter().chain([own]).map(|(name, version)| (name.to_owned(), version.to_owned())).collect();
+    Engine { name: "gap-train".to_owned(), versions, device }
 }

@@ -206,6 +206,15 @@ fn bitsandbytes_still_gives_the_recorded_numbers() {
     assert!(again.iter().zip(&recorded).all(|(a, b)| (a - b).abs() < 1e-4));
 }
 
+#[test]
+#[ignore = "needs Transformers; make test-all runs it"]
+fn transformers_still_renders_the_recorded_conversations() {
+    let root = Root::new("templates");
+    let reference = repository().join("appliance/lm/tests/reference");
+    fs::copy(reference.join("templates.py"), root.dir().join("templates.py")).unwrap();
+    assert!(root.python("templates.py", &[]) == fs::read_to_string(reference.join("templates.json")).unwrap());
+}
+
 /// Waits until a run has made some steps.
 fn wait_for_steps(output: &Outcome, child: &mut Child, steps: usize) {
     let deadline = Instant::now() + Duration::from_secs(300);

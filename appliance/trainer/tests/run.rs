@@ -66,6 +66,8 @@ fn a_job_learns_and_leaves_what_the_contract_says() {
         assert_eq!(digest, &gap_train::digest::of_file(&trial.path("out").join(path)).unwrap());
     }
     assert_eq!(lineage.result.len(), 2);
+    assert_eq!(lineage.engine.device, "cpu");
+    assert!(lineage.engine.versions.contains_key("candle-core"), "{:?}", lineage.engine);
 }
 
 #[test]
@@ -276,6 +278,86 @@ fn jobs_that_cannot_fit_are_refused_with_what_would() {
     });
     let (code, message) = refused(&trial, "large", json!({"training_file": "many.jsonl", "batch_size": 20000}));
     assert!(code == "out_of_memory" && message.contains("`batch_size`"), "{message}");
+}
+
+/// The program on a job, on a machine that says that it has `meminfo` kB left, and whatever is written there later.
+fn with_memory(trial: &Trial, meminfo: u64, arguments: &[&str]) -> Command {
+    fs::write(trial.path("meminfo"), format!("MemAvailable: {meminfo} kB\n")).unwrap();
+    let script = "mount --bind meminfo /proc/meminfo && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, trial::PROGRAM]).args(arguments);
+    command.current_dir(trial.dir.path());
+    command
+}
+
+#[test]
+fn auto_takes_the_largest_batch_that_fits() {
+    let trial = Trial::new("llama");
+    fs::write(
+        trial.path("long.jsonl"),
+        (json!({"text": "What follows 1? ".repeat(16)}).to_string() + "\n").repeat(300),
+    )
+    .unwrap();
+    let estimate = |name: &str, batch: Value| -> Value {
+        trial.job(name, json!({"training_file": "long.jsonl", "batch_size": batch, "max_steps": 1}));
+        let output = with_memory(&trial, 100 << 10, &["estimate", &format!("{name}.json")]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(!trial.path(name).exists(), "an estimate writes something");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let number = |estimate: &Value, field: &str| estimate[field].as_u64().unwrap();
+    let auto = estimate("auto", json!("auto"));
+    let room = number(&auto, "available") * 4 / 5;
+    let batch = number(&auto, "batch_size");
+    assert!(number(&auto, "available") >= 100 << 20, "{auto}");
+    assert!(batch > 1 && batch < 256 && number(&auto, "total") <= room, "{auto}");
+    assert!(number(&estimate("twice", json!(2 * batch)), "total") > room, "{auto}");
+    let parts: u64 = ["weights", "training", "activations"].iter().map(|part| number(&auto, part)).sum();
+    assert_eq!(number(&auto, "total"), parts);
+    trial.succeed(&trial.path("auto.json"), &[]);
+    let told = trial.events("auto").into_iter().find(|event| event["type"] == "estimate").unwrap();
+    assert_eq!(told["data"]["batch_size"], 256);
+}
+
+#[test]
+fn memory_that_runs_out_is_told_once() {
+    let trial = Trial::new("llama");
+    trial.job("out", json!({"max_steps": 100_000}));
+    let mut child =
+        with_memory(&trial, 1 << 20, &["run", "out.json"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let told =
+        || trial.events("out").into_iter().filter(|event| event["type"] == "memory_nearly_full").collect::<Vec<_>>();
+    wait_for(|| trial.metrics("out").len() > 1);
+    assert!(told().is_empty());
+    fs::write(trial.path("meminfo"), "MemAvailable: 64 kB\n").unwrap();
+    wait_for(|| !told().is_empty());
+    let steps = trial.metrics("out").len();
+    wait_for(|| trial.metrics("out").len() > steps + 3);
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let told = told();
+    assert!(
+        told.len() == 1 && told[0]["level"] == "warn" && told[0]["data"]["share"].as_f64().unwrap() > 0.9,
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_validation_loss_that_rises_is_told() {
+    let trial = Trial::new("llama");
+    let more = json!({"max_steps": 60, "learning_rate": 0.2, "validation_file": "valid.jsonl", "eval_steps": 2});
+    trial.succeed(&trial.job("out", more), &[]);
+    let rows = trial.metrics("out");
+    let losses: Vec<(u64, f64)> =
+        rows.iter().filter_map(|row| Some((row["step"].as_u64()?, row["valid_loss"].as_f64()?))).collect();
+    // Where it rose twice in a row, after it fell or at the beginning.
+    let rose = |index: usize| index > 0 && losses[index].1 > losses[index - 1].1;
+    let twice = |index: usize| rose(index) && index > 1 && rose(index - 1) && !(index > 2 && rose(index - 2));
+    let expected: Vec<u64> = (0..losses.len()).filter(|index| twice(*index)).map(|index| losses[index].0).collect();
+    let events = trial.events("out").into_iter().filter(|event| event["type"] == "validation_loss_rising");
+    let told: Vec<u64> = events.map(|event| event["data"]["step"].as_u64().unwrap()).collect();
+    assert!(!told.is_empty());
+    assert_eq!(told, expected);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use serving::Serving;
 use std::{io, sync::Arc};
 use storage::Storage;
 use tokio::sync::Semaphore;
-use uploads::Uploads;
+use uploads::{UploadError, Uploads};
 
 /// Everything about jobs, once there is a data volume.
 pub struct Work {
@@ -59,6 +59,9 @@ pub enum WorkError {
     /// The files.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// Uploads.
+    #[error(transparent)]
+    Uploads(#[from] UploadError),
     /// The promotions.
     #[error(transparent)]
     Promotions(#[from] PromotionsError),
@@ -85,7 +88,7 @@ impl Work {
         complain: Box<Complain>,
     ) -> Result<Self, WorkError> {
         let files = Files::open(database.clone(), storage.clone())?;
-        let uploads = Uploads::new(database.clone(), storage.clone());
+        let uploads = Uploads::open(database.clone(), storage.clone())?;
         let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;

@@ -4,7 +4,7 @@
 use super::{
     Work,
     catalog::Catalog,
-    files::FilesError,
+    files::{FilesError, damage},
     images::MediumImages,
     runtime::Containers,
     serving::Serving,
@@ -12,14 +12,19 @@ use super::{
     volume,
 };
 use crate::{
-    access::{Access, audit::Audit},
+    access::{Access, audit::Audit, expiry},
     console, machine,
     modules::Modules,
     recheck::Verified,
     root::Root,
 };
 use gap_handover::site::Data;
-use gap_jobs::{Database, Machine, dispatcher::now, placement::Slot};
+use gap_jobs::{
+    Database, Machine,
+    database::salvage::{self, Salvaged},
+    dispatcher::now,
+    placement::Slot,
+};
 use std::{sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
@@ -66,7 +71,7 @@ impl Opening {
             console::say(format_args!("{error}; it is set aside, and another one begins"));
             self.audit.attach(&storage.audit()).map_err(|error| error.to_string())
         })?;
-        let database = Database::open(&storage.database()).map_err(|error| error.to_string())?;
+        let database = open_database(&storage)?;
         let code = self.access.attach(database.clone(), now()).map_err(|error| error.to_string())?;
         tell_code(code.as_deref());
         let catalog = Catalog { declared, images: Arc::new(images) };
@@ -77,6 +82,22 @@ impl Opening {
             Work::start(&database, storage, catalog, capacity(&self.root, (self.slots)()), runtime, serving, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
+}
+
+/// Opens the database. One that is damaged is set aside, and what can be read of it goes into another, which the console
+/// tells.
+fn open_database(storage: &Storage) -> Result<Database, String> {
+    let (database, salvaged) = salvage::open(&storage.database(), now()).map_err(|error| error.to_string())?;
+    if let Some(Salvaged { aside, reason, rows, held }) = salvaged {
+        let aside = aside.file_name().unwrap_or_default().display();
+        console::say(format_args!(
+            "THE JOB DATABASE IS DAMAGED ({reason}): it is kept as {aside}, and {rows} rows of it were taken over; {held} jobs \
+             wait until somebody resumes them, and all tokens that were made here are void"
+        ));
+        damage::settle(database.clone(), storage.clone()).map_err(|error| error.to_string())?;
+    }
+    expiry::forget(&database, now()).map_err(|error| error.to_string())?;
+    Ok(database)
 }
 
 /// What there is for jobs.

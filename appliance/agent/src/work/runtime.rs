@@ -8,10 +8,11 @@ use super::{
     serving::Serving,
     storage::{Storage, make, own, publish},
 };
+use crate::console;
 use gap_contract::Output;
 use gap_jobs::{
     CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, spawn},
+    container::{BindMount, Cgroup, Confinement, Container, keeper, spawn},
     dispatcher::now,
     log::{Log, Stream},
 };
@@ -216,6 +217,9 @@ impl Runtime for Containers {
     fn sweep(&self) {
         for cgroup in Cgroup::all() {
             drop(cgroup.remove());
+        }
+        if let Err(error) = keeper::wait_for_all() {
+            console::say(format_args!("a container of the last agent is still being cleaned up: {error}"));
         }
         drop(fs::remove_dir_all(RUN));
     }

@@ -48,6 +48,7 @@ impl Storage {
         for name in ["files", "jobs", "uploads"] {
             make(&root.join(name), 0o755)?;
         }
+        sync_directory(root)?;
         Ok(Self { root: root.to_owned(), volume })
     }
 
@@ -119,10 +120,7 @@ impl Storage {
     /// # Errors
     /// What the system said.
     pub fn delete_output(&self, job: &str) -> io::Result<()> {
-        match fs::remove_dir_all(self.output(job)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&self.output(job))
     }
 
     /// Bytes free for programs without privileges, and in all.
@@ -138,6 +136,19 @@ impl Storage {
 /// Makes a directory and those above it, with this mode whatever the mask; one that is there stays as it is.
 pub fn make(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Removes a directory and all in it. It is no error when it is gone.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns when the names in a directory are on the disk.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 /// Makes what a job left behind readable for others and unchangeable for all, the job itself included: from now on it is a

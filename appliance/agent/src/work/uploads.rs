@@ -3,11 +3,12 @@
 
 use super::{
     files::{FileRow, Files, FilesError, MAX_FILE, Purpose},
-    storage::{Storage, make},
+    storage::{Storage, make, remove, sync_directory},
 };
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     path::PathBuf,
@@ -175,9 +176,35 @@ impl Drop for IncomingPart {
 }
 
 impl Uploads {
-    /// The uploads of this database and volume.
-    pub const fn new(database: Database, storage: Storage) -> Self {
-        Self { database, storage }
+    /// The uploads of this database and volume. What a power cut left of parts that were not kept, and of uploads that
+    /// are over, is removed.
+    ///
+    /// # Errors
+    /// [`UploadError`].
+    pub fn open(database: Database, storage: Storage) -> Result<Self, UploadError> {
+        let uploads = Self { database, storage };
+        for entry in fs::read_dir(uploads.storage.root().join("uploads"))? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().unwrap_or_default();
+            match uploads.get(&name) {
+                Ok(upload) if upload.status == UploadStatus::Pending => uploads.sweep(&upload)?,
+                Ok(_) | Err(UploadError::None(_)) => fs::remove_dir_all(entry.path())?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(uploads)
+    }
+
+    /// Removes parts that were not kept.
+    fn sweep(&self, upload: &Upload) -> Result<(), UploadError> {
+        let kept: BTreeSet<String> = self.parts(upload)?.into_iter().map(|(id, _)| id).collect();
+        for entry in fs::read_dir(self.storage.upload(&upload.id))? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|name| kept.contains(name)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins an upload of `bytes` bytes.
@@ -286,9 +313,8 @@ impl Uploads {
     pub fn keep(&self, mut incoming: IncomingPart) -> Result<Part, UploadError> {
         incoming.file.sync_all()?;
         let directory = self.storage.upload(&incoming.upload.id);
-        for holder in [directory.as_path(), &self.storage.root().join("uploads")] {
-            File::open(holder)?.sync_all()?;
-        }
+        sync_directory(&directory)?;
+        sync_directory(&self.storage.root().join("uploads"))?;
         let created_at = now();
         self.database.write(|transaction| -> Result<(), UploadError> {
             let text = "INSERT INTO upload_part (id, upload, bytes, created_at) VALUES (?1, ?2, ?3, ?4)";
@@ -323,8 +349,10 @@ impl Uploads {
         if found != upload.bytes {
             return Err(UploadError::Length { found, announced: upload.bytes });
         }
-        let row = files.keep(incoming, &upload.filename, upload.purpose)?;
-        self.end(&upload, UploadStatus::Completed, Some(&row.id))?;
+        let row = files.keep_with(incoming, &upload.filename, upload.purpose, |transaction, file| {
+            end(transaction, &upload, UploadStatus::Completed, Some(file))
+        })?;
+        remove(&self.storage.upload(id))?;
         Ok((self.get(id)?, row))
     }
 
@@ -334,7 +362,7 @@ impl Uploads {
     /// [`UploadError`].
     pub fn cancel(&self, id: &str) -> Result<Upload, UploadError> {
         let upload = self.pending(id)?;
-        self.end(&upload, UploadStatus::Cancelled, None)?;
+        self.give_up(&upload, UploadStatus::Cancelled)?;
         self.get(id)
     }
 
@@ -344,17 +372,9 @@ impl Uploads {
         if upload.status == UploadStatus::Pending { Ok(upload) } else { Err(UploadError::Over(upload.status)) }
     }
 
-    fn end(&self, upload: &Upload, status: UploadStatus, file: Option<&str>) -> Result<(), UploadError> {
-        self.database.write(|transaction| -> Result<(), UploadError> {
-            let text = "UPDATE upload SET status = ?2, file = ?3 WHERE sequence = ?1";
-            transaction.execute(text, params![upload.sequence, status.name(), file])?;
-            transaction.execute("DELETE FROM upload_part WHERE upload = ?1", [upload.sequence])?;
-            Ok(())
-        })?;
-        match fs::remove_dir_all(self.storage.upload(&upload.id)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+    fn give_up(&self, upload: &Upload, status: UploadStatus) -> Result<(), UploadError> {
+        self.database.write(|transaction| end(transaction, upload, status, None))?;
+        Ok(remove(&self.storage.upload(&upload.id))?)
     }
 
     /// Gives up what waited too long.
@@ -364,8 +384,23 @@ impl Uploads {
             let mut statement = transaction.prepare_cached(text)?;
             Ok(statement.query_map([now()], |row| row.get(0))?.collect::<Result<_, _>>()?)
         })?;
-        ids.iter().try_for_each(|id| self.end(&self.get(id)?, UploadStatus::Expired, None))
+        ids.iter().try_for_each(|id| self.give_up(&self.get(id)?, UploadStatus::Expired))
     }
+}
+
+/// Notes that an upload is over. Two that end it at once cannot both: one file comes of it.
+fn end(
+    transaction: &Transaction<'_>,
+    upload: &Upload,
+    status: UploadStatus,
+    file: Option<&str>,
+) -> Result<(), UploadError> {
+    let text = "UPDATE upload SET status = ?2, file = ?3 WHERE sequence = ?1 AND status = 'pending'";
+    if transaction.execute(text, params![upload.sequence, status.name(), file])? == 0 {
+        return Err(UploadError::Over(UploadStatus::Completed));
+    }
+    transaction.execute("DELETE FROM upload_part WHERE upload = ?1", [upload.sequence])?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -378,7 +413,7 @@ mod tests {
         let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
         let database = Database::in_memory().unwrap();
         let files = Files::open(database.clone(), storage.clone()).unwrap();
-        (directory, files, Uploads::new(database, storage))
+        (directory, files, Uploads::open(database, storage).unwrap())
     }
 
     fn part(uploads: &Uploads, files: &Files, upload: &Upload, bytes: &[u8]) -> String {
@@ -411,6 +446,45 @@ mod tests {
         assert!(files.list(None, None, 9).unwrap().is_empty());
         let second = part(&uploads, &files, &upload, b"def");
         assert!(complete(&[first, second]).is_ok());
+    }
+
+    #[test]
+    fn what_a_power_cut_left_of_uploads_is_removed_and_what_was_kept_stays() {
+        let (directory, files, uploads) = all();
+        let begin = |()| uploads.begin("x.jsonl", Purpose::FineTune, "text/jsonl", 3).unwrap();
+        let [over, going, bare] = [(); 3].map(begin);
+        let kept = part(&uploads, &files, &going, b"abc");
+        uploads.cancel(&over.id).unwrap();
+        let place = directory.path().join("uploads");
+        fs::create_dir(place.join(&over.id)).unwrap();
+        fs::write(place.join(&over.id).join("part-left"), "abc").unwrap();
+        fs::write(place.join(&going.id).join("part-left"), "ab").unwrap();
+        fs::create_dir(place.join("something")).unwrap();
+        fs::remove_dir(place.join(&bare.id)).unwrap();
+
+        let again = Uploads::open(uploads.database.clone(), uploads.storage.clone()).unwrap();
+        assert!(!place.join(&over.id).exists() && !place.join("something").exists());
+        let left: Vec<_> = fs::read_dir(place.join(&going.id)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, [kept.as_str()]);
+        assert!(again.complete(&going.id, &[kept], &files).is_ok());
+        let part = part(&again, &files, &bare, b"abc");
+        assert!(again.complete(&bare.id, &[part], &files).is_ok(), "its directory was never on the disk");
+    }
+
+    #[test]
+    fn an_upload_becomes_one_file_however_often_it_is_completed() {
+        let (_directory, files, uploads) = all();
+        let upload = uploads.begin("x.jsonl", Purpose::FineTune, "text/jsonl", 3).unwrap();
+        let part = part(&uploads, &files, &upload, b"abc");
+        let mut incoming = files.receive(3).unwrap();
+        incoming.append(&b"abc"[..]).unwrap();
+        uploads.complete(&upload.id, &[part], &files).unwrap();
+        // One that began before, and is as far only now.
+        let late = files.keep_with(incoming, "x.jsonl", Purpose::FineTune, |transaction, file| {
+            end(transaction, &upload, UploadStatus::Completed, Some(file))
+        });
+        assert!(matches!(late, Err(UploadError::Over(UploadStatus::Completed))));
+        assert_eq!(files.list(None, None, 9).unwrap().len(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `gapctl file`.
 
 use super::{Failure, Outcome, Session, show};
-use crate::{client::Request, upload};
+use crate::{client::Request, profile, upload};
 use clap::{Args, Subcommand, ValueHint};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -175,7 +175,8 @@ fn send(session: &Session, path: &Path, purpose: &str) -> Result<String, Failure
         bar.set_style(style);
     }
     bar.set_message(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    let there = upload::send(&session.client, path, purpose, &bar)?;
+    let memory = profile::directory("XDG_STATE_HOME", ".local/state").map(|directory| directory.join("uploads"));
+    let there = upload::send(&session.client, path, purpose, memory.as_deref(), &bar)?;
     bar.finish_and_clear();
     Ok(there.id)
 }

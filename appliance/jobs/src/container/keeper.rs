@@ -13,18 +13,28 @@ use libcontainer::{
     syscall::syscall::SyscallType,
 };
 use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
 use serde::{Deserialize, Serialize};
 use signal_hook::{
     consts::{SIGCHLD, SIGTERM},
     iterator::Signals,
 };
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 /// Where libcontainer keeps its state.
 const STATE: &str = "/run/gap/containers";
 /// Name of the report of a keeper in a job's run directory.
 pub(super) const REPORT: &str = "end.json";
+/// Held by every keeper as long as it lives.
+const LOCK: &str = "/run/gap/keepers.lock";
+/// Longest that keepers of an agent that was killed may take to end, once what they keep has ended.
+const LEAVE: Duration = Duration::from_secs(10);
 /// Index of the loopback interface in a new network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -81,6 +91,7 @@ enum KeeperError {
 /// # Errors
 /// What the system said when the report cannot be written.
 pub fn run(id: &str, directory: &Path) -> io::Result<()> {
+    let _lock = lock(Path::new(LOCK), FlockOperation::LockShared)?;
     let report = match keep(id, directory) {
         Ok(status) => Report::Ended { status, out_of_memory: Cgroup::of(id).ran_out_of_memory() },
         Err(error) => {
@@ -94,6 +105,30 @@ pub fn run(id: &str, directory: &Path) -> io::Result<()> {
     let temporary = directory.join("end.json.new");
     fs::write(&temporary, serde_json::to_vec(&report)?)?;
     fs::rename(temporary, directory.join(REPORT))
+}
+
+/// Waits until no keeper of an earlier agent lives, whose containers have been ended: one that cleans up after its container
+/// would take that of the same job's next run for its own.
+///
+/// # Errors
+/// What the system said, or that one does not end.
+pub fn wait_for_all() -> io::Result<()> {
+    let until = Instant::now() + LEAVE;
+    loop {
+        match lock(Path::new(LOCK), FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            other => return other.map(drop),
+        }
+    }
+}
+
+fn lock(path: &Path, operation: FlockOperation) -> io::Result<fs::File> {
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
+    let file = fs::File::options().create(true).truncate(false).write(true).open(path)?;
+    flock(&file, operation)?;
+    Ok(file)
 }
 
 fn keep(id: &str, directory: &Path) -> Result<i32, KeeperError> {

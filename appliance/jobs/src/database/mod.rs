@@ -4,6 +4,7 @@
 //! (`locking_mode = EXCLUSIVE`: a second agent on the same data fails to open it).
 
 mod migrations;
+pub mod salvage;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
@@ -97,6 +98,16 @@ impl Database {
         let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let transaction = connection.transaction()?;
         work(&transaction)
+    }
+
+    /// Moves what the write-ahead log holds into the database itself. What is bad in the log would count as cut off by a power
+    /// cut, and be missed by nobody.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn fold(&self) -> Result<(), DatabaseError> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
     /// Reads all of it and says whether it is whole.

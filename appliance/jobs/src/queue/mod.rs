@@ -339,6 +339,28 @@ impl Queue {
     }
 }
 
+/// Holds what had not ended in a database that was made of a damaged one, until somebody resumes it, and drops what makes no
+/// sense. Returns how many jobs are held.
+pub(crate) fn hold(transaction: &Transaction<'_>, now: i64) -> Result<usize, DatabaseError> {
+    const REASON: &str = "the job database was damaged: look at this job, then resume or cancel it";
+    let mut held = 0;
+    for sequence in row::sequences(transaction)? {
+        match row::by_sequence(transaction, sequence) {
+            Ok(job) if job.state.is_final() => {}
+            Ok(mut job) => {
+                job.state = State::Paused;
+                job.placement = None;
+                job.reason = Some(REASON.to_owned());
+                row::update(transaction, &job, now)?;
+                row::insert_event(transaction, sequence, now, Level::Warn, Some(job.state), REASON, None)?;
+                held += 1;
+            }
+            Err(_) => row::delete(transaction, sequence)?,
+        }
+    }
+    Ok(held)
+}
+
 /// What the event of an ending says.
 fn told(job: &Job, ending: Ending) -> String {
     let reason = job.reason.as_deref();

@@ -85,6 +85,25 @@ pub fn by_id(transaction: &Transaction<'_>, id: &JobId) -> Result<Option<Job>, D
     raw.map(|raw| raw.job(transaction)).transpose()
 }
 
+/// Numbers of all jobs.
+pub fn sequences(transaction: &Transaction<'_>) -> Result<Vec<i64>, DatabaseError> {
+    let mut statement = transaction.prepare("SELECT sequence FROM job ORDER BY sequence")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// The job of this number, if its row makes sense.
+pub fn by_sequence(transaction: &Transaction<'_>, sequence: i64) -> Result<Job, DatabaseError> {
+    let text = format!("SELECT {COLUMNS} FROM job WHERE sequence = ?1");
+    transaction.prepare_cached(&text)?.query_row([sequence], Raw::read)?.job(transaction)
+}
+
+/// Removes a job and all that is about it.
+pub fn delete(transaction: &Transaction<'_>, sequence: i64) -> Result<(), DatabaseError> {
+    transaction.execute("DELETE FROM job_need WHERE needed = ?1", [sequence])?;
+    transaction.execute("DELETE FROM job WHERE sequence = ?1", [sequence])?;
+    Ok(())
+}
+
 /// Jobs of the filter that were submitted before number `before`, the last one first.
 pub fn before(transaction: &Transaction<'_>, before: i64, filter: &Filter) -> Result<Vec<Job>, DatabaseError> {
     let mut text = format!("SELECT {COLUMNS} FROM job WHERE sequence < ?");
@@ -109,10 +128,12 @@ pub fn before(transaction: &Transaction<'_>, before: i64, filter: &Filter) -> Re
     raws.into_iter().map(|raw| raw.job(transaction)).collect()
 }
 
-/// Waiting jobs whose time has come and whose needs are met, the most urgent first, and since when each waits.
+/// Waiting jobs whose time has come and whose needs are met, the most urgent first, and since when each waits. A time
+/// farther away than any that is ever waited for was written before the clock was set back, and has come too.
 pub fn ready(transaction: &Transaction<'_>, now: i64, limit: i64) -> Result<Vec<(Job, i64)>, DatabaseError> {
     let text = format!(
-        "SELECT {COLUMNS}, queued_at FROM job WHERE state = 'queued' AND not_before <= ?1 AND NOT EXISTS (
+        "SELECT {COLUMNS}, queued_at FROM job WHERE state = 'queued'
+         AND (not_before <= ?1 OR not_before - ?1 > json_extract(retry, '$.longest_delay_ms')) AND NOT EXISTS (
              SELECT 1 FROM job_need JOIN job AS other ON other.sequence = job_need.needed
              WHERE job_need.job = job.sequence AND other.state <> 'succeeded'
          ) ORDER BY priority DESC, sequence LIMIT ?2"

@@ -42,6 +42,17 @@ fn a_failing_job_is_tried_again_later_and_later_and_then_fails() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_keeps_no_job_waiting() {
+    let queue = queue();
+    let retry = Retry { attempts: 3, first_delay_ms: 100, longest_delay_ms: 10_000 };
+    let id = queue.submit(&gap_jobs::NewJob { retry, ..job("a") }, 1_000_000).unwrap().id;
+    queue.claim(&machine(0), 1_000_000).unwrap();
+    queue.ended(&id, &outcome(Ending::Retry), 1_000_000).unwrap();
+    assert!(queue.claim(&machine(0), 999_000).unwrap().is_empty(), "a second is within its wait");
+    assert_eq!(queue.claim(&machine(0), 5).unwrap().len(), 1);
+}
+
+#[test]
 fn what_ran_for_long_begins_a_new_row_of_failures() {
     let queue = queue();
     let retry = Retry { attempts: 2, first_delay_ms: 0, longest_delay_ms: 0 };

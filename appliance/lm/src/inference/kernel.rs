@@ -5,7 +5,6 @@
 
 #![allow(clippy::indexing_slicing, reason = "ranges follow from lengths that are compared before the loops begin")]
 
-use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::array;
@@ -77,7 +76,12 @@ impl Group for F32Group {
 
 impl Group for Bf16Group {
     fn pack(values: &Activations) -> Self {
-        let bits = |index: usize| u32::from(bf16::from_f32(values[index]).to_bits());
+        // To the nearest, of two to the even one, as `bf16::from_f32` rounds numbers; without its case for what is no number,
+        // so that vectors of them are computed.
+        let bits = |index: usize| {
+            let bits = values[index].to_bits();
+            bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
+        };
         Self(array::from_fn(|word| {
             let first = word / LANES * 2 * LANES + word % LANES;
             bits(first) | bits(first + LANES) << 16
@@ -146,27 +150,35 @@ pub struct Columns<'a, G> {
     groups: usize,
 }
 
-/// Packs columns one by one.
+/// Packs columns as they come.
 pub struct Packer<G> {
-    groups: usize,
+    width: usize,
     packed: Vec<G>,
     /// Columns of a block that is not full yet.
-    open: Vec<G>,
+    open: Vec<f32>,
 }
 
 impl<G: Group> Packer<G> {
     /// With room for `columns` columns of `width` values.
     pub fn new(width: usize, columns: usize) -> Self {
         let groups = width.div_ceil(GROUP);
-        Self { groups, packed: Vec::with_capacity(groups * columns), open: Vec::with_capacity(groups * BLOCK) }
+        Self { width: width.max(1), packed: Vec::with_capacity(groups * columns), open: Vec::new() }
     }
 
-    /// Adds the weights of a column, filled up with zeros to whole groups.
-    pub fn push(&mut self, column: &[f32]) {
-        self.open.extend(column.chunks(GROUP).map(|chunk| G::pack(&filled(chunk))));
-        if self.open.len() == self.groups * BLOCK {
-            self.close();
+    /// Adds the weights of whole columns, each filled up with zeros to whole groups.
+    pub fn push(&mut self, mut columns: &[f32]) {
+        let block = self.width * BLOCK;
+        if !self.open.is_empty() {
+            let (missing, rest) = columns.split_at(columns.len().min(block - self.open.len()));
+            self.open.extend_from_slice(missing);
+            columns = rest;
+            if self.open.len() == block {
+                self.close();
+            }
         }
+        let (whole, rest) = columns.split_at(columns.len() / block * block);
+        whole.chunks_exact(block).for_each(|block| pack(block, self.width, &mut self.packed));
+        self.open.extend_from_slice(rest);
     }
 
     /// All columns.
@@ -176,10 +188,19 @@ impl<G: Group> Packer<G> {
     }
 
     fn close(&mut self) {
-        for group in 0..self.groups {
-            self.packed.extend(self.open.iter().skip(group).step_by(self.groups));
-        }
+        pack(&self.open, self.width, &mut self.packed);
         self.open.clear();
+    }
+}
+
+/// Packs the columns of a block: the first group of each, then the second of each, and so on.
+fn pack<G: Group>(block: &[f32], width: usize, packed: &mut Vec<G>) {
+    for first in (0..width).step_by(GROUP) {
+        let group = first..width.min(first + GROUP);
+        packed.extend(block.chunks_exact(width).map(|column| {
+            let values = &column[group.clone()];
+            values.try_into().map_or_else(|_| G::pack(&filled(values)), G::pack)
+        }));
     }
 }
 
@@ -366,7 +387,8 @@ mod tests {
 
     fn packed<G: Group>(weights: &[f32], width: usize) -> Vec<G> {
         let mut packer = Packer::new(width, weights.len() / width);
-        weights.chunks(width).for_each(|column| packer.push(column));
+        // In pieces that end within blocks.
+        weights.chunks(width * 11).for_each(|columns| packer.push(columns));
         packer.finish()
     }
 
@@ -431,7 +453,7 @@ mod tests {
         let group: Activations = values(17, GROUP).try_into().unwrap();
         assert_eq!(F32Group::pack(&group).unpack(), group);
         for (found, value) in Bf16Group::pack(&group).unpack().iter().zip(group) {
-            assert_eq!(*found, bf16::from_f32(value).to_f32());
+            assert_eq!(*found, half::bf16::from_f32(value).to_f32());
         }
         for (found, value) in Q8Group::pack(&group).unpack().iter().zip(group) {
             assert!((found - value).abs() <= 0.5 / 127.0);

@@ -76,13 +76,11 @@ impl MatrixBuilder {
     /// Adds whole rows.
     pub fn push(&mut self, values: &[f32]) {
         self.columns += values.len() / self.width.max(1);
-        for row in values.chunks(self.width.max(1)) {
-            match &mut self.rows {
-                Building::F32(rows) => rows.push(row),
-                Building::Bf16(rows) => rows.push(row),
-                Building::Q8(rows) => rows.push(row),
-                Building::Device(rows, ..) => rows.extend_from_slice(row),
-            }
+        match &mut self.rows {
+            Building::F32(rows) => rows.push(values),
+            Building::Bf16(rows) => rows.push(values),
+            Building::Q8(rows) => rows.push(values),
+            Building::Device(rows, ..) => rows.extend_from_slice(values),
         }
     }
 

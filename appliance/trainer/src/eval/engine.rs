@@ -1,9 +1,10 @@
 //! The models that answer: one base in memory, any number of adapters beside it.
 
 use super::example::{Example, Prompt};
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Tensor};
 use gap_lm::{
     chat_template::ChatTemplate,
+    device,
     inference::{
         Adapter, Allocation, Decoder, DecoderConfig, KvCache, Lineage, LoadError, Loader, Piece, SafetensorsDirectory,
     },
@@ -82,7 +83,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn load(dir: &Path) -> Result<Self, EngineError> {
-        let device = Device::cuda_if_available(0)?;
+        let device = device::first()?;
         let config = DecoderConfig::read(dir)?;
         let source = SafetensorsDirectory::open(dir)?;
         let decoder = Decoder::load(config, Loader { source: &source, precision: None, device: &device })?;

@@ -3,23 +3,19 @@
 //! A file's directory holds `content` (the bytes as they came), and once it was found good `train.jsonl` (the examples
 //! as trainers read them) and `card.json` (what was found: format, duplicates, personal data, lengths).
 
-use super::storage::{Storage, make};
-use gap_data::{
-    Error as DataError, Input, Options,
-    duplicates::{Dedupe, Near},
-    pii::PiiAction,
-    prepare,
-    split::{Ratios, Splitting},
-};
+pub mod damage;
+mod validation;
+
+use super::storage::{Storage, make, sync_directory};
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
+use validation::{bounded, validate};
 
 /// Prefix of the names of files.
 pub const PREFIX: &str = "file";
@@ -31,8 +27,6 @@ const MAX_FILES: i64 = 10_000;
 const MAX_NAME: usize = 255;
 /// Bytes that stay free on the data volume whatever is uploaded.
 const SPARE: u64 = 256 << 20;
-/// Longest report of what is wrong with a file that is kept, in bytes.
-const MAX_DETAILS: usize = 32 << 10;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +188,15 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// Returns when the file is on the disk, under its name.
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        sync_directory(&self.directory)?;
+        self.directory.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.is_kept {
@@ -248,26 +251,37 @@ impl Files {
     ///
     /// # Errors
     /// [`FilesError`]; nothing is kept then.
-    pub fn keep(&self, mut incoming: Incoming, filename: &str, purpose: Purpose) -> Result<FileRow, FilesError> {
+    pub fn keep(&self, incoming: Incoming, filename: &str, purpose: Purpose) -> Result<FileRow, FilesError> {
+        self.keep_with(incoming, filename, purpose, |_, _| Ok(()))
+    }
+
+    /// Keeps what was received, and does `also` in the same transaction, which is told the name of the file.
+    ///
+    /// # Errors
+    /// [`FilesError`], or what `also` said; nothing is kept then.
+    pub fn keep_with<E: From<FilesError> + From<rusqlite::Error>>(
+        &self,
+        mut incoming: Incoming,
+        filename: &str,
+        purpose: Purpose,
+        also: impl FnOnce(&Transaction<'_>, &str) -> Result<(), E>,
+    ) -> Result<FileRow, E> {
         if filename.is_empty() || filename.len() > MAX_NAME || filename.chars().any(char::is_control) {
-            return Err(FilesError::Name);
+            return Err(FilesError::Name.into());
         }
-        incoming.file.sync_all()?;
-        for holder in [&incoming.directory, &self.storage.root().join("files")] {
-            File::open(holder)?.sync_all()?;
-        }
+        incoming.sync().map_err(FilesError::from)?;
         let sha256 = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
         let status = if purpose == Purpose::UserData { Status::Processed } else { Status::Uploaded };
         let bytes = i64::try_from(incoming.bytes).map_err(|_| FilesError::TooLong)?;
-        self.database.write(|transaction| -> Result<(), FilesError> {
+        self.database.write(|transaction| -> Result<(), E> {
             let text = "INSERT INTO file (id, filename, purpose, bytes, sha256, status, created_at) \
                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
             let values = params![incoming.id, filename, purpose.name(), bytes, sha256, status.name(), now()];
             transaction.execute(text, values)?;
-            Ok(())
+            also(transaction, &incoming.id)
         })?;
         incoming.is_kept = true;
-        self.get(&incoming.id)
+        Ok(self.get(&incoming.id)?)
     }
 
     /// Checks a file that was kept: format, every row, duplicates, personal data. Takes its time, and memory: one at a
@@ -401,33 +415,6 @@ pub fn examples(storage: &Storage, id: &str) -> PathBuf {
 
 fn content(directory: &Path) -> PathBuf {
     directory.join("content")
-}
-
-/// Checks the content of a file and writes its examples and its card beside it. Rows are neither dropped for resembling
-/// another nor changed: who uploads a file decides what is in it, and the card says what was found. Only exact
-/// duplicates are left out. Returns one sentence.
-fn validate(directory: &Path, filename: &str) -> Result<String, DataError> {
-    let options = Options {
-        dedupe: Dedupe { exact: true, near: Near::Together, ..Dedupe::default() },
-        pii: PiiAction::Report,
-        split: Ratios::new(100, 0, 0).map_or(Splitting::BySize, Splitting::Fixed),
-        // The rest of the machine belongs to the jobs.
-        threads: NonZeroUsize::new(2),
-        ..Options::default()
-    };
-    let input = Input::new(filename, &content(directory));
-    let prepared = prepare(&[input], &options, directory, gap_data::Watch::unwatched())?;
-    let examples = &prepared.card.examples;
-    Ok(format!(
-        "{} examples of {} rows; {} exact duplicates left out, {} near duplicates",
-        examples.kept, examples.rows, examples.exact_duplicates, examples.near_duplicates
-    ))
-}
-
-fn bounded(mut text: String) -> String {
-    let end = (0..=MAX_DETAILS.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-    text.truncate(end);
-    text
 }
 
 #[cfg(test)]
