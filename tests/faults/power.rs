@@ -3,7 +3,7 @@
 use crate::{
     MACHINE,
     client::Api,
-    machine::{OVER, STEPS, Site, bulk, examples},
+    machine::{LITTLE, OVER, STEPS, Site, bulk, examples},
 };
 use gapctl::upload::{UploadError, Uploaded};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
     examples(&small, 10);
     let kept = site.client.bring(&small, "fine-tune").unwrap();
     site.wait_until_good(&kept.id);
-    let job = site.run("count", json!({"env": {"STEPS": "600"}}));
+    let job = site.run("count", json!({"env": {"STEPS": "600"}, "memory": LITTLE}));
     let training = site.train(&kept.id, STEPS);
     let file = site.file("bulk");
     bulk(&file, 200);
