@@ -48,6 +48,7 @@ test-all: test deny fuzz
 	tests/memory/measure.sh $(CACHE) > $(CACHE)/measured.jsonl
 	GAPIMAGE_MEASURED=$(CACHE)/measured.jsonl $(CARGO) test --locked -p gapimage --lib check::memory
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked -p gap-train --test oracles -- --ignored
+	CARGO="$(CARGO)" tests/cuda.sh $(CACHE)/cuda
 
 deny:
 	tests/deny.sh

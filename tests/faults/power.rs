@@ -3,7 +3,7 @@
 use crate::{
     MACHINE,
     client::Api,
-    machine::{OVER, STEPS, Site, bulk, examples},
+    machine::{LITTLE, OVER, STEPS, Site, bulk, examples},
 };
 use gapctl::upload::{UploadError, Uploaded};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
     examples(&small, 10);
     let kept = site.client.bring(&small, "fine-tune").unwrap();
     site.wait_until_good(&kept.id);
-    let job = site.run("count", json!({"env": {"STEPS": "600"}}));
+    let job = site.run("count", json!({"env": {"STEPS": "600"}, "memory": LITTLE}));
     let training = site.train(&kept.id, STEPS);
     let file = site.file("bulk");
     bulk(&file, 200);
@@ -68,7 +68,8 @@ fn a_job_and_an_upload_survive_power_cuts_at_any_moment() {
     assert_eq!(listed["data"].as_array().unwrap().len(), 2, "what was begun again is there once: {listed}");
     let ended = site.wait_within(Duration::from_secs(900), &job, OVER);
     assert_eq!(ended["state"], "succeeded", "{ended}\n{}", site.log(&job));
-    assert!(site.log(&job).contains("counted 600"), "{}", site.log(&job));
+    let said = site.log(&job);
+    assert!(said.contains("counted 600") && said.contains("goes on from"), "{said}");
     site.trained_as_if_nothing_had_been(&training, &kept.id);
     let audit = site.client.get("/v1/appliance/audit?limit=1000").unwrap();
     assert!(!audit["data"].as_array().unwrap().is_empty(), "{audit}");
