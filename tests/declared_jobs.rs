@@ -28,6 +28,7 @@ train = { model = "tiny", datasets = ["qa"], method = "lora", rank = 4, length =
 [job.again]
 image = "train"
 gpus = 0
+endpoints = { tracking = 5000 }
 train = { model = "tiny", method = "lora", alpha = 32, length = 64, learning_rate = 0.01, epochs = 12 }
 [job.chat]
 image = "train"
@@ -48,7 +49,10 @@ fn what_the_recipe_says_of_jobs_reaches_the_appliance() {
     let again = declared.job("again").unwrap();
     assert_eq!((again.gpus, &again.parameters["lora"]), (0, &json!({"alpha": 32, "r": 16})));
     assert_eq!((&again.parameters["learning_rate"], &again.parameters["n_epochs"]), (&json!(0.01), &json!(12)));
+    let endpoint = again.endpoints.iter().map(|(name, port)| (name.as_str(), port.get()));
+    assert_eq!(endpoint.collect::<Vec<_>>(), [("tracking", 5000)]);
     let chat = declared.job("chat").unwrap();
+    assert!(chat.endpoints.is_empty());
     assert_eq!(
         (chat.kind, chat.concurrency, chat.engine.as_deref()),
         (DeclaredKind::Serve, Some(2), Some("gap-serve"))

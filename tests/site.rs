@@ -90,3 +90,50 @@ fn words_that_do_not_fit_together_are_refused() {
     assert_eq!(code(directory.path(), &["init", "x", "--hostname", "-"]), Some(4));
     assert!(!directory.path().join("x").exists());
 }
+
+#[test]
+fn a_signed_configuration_is_taken_where_the_release_asks_for_it_and_openssl_verifies_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let openssl = |arguments: &[&str]| {
+        Command::new("openssl").args(arguments).current_dir(directory.path()).output().unwrap().status.success()
+    };
+    for name in ["admin", "other"] {
+        let key = format!("{name}.key");
+        assert!(openssl(&["genpkey", "-algorithm", "ed25519", "-out", &key]));
+        assert!(openssl(&["pkey", "-in", &key, "-pubout", "-out", &format!("{name}.pem")]));
+    }
+    let public = fs::read_to_string(at("admin.pem")).unwrap();
+    let public = public.lines().nth(1).unwrap();
+    let trust = format!(
+        "version = 1\ncounter = 1\n[[key]]\nname = \"rack-admin\"\npublic = \"{public}\"\nroles = [\"site\"]\n\
+         [role.site]\nthreshold = 1\n"
+    );
+    fs::write(at("trust.toml"), trust).unwrap();
+    let check = |file: &str| site(directory.path(), &["check", file, "--trust", "trust.toml"]);
+    let init = ["init", "rack4", "--network", "dhcp", "--endpoint", "tracking=192.0.2.20:5000", "--time-server"];
+    assert_eq!(code(directory.path(), &[&init[..], &["192.0.2.10", "--sign-key", "admin.key"]].concat()), Some(0));
+    let good = check("rack4/site.toml");
+    assert!(String::from_utf8_lossy(&good.stdout).contains("signed by rack-admin"), "{good:?}");
+
+    let text = fs::read_to_string(at("rack4/site.toml")).unwrap();
+    let (body, line) = text.split_at(text.find("# gap-signature ").unwrap());
+    let payload = "application/vnd.gapimage.site.v1+toml";
+    fs::write(at("signed"), format!("DSSEv1 {} {payload} {} {body}", payload.len(), body.len())).unwrap();
+    fs::write(at("base64"), line.split(' ').nth(3).unwrap()).unwrap();
+    assert!(openssl(&["base64", "-d", "-A", "-in", "base64", "-out", "signature"]));
+    let verify = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "admin.pem", "-sigfile", "signature", "-in"];
+    assert!(openssl(&[&verify[..], &["signed"]].concat()));
+
+    fs::write(at("edited.toml"), text.replace("192.0.2.20", "192.0.2.21")).unwrap();
+    fs::write(at("bare.toml"), body).unwrap();
+    for file in ["edited.toml", "bare.toml"] {
+        assert_eq!(check(file).status.code(), Some(4), "{file}");
+        assert_eq!(code(directory.path(), &["sign", file, "--key", "other.key"]), Some(0));
+        assert_eq!(check(file).status.code(), Some(4), "{file} signed by another");
+    }
+    fs::write(at("bare.toml"), body).unwrap();
+    assert_eq!(code(directory.path(), &["sign", "bare.toml", "--key", "admin.key"]), Some(0));
+    assert_eq!(fs::read_to_string(at("bare.toml")).unwrap(), text, "signed again, the same bytes");
+    assert_eq!(code(directory.path(), &["volume", "bare.toml"]), Some(0));
+}

@@ -98,15 +98,24 @@ impl Envelope {
     /// [`EnvelopeError::AlreadySigned`], or [`EnvelopeError::TooLarge`] past [`MAX_SIGNATURES`].
     pub fn sign(&mut self, key: &SigningKey) -> Result<KeyId, EnvelopeError> {
         let id = KeyId::of(&key.verifying_key());
+        let signature = key.sign(&self.pre_authentication_encoding());
+        self.add(id, signature.to_bytes())?;
+        Ok(id)
+    }
+
+    /// Puts a signature in that was made before and kept elsewhere than in an encoded envelope.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::AlreadySigned`], or [`EnvelopeError::TooLarge`] past [`MAX_SIGNATURES`].
+    pub fn add(&mut self, id: KeyId, signature: [u8; 64]) -> Result<(), EnvelopeError> {
         if self.signatures.contains_key(&id) {
             return Err(EnvelopeError::AlreadySigned(id));
         }
         if self.signatures.len() >= MAX_SIGNATURES {
             return Err(EnvelopeError::TooLarge(MAX_LEN));
         }
-        let signature = key.sign(&self.pre_authentication_encoding());
-        self.signatures.insert(id, signature.to_bytes());
-        Ok(id)
+        self.signatures.insert(id, signature);
+        Ok(())
     }
 
     /// Whether the signature of this key is there and right (Ed25519, RFC 8032, strict: one encoding, no weak key).

@@ -27,6 +27,8 @@ pub enum Role {
     Sources,
     /// Artifacts of kind [`Kind::Export`].
     Export,
+    /// Site configurations of appliances. Where a trust file names a threshold for it, unsigned ones are ignored.
+    Site,
 }
 
 impl Role {
@@ -49,6 +51,7 @@ impl fmt::Display for Role {
             Self::Data => "data",
             Self::Sources => "sources",
             Self::Export => "export",
+            Self::Site => "site",
         })
     }
 }

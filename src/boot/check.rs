@@ -9,8 +9,9 @@ use crate::{
     },
     random,
 };
+use ed25519_dalek::SigningKey;
 use gap_format::Digest;
-use gap_handover::site::{Api, Data, Network, SiteConfig, Tls};
+use gap_handover::site::{Api, Network, SiteConfig, Tls, sign};
 use serde_json::Value;
 use std::{
     ffi::OsString,
@@ -91,16 +92,18 @@ impl Credentials {
     }
 
     /// The site configuration that gives a machine this certificate, the hash of this token, and a
-    /// fixed address, which is quicker than asking for one.
-    fn site(&self) -> Result<String, CheckError> {
+    /// fixed address, which is quicker than asking for one; signed where the release asks for that.
+    fn site(&self, key: Option<&SigningKey>) -> Result<String, CheckError> {
         let config = SiteConfig {
             hostname: None,
             network: Network::Static { interface: None, address: GUEST, prefix: 24, gateway: None, dns: Vec::new() },
             tls: Some(Tls { certificate: self.certificate.clone(), key: self.key.to_string() }),
             api: Api { token_sha256: Some(Digest::of(self.token.as_bytes()).to_hex()), ..Api::default() },
-            data: Data::default(),
+            ..SiteConfig::default()
         };
-        toml::to_string(&config).map_err(|error| CheckError::Credentials(error.to_string()))
+        let failed = |error: &dyn std::fmt::Display| CheckError::Credentials(error.to_string());
+        let text = toml::to_string(&config).map_err(|error| failed(&error))?;
+        key.map_or(Ok(text.clone()), |key| sign(&text, key)).map_err(|error| failed(&error))
     }
 
     /// A client that trusts exactly this certificate, asks no proxy and follows nobody.
@@ -139,7 +142,11 @@ pub fn check(
 ) -> Result<Checked, CheckError> {
     let credentials = Credentials::generate()?;
     let client = credentials.client()?;
-    let options = Options { site: Some(credentials.site()?), port: options.port.or(Some(0)), ..options.clone() };
+    let options = Options {
+        site: Some(credentials.site(options.site_key.as_ref())?),
+        port: options.port.or(Some(0)),
+        ..options.clone()
+    };
     let mut machine = Machine::start(&options)?;
     let port = machine.port().ok_or(QemuError::NoPort)?;
     let health = HealthWatch::start(&client, port);
@@ -251,7 +258,7 @@ mod tests {
     #[test]
     fn the_site_configuration_is_one_that_the_appliance_takes() {
         let credentials = Credentials::generate().unwrap();
-        let config = SiteConfig::parse(&credentials.site().unwrap()).unwrap();
+        let config = SiteConfig::parse(&credentials.site(None).unwrap()).unwrap();
         assert_eq!(config.api.token_sha256, Some(Digest::of(credentials.token.as_bytes()).to_hex()));
         assert!(matches!(config.network, Network::Static { address, .. } if address == GUEST));
         assert_eq!(config.tls.unwrap().certificate, credentials.certificate);

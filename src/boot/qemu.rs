@@ -9,6 +9,7 @@ use crate::boot::{
     machine::{device_arguments, machine_arguments},
     qmp::{Qmp, QmpError},
 };
+use ed25519_dalek::SigningKey;
 use serde_json::json;
 use std::{
     collections::VecDeque,
@@ -104,6 +105,8 @@ pub struct Options {
     pub accelerator: Accelerator,
     /// Text of the site configuration.
     pub site: Option<String>,
+    /// Key that signs the site configuration which a check makes.
+    pub site_key: Option<SigningKey>,
     /// Port of the host's loopback that leads to the guest's API; 0 takes a free one. No network at
     /// all when absent.
     pub port: Option<u16>,
@@ -116,8 +119,8 @@ impl Options {
     /// network.
     pub fn new(image: impl Into<PathBuf>, accelerator: Accelerator) -> Self {
         let (attach, block_size, memory, cpus) = (Attach::Virtio, 512, 2048, 2);
-        let (image, site, port, data) = (image.into(), None, None, None);
-        Self { image, attach, block_size, memory, cpus, accelerator, site, port, data }
+        let (image, site, site_key, port, data) = (image.into(), None, None, None, None);
+        Self { image, attach, block_size, memory, cpus, accelerator, site, site_key, port, data }
     }
 }
 

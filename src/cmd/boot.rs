@@ -3,6 +3,7 @@
 use super::{
     BootArgs, Bus, Outcome,
     failure::{Failure, failed},
+    sign::load_key,
     site,
     terminal::Terminal,
     verify::{load_trust, now, verify_file},
@@ -37,6 +38,7 @@ pub fn run(args: &BootArgs) -> Outcome {
         },
         port: args.port,
         data: args.data.clone(),
+        site_key: args.site_key.as_deref().map(load_key).transpose()?,
         site: args.site.as_deref().map(site::read).transpose()?.map(|text| text.to_string()),
         ..Options::new(&args.file, accelerator)
     };

@@ -351,6 +351,9 @@ struct BootArgs {
     /// Site configuration for the machine
     #[arg(long, value_name = "SITE.TOML", value_hint = ValueHint::FilePath, conflicts_with = "check")]
     site: Option<PathBuf>,
+    /// With --check: private key that signs the machine's site configuration, where the release asks for that
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "check")]
+    site_key: Option<PathBuf>,
     /// With --check: run this once it is healthy, such as a script of gapctl; GAPCTL_SERVER, _CA and _TOKEN lead it there
     #[arg(last = true, value_name = "PROGRAM", requires = "check")]
     program: Vec<OsString>,

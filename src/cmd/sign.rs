@@ -93,7 +93,7 @@ fn signing(error: SignError) -> Failure {
 }
 
 /// A PKCS#8 PEM key; its passphrase comes from the environment or is asked for.
-fn load_key(path: &Path) -> Result<SigningKey, Failure> {
+pub(super) fn load_key(path: &Path) -> Result<SigningKey, Failure> {
     let reading = || format!("reading the key `{}`", path.display());
     let mut pem = Zeroizing::new(String::new());
     let file = File::open(path).map_err(failed(reading()))?;

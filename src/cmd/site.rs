@@ -4,18 +4,25 @@ use super::{
     Outcome,
     failure::{Failure, failed},
     new_file::write_new,
+    sign::load_key,
+    verify::load_trust,
 };
-use crate::{boot::site, random};
+use crate::{boot::site::volume, random};
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
-use gap_format::Digest;
-use gap_handover::site::{Api, Data, FILE_NAME, Network, SiteConfig, Tls, VOLUME_LABEL};
+use ed25519_dalek::SigningKey;
+use gap_format::{Digest, key::KeyId};
+use gap_handover::site::{
+    self, Api, Data, EndpointName, FILE_NAME, Network, SiteAddress, SiteConfig, Time, Tls, VOLUME_LABEL, accept,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, File},
+    io::Write,
     net::{IpAddr, Ipv4Addr},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 /// Name of the file with the token that was made.
@@ -33,12 +40,30 @@ pub enum SiteCommand {
                             The token is in rack4/token and nowhere else: the configuration holds its hash.")]
     Init(Box<Init>),
     /// Say whether a machine will take a configuration
-    #[command(after_help = "Example:\n  gapimage site check rack4/site.toml")]
+    #[command(after_help = "Examples:\n  gapimage site check rack4/site.toml\n  \
+                            gapimage site check rack4/site.toml --trust keys/trust.toml")]
     Check {
         /// The configuration
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        /// The trust file of the machine's release, which may ask for signatures
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        trust: Option<PathBuf>,
     },
+    /// Sign a configuration for machines whose release asks for that
+    #[command(after_help = "Example:\n  gapimage site sign rack4/site.toml --key keys/site.key\n\n\
+                            The signature becomes the last line of the file. A volume that was made of it before has to \
+                            be made again.")]
+    Sign {
+        /// The configuration
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Private key of somebody with the role `site` in the trust file of the release
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key: PathBuf,
+    },
+    /// Print the JSON Schema of site configurations
+    Schema,
     /// Make the volume of a configuration that was changed by hand
     #[command(after_help = "Example:\n  gapimage site volume rack4/site.toml -o gapsite.img")]
     Volume {
@@ -99,6 +124,15 @@ pub struct Init {
     /// PEM file with its private key (PKCS#8)
     #[arg(long, value_name = "FILE", requires = "certificate", value_hint = ValueHint::FilePath)]
     key: Option<PathBuf>,
+    /// A time server of the site, by its IPv4 address; may be given several times. None is asked without
+    #[arg(long, value_name = "ADDRESS")]
+    time_server: Vec<Ipv4Addr>,
+    /// A service of the site that declared jobs may be let to reach; may be given several times
+    #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = endpoint)]
+    endpoint: Vec<(EndpointName, SiteAddress)>,
+    /// Private key with which the configuration is signed, where the release asks for that
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    sign_key: Option<PathBuf>,
     /// PEM file of authorities: the API then listens only to clients with a certificate of theirs
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     client_ca: Option<PathBuf>,
@@ -108,9 +142,11 @@ pub struct Init {
 pub fn run(command: SiteCommand) -> Outcome {
     match command {
         SiteCommand::Init(init) => self::init(&init),
-        SiteCommand::Check { file } => {
-            read(&file)?;
-            println!("{}: a machine takes it", file.display());
+        SiteCommand::Check { file, trust } => check(&file, trust.as_deref()),
+        SiteCommand::Sign { file, key } => sign(&file, &load_key(&key)?),
+        SiteCommand::Schema => {
+            let schema = serde_json::to_string_pretty(&gap_handover::site::schema());
+            println!("{}", schema.map_err(|error| Failure::could_not_run(error, "try again"))?);
             Ok(())
         }
         SiteCommand::Volume { file, output } => {
@@ -138,11 +174,17 @@ fn init(init: &Init) -> Outcome {
             client_authorities: init.client_ca.as_deref().map(authorities).transpose()?,
         },
         data: Data { disk: init.disk.clone(), memory: false },
+        time: Time { servers: init.time_server.clone(), ..Time::default() },
+        endpoints: init.endpoint.iter().cloned().collect(),
     };
     let text = toml::to_string(&config).map(Zeroizing::new);
     let text =
         text.map_err(|error| Failure::could_not_run(format!("writing the configuration: {error}"), "try again"))?;
     checked(&text)?;
+    let text = match &init.sign_key {
+        Some(key) => signed(&text, &load_key(key)?)?,
+        None => text,
+    };
     let making = format!("making the directory `{}`", init.dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(&init.dir).map_err(failed(making))?;
     // Both hold secrets: the token, and the certificate's key where the site has one.
@@ -155,13 +197,53 @@ fn init(init: &Init) -> Outcome {
 }
 
 fn write_volume(path: &Path, text: &str) -> Outcome {
-    let bytes = site::volume(text).map_err(failed("making the volume"))?;
+    let bytes = volume(text).map_err(failed("making the volume"))?;
     write_new(path, &bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
     println!(
         "volume         {} (labelled {VOLUME_LABEL}: write it to a stick, a small partition or a virtual disk)",
         path.display()
     );
     Ok(())
+}
+
+fn check(file: &Path, trust: Option<&Path>) -> Outcome {
+    let text = read(file)?;
+    let Some(trust) = trust else {
+        println!("{}: a machine takes it, if its release asks for no signature", file.display());
+        return Ok(());
+    };
+    let advice = "`gapimage site sign` signs it; the trust file says whose keys have the role `site`";
+    let (_, signers) = accept(&text, &load_trust(trust)?).map_err(|error| Failure::wanting(error, advice))?;
+    let names: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
+    match names.is_empty() {
+        true => println!("{}: a machine takes it; the release asks for no signature", file.display()),
+        false => println!("{}: a machine takes it, signed by {}", file.display(), names.join(", ")),
+    }
+    Ok(())
+}
+
+/// Signs a file in place: the whole new file, or the old one.
+fn sign(file: &Path, key: &SigningKey) -> Outcome {
+    let text = signed(&read(file)?, key)?;
+    let writing = || format!("writing `{}`", file.display());
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = NamedTempFile::new_in(directory).map_err(failed(writing()))?;
+    new.write_all(text.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(failed(writing()))?;
+    new.persist(file).map_err(|error| failed(writing())(error.error))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(writing()))?;
+    println!("signed         {} with key {}", file.display(), KeyId::of(&key.verifying_key()));
+    Ok(())
+}
+
+fn signed(text: &str, key: &SigningKey) -> Result<Zeroizing<String>, Failure> {
+    let advice = "signatures are the last lines of the file, as `gapimage site sign` writes them: remove others";
+    site::sign(text, key).map(Zeroizing::new).map_err(|error| Failure::wanting(error, advice))
+}
+
+/// An endpoint as it is written on the command line.
+fn endpoint(text: &str) -> Result<(EndpointName, SiteAddress), String> {
+    let (name, address) = text.split_once('=').ok_or("it is NAME=ADDRESS:PORT")?;
+    Ok((name.parse()?, address.parse()?))
 }
 
 /// A configuration that a machine takes.

@@ -1,6 +1,7 @@
 //! Jobs and steps: what the images of an appliance are made to do.
 
-use std::path::PathBuf;
+use gap_handover::site::EndpointName;
+use std::{collections::BTreeMap, num::NonZeroU16, path::PathBuf};
 
 /// `[job.NAME]`: something that the appliance can be told to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub struct Job {
     pub configs: Vec<ConfigPath>,
     /// How many GPUs it takes on each node: 0 for a job of the processor, all of the target's when absent.
     pub gpus: Option<u32>,
+    /// Endpoints of the site that it is to reach, by the names that a site configuration gives them, and the port of its
+    /// own loopback on which it finds each.
+    pub endpoints: BTreeMap<EndpointName, NonZeroU16>,
 }
 
 impl Job {

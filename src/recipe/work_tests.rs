@@ -28,6 +28,7 @@ image = "train"
 train = { model = "base", datasets = ["tickets"], method = "qlora", rank = 32, length = 2048, checkpointing = true }
 configs = ["sft.yaml"]
 gpus = 2
+endpoints = { tracking = 5000 }
 [job.chat]
 image = "train"
 serve = { model = "base", length = 8192, concurrency = 16 }
@@ -83,6 +84,18 @@ fn a_recipe_with_work_is_read_whole() {
     let acceptance = recipe.acceptance.as_ref().unwrap();
     assert_eq!((acceptance.criteria[0].comparison, acceptance.criteria[0].bound.as_str()), (">=", "0.9"));
     assert_eq!(recipe.secrets.allow.len(), 2);
+}
+
+#[test]
+fn endpoints_have_names_and_ports_of_their_own() {
+    let recipe = load(GOOD).unwrap();
+    let [(name, port)] = recipe.jobs[0].endpoints.iter().collect::<Vec<_>>()[..] else { panic!("one endpoint") };
+    assert_eq!((name.as_str(), port.get()), ("tracking", 5000));
+    let one = "{ tracking = 5000 }";
+    assert!(spoilt(one, "{ Tracking = 5000 }").contains("the name of an endpoint is 1 to 32 of a-z"));
+    assert!(spoilt(one, "{ tracking = 0 }").contains("`tracking` should be a port"));
+    assert!(spoilt(one, "{ tracking = \"10.0.0.3:5000\" }").contains("a port, 1 to 65535"));
+    assert!(spoilt(one, "{ tracking = 5000, store = 5000 }").contains("the port 5000 is taken"));
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn declared(job: &Job, recipe: &Recipe) -> DeclaredJob {
         parameters: Map::new(),
         length: None,
         concurrency: None,
+        endpoints: job.endpoints.clone(),
     };
     match &job.work {
         Work::Train(training) => train(&mut declared, training),

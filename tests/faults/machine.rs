@@ -56,6 +56,9 @@ pub struct Site {
     /// An admin's.
     pub client: Api,
     certificate: Fingerprint,
+    token: String,
+    /// The certificate as OpenSSL reads it.
+    pem: String,
 }
 
 impl Site {
@@ -68,7 +71,7 @@ impl Site {
         let hash = Digest::of(token.as_bytes()).to_hex();
         let site = format!(
             "[network]\nmode = \"static\"\naddress = \"10.0.2.15\"\nprefix = 24\n[api]\ntoken_sha256 = \"{hash}\"\n\
-             [data]\ndisk = \"gapdata\"\n[tls]\ncertificate = '''\n{chain}'''\nkey = '''\n{key}'''\n"
+             [data]\ndisk = \"gapdata\"\n[endpoints]\ntracking = \"10.0.2.99:5000\"\n[tls]\ncertificate = '''\n{chain}'''\nkey = '''\n{key}'''\n"
         );
         fs::write(directory.path().join("site.toml"), site).unwrap();
         File::create(directory.path().join("data.img")).unwrap().set_len(disk << 20).unwrap();
@@ -76,7 +79,7 @@ impl Site {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let certificate = Fingerprint::of(pair.cert.der());
         let client = Api::new(&server(port), certificate, &token, directory.path().join("uploads"));
-        Self { directory, port, client, certificate }
+        Self { directory, port, client, certificate, token, pem: chain }
     }
 
     /// A client with a wrong token.
@@ -87,6 +90,23 @@ impl Site {
     /// A client with this token.
     pub fn with_token(&self, token: &str) -> Api {
         Api::new(&server(self.port), self.certificate, token, self.file("uploads"))
+    }
+
+    /// A terminal of a job: bytes in, bytes out, through OpenSSL's client, which knows nothing of HTTP.
+    pub fn terminal(&self, job: &str) -> Child {
+        fs::write(self.file("site.pem"), &self.pem).unwrap();
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-quiet", "-verify_return_error", "-CAfile"]).arg(self.file("site.pem"));
+        client.args(["-connect", &format!("127.0.0.1:{}", self.port)]);
+        client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut client = client.spawn().unwrap();
+        let request = format!(
+            "GET /v1/appliance/jobs/{job}/terminal HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+             Connection: upgrade\r\nUpgrade: gap-terminal\r\n\r\n",
+            self.token
+        );
+        client.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
+        client
     }
 
     /// A file of this site.

@@ -1,11 +1,14 @@
 //! What PID 1 left for the agent in `/run/gap`: boot report, trust root, site configuration.
 
 use crate::root::Root;
-use gap_format::Digest;
+use gap_format::{
+    Digest,
+    trust::{Signer, Trust},
+};
 use gap_handover::{
     BootReport, SiteConfig,
     boot_report::{PATH, SITE_PATH, TRUST_PATH},
-    site::SiteError,
+    site::{self, SiteError},
 };
 use std::io;
 
@@ -25,6 +28,8 @@ pub struct Given {
     pub trust: Vec<u8>,
     /// What the owner of the machine decided; the defaults when nothing was given.
     pub site: SiteConfig,
+    /// Who signed that; nobody where the release asks for no signature.
+    pub site_signers: Vec<Signer>,
 }
 
 /// Why the agent cannot work with what it was given.
@@ -52,7 +57,7 @@ pub enum GivenError {
 }
 
 impl Given {
-    /// Reads all three. A site configuration that is not valid counts as none: the machine then has no network, and
+    /// Reads all three. A site configuration that is not valid, or not signed as the release asks, counts as none: the machine then has no network, and
     /// `complain` is told why.
     ///
     /// # Errors
@@ -65,22 +70,22 @@ impl Given {
         if found != report.trust_fingerprint {
             return Err(GivenError::Trust { found, reported: report.trust_fingerprint });
         }
-        let site = match root.read(SITE_PATH, MAX_SITE) {
-            Ok(bytes) => parse_site(&bytes).unwrap_or_else(|error| {
-                complain(format!("{error}; going on without a site configuration"));
-                SiteConfig::default()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => SiteConfig::default(),
-            Err(error) => {
-                complain(format!("reading {SITE_PATH}: {error}; going on without a site configuration"));
-                SiteConfig::default()
-            }
+        let ignored = |error: &dyn std::fmt::Display| {
+            complain(format!("{error}; going on without a site configuration"));
+            (SiteConfig::default(), Vec::new())
         };
-        Ok(Self { report, trust, site })
+        let (site, site_signers) = match root.read(SITE_PATH, MAX_SITE) {
+            Ok(bytes) => accept_site(&bytes, &trust).unwrap_or_else(|error| ignored(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (SiteConfig::default(), Vec::new()),
+            Err(error) => ignored(&format!("reading {SITE_PATH}: {error}")),
+        };
+        Ok(Self { report, trust, site, site_signers })
     }
 }
 
-fn parse_site(bytes: &[u8]) -> Result<SiteConfig, SiteError> {
+/// The configuration and who signed it, checked here once more: PID 1 is not taken at its word.
+fn accept_site(bytes: &[u8], trust: &[u8]) -> Result<(SiteConfig, Vec<Signer>), SiteError> {
+    let trust = Trust::parse(trust).map_err(|_| SiteError::Value("there is no trust root to check it against"))?;
     // Bytes that are no UTF-8 become replacement characters, which no value of the schema takes.
-    SiteConfig::parse(&String::from_utf8_lossy(bytes))
+    site::accept(&String::from_utf8_lossy(bytes), &trust)
 }

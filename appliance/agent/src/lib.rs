@@ -4,7 +4,9 @@
 //! and serves an HTTPS API. [`start`] tells it in order; each other module is one concern and takes the directory that
 //! stands for `/`, so that a made-up tree can stand in for a machine.
 //!
-//! It opens no connection to anywhere, ever: its sockets are the listener, netlink, and DHCP where the site wants that.
+//! By itself it opens no connection to anywhere: its sockets are the listener, netlink, and DHCP where the site wants that.
+//! Beyond those it reaches what the site configuration names by address, and nothing else: time servers ([`clock`]), and
+//! endpoints for jobs that the release lets have them ([`work::relay`]).
 
 #![forbid(unsafe_code)]
 
@@ -12,9 +14,11 @@ pub mod access;
 pub mod api;
 pub mod boot_clock;
 pub mod certificate;
+pub mod clock;
 pub mod console;
 pub mod given;
 pub mod gpus;
+pub mod lockdown;
 pub mod machine;
 pub mod metrics;
 pub mod modules;
@@ -22,6 +26,7 @@ pub mod network;
 pub mod recheck;
 pub use gap_root as root;
 pub mod scrub;
+pub mod self_test;
 pub mod server;
 pub mod start;
 pub mod token;

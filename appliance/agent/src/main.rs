@@ -3,7 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-use gap_agent::start::{Options, run};
+use gap_agent::{
+    self_test::{self, SELF_TEST},
+    start::{Options, run},
+};
 use gap_handover::control::EXIT_FAILED;
 use gap_jobs::container::{KEEPER, keeper};
 use std::{env, path::Path, process::ExitCode};
@@ -12,13 +15,18 @@ use std::{env, path::Path, process::ExitCode};
 const THREADS: usize = 2;
 /// Threads for what may block.
 const BLOCKING_THREADS: usize = 16;
+/// Exit code of a self-test that found something wrong: of those after which a job is not tried again.
+const FAULTY: u8 = 2;
 /// What is printed when the command line is not understood.
 const USAGE: &str = "usage: gapd [--root DIRECTORY [--owns-machine]] [--listen ADDRESS:PORT]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let [KEEPER, id, directory] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        return keep(id, Path::new(directory));
+    if let [KEEPER, id, directory, ports @ ..] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        return keep(id, Path::new(directory), ports);
+    }
+    if let [SELF_TEST, memory, disk, directory] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        return test(memory, disk, Path::new(directory));
     }
     let Some(options) = parse(words.into_iter()) else {
         eprintln!("{USAGE}");
@@ -43,11 +51,31 @@ fn main() -> ExitCode {
 }
 
 /// Keeps a job's container: this same program, started by the agent, with one thread.
-fn keep(id: &str, directory: &Path) -> ExitCode {
-    match keeper::run(id, directory) {
+fn keep(id: &str, directory: &Path, ports: &[&str]) -> ExitCode {
+    let Ok(ports) = ports.iter().map(|port| port.parse()).collect::<Result<Vec<_>, _>>() else {
+        eprintln!("{USAGE}");
+        return ExitCode::FAILURE;
+    };
+    match keeper::run(id, directory, &ports) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the end of the job cannot be reported: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tests memory and disk: this same program in a job, in which there is nothing else of the agent.
+fn test(memory: &str, disk: &str, directory: &Path) -> ExitCode {
+    let (Ok(memory), Ok(disk)) = (memory.parse(), disk.parse()) else {
+        eprintln!("{USAGE}");
+        return ExitCode::FAILURE;
+    };
+    match self_test::run(memory, disk, directory) {
+        Ok(found) if found.is_good() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(FAULTY),
+        Err(error) => {
+            eprintln!("the report cannot be written: {error}");
             ExitCode::FAILURE
         }
     }

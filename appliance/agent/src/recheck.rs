@@ -66,6 +66,8 @@ pub struct Verified {
     pub release: Release,
     /// The medium, whose first byte is the release's.
     pub medium: File,
+    /// The manifest of the image that the agent runs in.
+    pub image: Digest,
 }
 
 /// Verifies the release again and compares it with the boot report.
@@ -92,7 +94,7 @@ pub fn recheck(root: &Root, given: &Given) -> Result<Verified, RecheckError> {
     let image = os_image(root).ok_or(RecheckError::NoImage)?;
     let mounts = release.mount_set(&medium, &image)?;
     agree(report, &facts(&release), &mounts)?;
-    Ok(Verified { release, medium })
+    Ok(Verified { release, medium, image: mounts.image })
 }
 
 /// The digest of the OS image's mount manifest, which the boot image gave the kernel.

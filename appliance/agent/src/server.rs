@@ -160,7 +160,9 @@ impl Connection {
             .header_read_timeout(self.limits.head)
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_FIELDS)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            // A terminal takes the connection over; how long it lasts is its job's affair.
+            .with_upgrades();
         let mut connection = pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => return,

@@ -1,13 +1,18 @@
 //! The agent from its first step to its last: read what was given, verify again, serve, stop.
 
 use crate::{
-    access::{Access, audit::Audit},
-    api::{Api, System, WorkCell},
+    access::{
+        Access,
+        audit::{Audit, Entry},
+    },
+    api::{Api, Site, System, WorkCell},
     boot_clock,
     certificate::{CertificateError, Identity},
-    console,
+    clock, console,
     given::{Given, GivenError},
-    gpus, machine,
+    gpus,
+    lockdown::lock_modules,
+    machine,
     network::{self, Drivers},
     recheck::{self, RecheckError},
     root::Root,
@@ -21,9 +26,9 @@ use gap_gpu::provision::Provisioned;
 use gap_handover::{
     BootReport, SiteConfig, boot_report,
     control::{EXIT_FAILED, EXIT_NOT_TRUSTED, EXIT_STOPPED, Request},
-    site::Network,
+    site::{Network, WrongClock},
 };
-use gap_jobs::placement::Slot;
+use gap_jobs::{dispatcher::now, placement::Slot};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io,
@@ -39,7 +44,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
 };
 
 /// Name of a machine that was given none.
@@ -128,7 +133,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     stages.push(boot_clock::stage("release verified again"));
     tell_release(&given.report, &signers);
 
-    let Given { report, site, .. } = given;
+    let Given { report, site, site_signers, .. } = given;
     if options.owns_machine
         && let Err(error) = rustix::system::sethostname(hostname.as_bytes())
     {
@@ -141,9 +146,11 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         root: root.clone(),
         hostname,
         scrub: Arc::new(scrub::Board::new(&report.layers)),
+        clock: Arc::new(clock::Board::new(&site.time, report.clock)),
         report,
         signers,
         network: Arc::new(network::Board::new(&site.network)),
+        site: Site { signers: site_signers, endpoints: site.endpoints.clone() },
         identity: identity.clone(),
         stages: Mutex::new(stages),
         gpus: OnceLock::new(),
@@ -167,7 +174,9 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         medium: system.report.medium.device.clone(),
         verified,
         access,
-        audit,
+        audit: audit.clone(),
+        clock: system.clock.clone(),
+        endpoints: site.endpoints.clone(),
         slots: Box::new({
             let system = system.clone();
             move || slots(system.gpus.wait())
@@ -175,18 +184,22 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     };
     let working = tokio::spawn(open_work(system.clone(), opening, work.clone(), options.owns_machine));
 
+    tell_clock(&system.clock);
+    let clock =
+        options.owns_machine.then(|| tokio::spawn(keep_clock(system.clone(), clock::addresses(&site.time), audit)));
     let network = tokio::spawn(keep_network(system.clone(), site.network, drivers));
     let scrub_stop = Arc::new(AtomicBool::new(false));
     let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
     let layers = system.report.layers.clone();
     scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
     if options.owns_machine {
-        let system = system.clone();
+        let (locking, system) = ((system.clone(), work.clone()), system.clone());
         // Nobody waits for it: the API shows the outcome once it is there.
         drop(spawn_blocking(move || {
             drop(system.gpus.set(gpus::bring_up(&system.root, &machine::kernel().release)));
             system.stage("GPUs provisioned");
         }));
+        tokio::spawn(lock_modules(locking.0, locking.1));
     }
 
     let mut terminated = signal(SignalKind::terminate())?;
@@ -211,6 +224,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         drop(spawn_blocking(move || work.dispatcher.stop()).await);
     }
     network.abort();
+    clock.inspect(JoinHandle::abort);
     stop.send_replace(true);
     drop(serving.await);
     Ok(())
@@ -282,6 +296,36 @@ async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Dri
         }
     };
     network::keep(system.root.clone(), network, drivers, &system.network, ready).await;
+}
+
+/// Keeps the clock by the site's time servers. What moves it is in the audit log: times of records depend on it.
+async fn keep_clock(system: Arc<System>, servers: Vec<SocketAddr>, audit: Arc<Audit>) {
+    let say = |what: String| {
+        console::say(&what);
+        let entry = Entry {
+            at: now(),
+            who: "clock".to_owned(),
+            role: "appliance".to_owned(),
+            from: "time servers of the site".to_owned(),
+            what,
+            outcome: "noted".to_owned(),
+        };
+        audit.record(entry).unwrap_or_else(console::say);
+    };
+    clock::keep(servers, system.report.clock.built, &system.clock, clock::step, say).await;
+}
+
+/// Says loudly that the clock is not known to be right, and what that means here.
+fn tell_clock(clock: &clock::Board) {
+    if clock.is_right() {
+        return;
+    }
+    let then = match clock.state().wrong_clock {
+        WrongClock::Continue => "jobs are taken all the same",
+        WrongClock::Wait => "jobs wait until it is right",
+        WrongClock::RefuseJobs => "no jobs are taken until it is right",
+    };
+    console::say(format_args!("THE CLOCK OF THIS MACHINE IS NOT KNOWN TO BE RIGHT: {then}"));
 }
 
 fn ask_pid_1(request: Request) {

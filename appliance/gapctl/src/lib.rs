@@ -6,4 +6,5 @@
 pub mod client;
 pub mod cmd;
 mod profile;
+mod terminal;
 pub mod upload;

@@ -24,6 +24,8 @@ pub struct BootReport {
     pub secure_boot: SecureBoot,
     /// Whether anything keeps an older, validly signed release from being started.
     pub rollback_protection: RollbackProtection,
+    /// What was found of the machine's clock.
+    pub clock: Clock,
     /// The blobs that make up the running system, metadata first, then layers bottom to top.
     pub layers: Vec<Layer>,
     /// When each stage of the boot ended.
@@ -56,6 +58,16 @@ pub struct Medium {
     pub device: String,
     /// The file on a file system, when it is not the disk itself.
     pub file: Option<String>,
+}
+
+/// What was found of the machine's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// When the boot image was made, seconds since 1970: the clock is never before that. 0 when that is not known.
+    pub built: u64,
+    /// Whether it was behind that, and was set to it.
+    pub was_behind: bool,
 }
 
 /// State of UEFI Secure Boot as the firmware reports it.

@@ -1,7 +1,9 @@
 //! What a release declares that its appliance can be told to run: the document `jobs.json` in the artifact
 //! (docs/format.md, section 12). Written when the release is built, read by the agent from the verified head.
 
+use crate::site::EndpointName;
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, num::NonZeroU16};
 
 /// Artifact type of its manifest, and media type of the document.
 pub const MEDIA_TYPE: &str = "application/vnd.gapimage.jobs.v1+json";
@@ -131,6 +133,10 @@ pub struct DeclaredJob {
     pub length: Option<u64>,
     /// For serving: sequences at a time.
     pub concurrency: Option<u64>,
+    /// Endpoints of the site that it is to reach, and the port of its own loopback on which it finds each. Not written
+    /// when there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub endpoints: BTreeMap<EndpointName, NonZeroU16>,
 }
 
 /// What a declared job is for.

@@ -1,8 +1,8 @@
 //! The two clocks of the boot: how long it has run, and what time it is at least.
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use std::{
-    fs,
+    fs, io,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +23,15 @@ pub fn wall() -> u64 {
 /// It is a lower bound for the present: a machine whose battery is empty comes up in 1970 or in the year of its board.
 pub fn build_time_from(root: &Path) -> Option<u64> {
     fs::read_to_string(root.join("gap/build-time")).ok()?.trim().parse().ok()
+}
+
+/// Sets the wall clock to this time, seconds since 1970. The clock on the board is left as it is.
+///
+/// # Errors
+/// What the kernel answered; nobody but root may do it.
+pub fn set_wall(seconds: u64) -> io::Result<()> {
+    let seconds = i64::try_from(seconds).map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok(clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: 0 })?)
 }
 
 #[cfg(test)]

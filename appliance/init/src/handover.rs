@@ -47,7 +47,7 @@ fn put(sysroot: &Path, path: &str, bytes: &[u8]) -> Result<(), Stop> {
 mod tests {
     use super::*;
     use gap_format::Digest;
-    use gap_handover::boot_report::{Medium, Release, RollbackProtection, SecureBoot};
+    use gap_handover::boot_report::{Clock, Medium, Release, RollbackProtection, SecureBoot};
     use std::{fs, os::unix::fs::PermissionsExt};
 
     #[test]
@@ -67,6 +67,7 @@ mod tests {
             trust_fingerprint: Digest::of(b"t"),
             secure_boot: SecureBoot::Unsupported,
             rollback_protection: RollbackProtection::None,
+            clock: Clock { built: 1_700_000_000, was_behind: false },
             layers: Vec::new(),
             stages: Vec::new(),
         };

@@ -1,7 +1,7 @@
 //! `gap-init`: the first process of the appliance. The library's documentation says what it promises to others.
 
 use gap_format::Digest;
-use gap_handover::boot_report::{BootReport, Layer, Medium, RollbackProtection, SecureBoot};
+use gap_handover::boot_report::{BootReport, Clock, Layer, Medium, RollbackProtection, SecureBoot};
 use gap_init::{
     Attempt, Stop, agent, clock, cmdline,
     console::Consoles,
@@ -93,13 +93,13 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
     let secure_boot = secure_boot::state_from(root);
     tell_what_it_is_worth(story, secure_boot);
 
-    let now = now(root, story);
+    let clock = clock_of(root, story);
     let found = medium::find(root, story, &mut modules, Patience::default(), &|source, len| {
         release::verify(source, len, &trust, &wanted)
     })?;
     story.stage_at("medium", found.seen);
     story.stage("release");
-    tell_release(story, &found, now);
+    tell_release(story, &found, clock::wall().max(clock.built));
 
     background.wait_for_always()?;
     story.stage("modules");
@@ -112,9 +112,9 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
 
     let driven = background.join(&mut modules)?;
     story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
-    let site = site::find(root, story, modules, driven);
+    let site = site::find(root, story, modules, driven, trust);
     story.stage("site");
-    let report = report(&found, &mapping, fingerprint, secure_boot, story);
+    let report = report(&found, &mapping, fingerprint, secure_boot, clock, story);
     handover::write(&image, &report, &raw_trust, site.text())?;
     Ok(Booted { image, site })
 }
@@ -133,13 +133,15 @@ fn tell_what_it_is_worth(story: &Story, secure_boot: SecureBoot) {
     story.tell("no rollback protection: an older medium with a valid signature would start as well");
 }
 
-/// The present, at least: a clock that is behind the build of this boot image is wrong.
-fn now(root: &Path, story: &Story) -> u64 {
+/// Looks at the machine's clock, and sets it where it is behind the time when this boot image was made: that is wrong.
+fn clock_of(root: &Path, story: &Story) -> Clock {
     let (clock, built) = (clock::wall(), clock::build_time_from(root).unwrap_or(0));
-    if clock < built {
-        story.tell("the clock of this machine is behind the time when this release was made, which is used instead");
+    let was_behind = clock < built;
+    if was_behind {
+        story.tell("the clock of this machine is behind the time when this release was made, to which it is set");
+        clock::set_wall(built).unwrap_or_else(|error| story.tell(format_args!("the clock cannot be set: {error}")));
     }
-    clock.max(built)
+    Clock { built, was_behind }
 }
 
 fn tell_release(story: &Story, found: &Found<Trusted>, now: u64) {
@@ -159,6 +161,7 @@ fn report(
     mapping: &Mapping,
     trust_fingerprint: Digest,
     secure_boot: SecureBoot,
+    clock: Clock,
     story: &Story,
 ) -> BootReport {
     let layers = found.release.os.iter().zip(&mapping.devices).map(|(blob, device)| Layer {
@@ -174,6 +177,7 @@ fn report(
         trust_fingerprint,
         secure_boot,
         rollback_protection: RollbackProtection::None,
+        clock,
         layers: layers.collect(),
         stages: story.stages().to_vec(),
     }

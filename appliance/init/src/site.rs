@@ -8,7 +8,8 @@
 //! shows a stick that is no disk yet; where it shows none, the agent is started, and for a while a stick that comes all
 //! the same gives it a new start.
 
-use gap_handover::{SiteConfig, site};
+use gap_format::trust::Trust;
+use gap_handover::site::{self, LATE, accept};
 use std::{
     fmt::Display,
     fs::File,
@@ -31,8 +32,6 @@ use crate::{
 
 /// Time between two looks while a stick is on its way.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How long a stick that nothing told of may still come, beside the running agent.
-const LATE: Duration = Duration::from_secs(15);
 
 /// What came of the search when the agent is to be started.
 #[derive(Debug)]
@@ -53,14 +52,15 @@ impl Site {
     }
 }
 
-/// Looks for a configuration. Waits only while a stick is on its way; `modules` were loaded at `driven`.
-pub fn find(root: &Path, story: &Story, modules: Modules, driven: Duration) -> Site {
+/// Looks for a configuration. Waits only while a stick is on its way; `modules` were loaded at `driven`. `trust` says
+/// whether, and by whom, it has to be signed.
+pub fn find(root: &Path, story: &Story, modules: Modules, driven: Duration, trust: Trust) -> Site {
     let raw = root.join("sys/firmware/qemu_fw_cfg/by_name").join(site::FW_CFG_NAME).join("raw");
     if raw.exists() {
-        return Site::Settled(valid("fw_cfg", bounded(&raw), story));
+        return Site::Settled(valid("fw_cfg", bounded(&raw), &trust, story));
     }
     let mut bus = Bus::new(root, driven);
-    let mut watch = Watch { root: root.into(), modules, until: Duration::MAX };
+    let mut watch = Watch { root: root.into(), modules, trust, until: Duration::MAX };
     loop {
         match watch.look(story) {
             Look::Found(text) => return Site::Settled(text),
@@ -80,18 +80,20 @@ pub fn find(root: &Path, story: &Story, modules: Modules, driven: Duration) -> S
     Site::Open(watch)
 }
 
-/// The text when it is a valid configuration; otherwise it is announced that it is not.
-fn valid(place: &str, text: Result<String, Stop>, story: &Story) -> Option<String> {
+/// The text when it is a valid configuration, signed where it has to be; otherwise it is announced that it is not.
+fn valid(place: &str, text: Result<String, Stop>, trust: &Trust, story: &Story) -> Option<String> {
     let ignored = |reason: &dyn Display| {
         story.announce(format_args!("SITE CONFIGURATION IGNORED: {place}: {reason}; defaults apply"));
         None
     };
     match text {
         Err(stop) => ignored(&stop),
-        Ok(text) => match SiteConfig::parse(&text) {
+        Ok(text) => match accept(&text, trust) {
             Err(error) => ignored(&error),
-            Ok(_) => {
-                story.tell(format_args!("site configuration from {place}"));
+            Ok((_, signers)) => {
+                let names: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
+                let signed = if names.is_empty() { String::new() } else { format!(", signed by {}", names.join(", ")) };
+                story.tell(format_args!("site configuration from {place}{signed}"));
                 Some(text)
             }
         },
@@ -103,6 +105,7 @@ fn valid(place: &str, text: Result<String, Stop>, story: &Story) -> Option<Strin
 pub struct Watch {
     root: PathBuf,
     modules: Modules,
+    trust: Trust,
     until: Duration,
 }
 
@@ -131,7 +134,8 @@ impl Watch {
         match volume {
             Some(device) => {
                 let place = format!("volume {} on {}", site::VOLUME_LABEL, device.node.display());
-                Look::Found(valid(&place, read(&self.root, &device, story, &mut self.modules), story))
+                let text = read(&self.root, &device, story, &mut self.modules);
+                Look::Found(valid(&place, text, &self.trust, story))
             }
             None if more => Look::More,
             None => Look::Nothing,
@@ -167,11 +171,18 @@ fn bounded(path: &Path) -> Result<String, Stop> {
 mod tests {
     use super::*;
     use crate::{console::Consoles, usb::tests::plug};
+    use ed25519_dalek::SigningKey;
+    use gap_format::trust::starter;
     use std::{fs, process::Command, sync::Arc};
 
     struct Machine {
         root: tempfile::TempDir,
         story: Story,
+        trust: Trust,
+    }
+
+    fn key() -> SigningKey {
+        SigningKey::from_bytes(&[1; 32])
     }
 
     impl Machine {
@@ -181,7 +192,15 @@ mod tests {
             fs::create_dir_all(root.path().join("dev")).unwrap();
             fs::write(root.path().join("dev/console"), "").unwrap();
             let story = Story::new(Arc::new(Consoles::open_from(root.path())));
-            Self { root, story }
+            let trust = Trust::parse(starter("site", &key().verifying_key()).as_bytes()).unwrap();
+            Self { root, story, trust }
+        }
+
+        /// The same machine with a release that asks for a signature.
+        fn strict(self) -> Self {
+            let text = starter("officer", &key().verifying_key()).replace("\"root\"", "\"root\", \"site\"");
+            let trust = Trust::parse(format!("{text}[role.site]\nthreshold = 1\n").as_bytes()).unwrap();
+            Self { trust, ..self }
         }
 
         fn with_firmware(content: &[u8]) -> Self {
@@ -203,7 +222,7 @@ mod tests {
         }
 
         fn find(&self) -> Site {
-            find(self.root.path(), &self.story, Modules::default(), clock::since_boot())
+            find(self.root.path(), &self.story, Modules::default(), clock::since_boot(), self.trust.clone())
         }
 
         fn shown(&self) -> String {
@@ -224,6 +243,26 @@ mod tests {
             let machine = Machine::with_firmware(broken);
             assert!(matches!(machine.find(), Site::Settled(None)));
             assert!(machine.shown().contains("SITE CONFIGURATION IGNORED"), "{}", machine.shown());
+        }
+    }
+
+    #[test]
+    fn where_the_release_names_keys_an_unsigned_configuration_is_ignored_as_a_whole() {
+        let plain = "hostname = 'x'\n";
+        let signed = site::sign(plain, &key()).unwrap();
+        let machine = Machine::with_firmware(signed.as_bytes()).strict();
+        assert_eq!(machine.find().text(), Some(signed.as_str()));
+        assert!(
+            machine.shown().ends_with("site configuration from fw_cfg, signed by officer\n"),
+            "{}",
+            machine.shown()
+        );
+        let other = site::sign(plain, &SigningKey::from_bytes(&[2; 32])).unwrap();
+        for refused in [plain.to_owned(), other, signed.replace("'x'", "'y'")] {
+            let machine = Machine::with_firmware(refused.as_bytes()).strict();
+            assert!(matches!(machine.find(), Site::Settled(None)));
+            let shown = machine.shown();
+            assert!(shown.contains("SITE CONFIGURATION IGNORED: fw_cfg: ") && shown.contains("not signed"), "{shown}");
         }
     }
 

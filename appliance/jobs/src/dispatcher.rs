@@ -242,7 +242,7 @@ impl Turns {
         }
         self.collect();
         self.press();
-        if !self.is_stopping {
+        if !self.is_stopping && self.runtime.is_ready() {
             match self.queue.claim(&self.machine, now()) {
                 Ok(jobs) => jobs.into_iter().for_each(|job| self.start(&job)),
                 Err(error) => (self.complain)(error.to_string()),

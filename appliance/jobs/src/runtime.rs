@@ -21,6 +21,11 @@ pub trait Runtime: Send + Sync {
     /// [`CannotStart`] when nothing runs.
     fn start(&self, job: &Job) -> Result<Started, CannotStart>;
 
+    /// Whether programs may be started now; until then what is queued waits.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Ends whatever an earlier agent left running. Called once, before anything is started.
     fn sweep(&self);
 

@@ -272,7 +272,15 @@ fn two_processes_train_one_model_under_torchrun_and_alone() {
     );
     root.job("stop", json!({"max_steps": 500, "batch_size": 2}));
     let own = "drivers/tests/torchrun.py";
-    let options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"];
+    // As the appliance starts it (appliance/agent/src/work/submit/launch.rs).
+    let options = [
+        "--nnodes=1",
+        "--nproc-per-node=2",
+        "--master-addr=127.0.0.1",
+        "--master-port=29500",
+        "--no-python",
+        "python3",
+    ];
     root.python(own, &[&options[..], &[own, "drivers/sft.py", "torchrun.json"]].concat());
     root.python("drivers/sft.py", &["alone.json", "--processes", "2"]);
     root.python("drivers/sft.py", &["one.json"]);

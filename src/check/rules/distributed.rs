@@ -32,7 +32,9 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             Sharding::Zero1 | Sharding::Zero2 | Sharding::Zero3 if by_hugging_face => {
                 deepspeed(findings, subject, training.sharding, &configs);
             }
-            _ if total > 1 && by_hugging_face => launched(findings, subject, job, total),
+            _ if total > 1 && by_hugging_face => {
+                launched(findings, subject, job, total, facts.target.as_ref().map_or(1, |target| target.nodes));
+            }
             _ => {}
         }
     }
@@ -85,16 +87,20 @@ fn deepspeed(findings: &mut Findings, subject: Subject, sharding: Sharding, conf
     }
 }
 
-fn launched(findings: &mut Findings, subject: Subject, job: &Job, total: u64) {
+fn launched(findings: &mut Findings, subject: Subject, job: &Job, total: u64, nodes: u32) {
     const LAUNCHERS: [&str; 4] = ["torchrun", "accelerate", "torch.distributed.run", "deepspeed"];
     let by_launcher = job.run.iter().any(|word| {
         let name = word.rsplit('/').next().unwrap_or(word);
         LAUNCHERS.contains(&name)
     });
-    if by_launcher {
+    let own = job.run.iter().any(|word| word.contains("{gpus}"));
+    if by_launcher || own {
         findings.pass(subject, format!("a launcher starts one process for each of {total} GPUs"));
+    } else if nodes == 1 {
+        findings.pass(subject, format!("the appliance starts it under torchrun, one process for each of {total} GPUs"));
     } else {
-        let reason = format!("it trains on {total} GPUs, and `run` does not start one process for each");
+        let reason =
+            format!("it trains on {total} GPUs of {nodes} nodes, and `run` does not start one process for each");
         findings.warn(subject, reason, "start it with `torchrun` or `accelerate launch`");
     }
 }

@@ -6,8 +6,10 @@ use crate::recipe::{
     Training, Work, name,
     problem::{At, Problems, list, nearest, suggestion},
     section::{Placed, Section},
-    value::Value,
+    value::{Kind, Value},
 };
+use gap_handover::site::{EndpointName, MAX_ENDPOINTS};
+use std::{collections::BTreeMap, num::NonZeroU16};
 
 /// Rank of adapters where none is given.
 const DEFAULT_RANK: u64 = 16;
@@ -37,8 +39,38 @@ pub(super) fn job(
     let run = arguments(&mut section);
     let configs = configs(&mut section, problems);
     let gpus = section.integer("gpus").and_then(|gpus| number("gpus", &gpus, 0, problems));
+    let endpoints = endpoints(&mut section, problems);
     section.finish();
-    Some(Job { name: name.to_owned(), image: image?, work: work?, run, configs, gpus })
+    Some(Job { name: name.to_owned(), image: image?, work: work?, run, configs, gpus, endpoints })
+}
+
+/// The endpoints of the site that a job is to reach, with the port of its loopback for each.
+fn endpoints(section: &mut Section<'_>, problems: &Problems) -> BTreeMap<EndpointName, NonZeroU16> {
+    let Some(value) = section.any("endpoints") else { return BTreeMap::new() };
+    let Some(table) = Section::open("`endpoints`", value, problems) else { return BTreeMap::new() };
+    let mut endpoints = BTreeMap::new();
+    for (key, value) in table.entries() {
+        let name = key.name.parse::<EndpointName>();
+        let port = match value.kind {
+            Kind::Integer(port) => u16::try_from(port).ok().and_then(NonZeroU16::new),
+            _ => None,
+        };
+        match (name, port) {
+            (Err(reason), _) => problems.add_with_help(&key.at, reason, "as `tracking = 5000`"),
+            (_, None) => {
+                let help = "a port, 1 to 65535, on which the job finds it at 127.0.0.1";
+                problems.add_with_help(&value.at, format!("`{}` should be a port", key.name), help);
+            }
+            (Ok(_), Some(port)) if endpoints.values().any(|other| *other == port) => {
+                problems.add_with_help(&value.at, format!("the port {port} is taken"), "give each endpoint its own");
+            }
+            (Ok(name), Some(port)) => drop(endpoints.insert(name, port)),
+        }
+    }
+    if endpoints.len() > MAX_ENDPOINTS {
+        problems.add_with_help(&value.at, "there are too many endpoints", format!("at most {MAX_ENDPOINTS}"));
+    }
+    endpoints
 }
 
 /// The name of a model or data set that must be in the recipe.

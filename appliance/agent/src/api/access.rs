@@ -16,14 +16,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Longest name of a token, in bytes.
+/// Longest name of a token, in characters.
 const MAX_NAME: usize = 64;
+/// What [`checked_name`] takes, as a regular expression.
+pub(super) const NAME: &str = r"^[^\u0000-\u001f\u007f-\u009f]{1,64}$";
 
 /// A token to make.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// For people, and in the audit log.
+    #[schemars(regex(pattern = NAME))]
     name: String,
     role: Role,
     /// Seconds until it is not taken any more; without end when absent.
@@ -97,8 +100,8 @@ pub(super) async fn create(
 
 /// A name for a token.
 pub(super) fn checked_name(name: String) -> Result<String, ApiError> {
-    if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
-        let message = format!("a name is 1 to {MAX_NAME} bytes without control characters");
+    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+        let message = format!("a name is 1 to {MAX_NAME} characters without control characters");
         return Err(ApiError::invalid("name", message));
     }
     Ok(name)
@@ -122,6 +125,7 @@ pub struct AuditQuery {
     /// Number of the last record of the page before.
     after: Option<u64>,
     /// Most records, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 

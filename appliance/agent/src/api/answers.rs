@@ -53,6 +53,7 @@ pub struct PageQuery {
     /// Name of the last item of the page before.
     pub after: Option<String>,
     /// Most items, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<usize>,
 }
 
@@ -165,6 +166,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Field { param, message } => Self::Invalid { message, param: Some(param) },
             SubmitError::NoModel(name) => Self::not_found("model", name),
             SubmitError::NotDeclared(message) => Self::Invalid { message, param: Some("job".to_owned()) },
+            SubmitError::Clock => Self::NotReady(error.to_string()),
             SubmitError::Image(error) => error.into(),
             SubmitError::Impossible(_) => Self::Invalid { message: error.to_string(), param: None },
             SubmitError::Files(error) => error.into(),

@@ -2,7 +2,7 @@
 
 use super::{
     Api, ApiError, Given, Peer,
-    access::{TokenView, checked_name},
+    access::{NAME, TokenView, checked_name},
     blocking,
 };
 use crate::{
@@ -28,6 +28,7 @@ pub struct ClaimAppliance {
     code: String,
     /// For people, and in the audit log; `first` when absent.
     #[serde(default = "first")]
+    #[schemars(regex(pattern = NAME))]
     name: String,
 }
 

@@ -1,7 +1,7 @@
 //! `/v1/files`: OpenAI's files. Each is checked before anything can be trained on it.
 
 use super::{
-    Api, ApiError, Asked,
+    Api, ApiError, Asked, Form,
     answers::{self, List, limit, seconds},
     blocking,
 };
@@ -15,7 +15,7 @@ use crate::{
 use axum::{
     Json,
     extract::{
-        Multipart, Path, State,
+        Path, State,
         multipart::{Field, MultipartError},
     },
     response::Response,
@@ -27,6 +27,8 @@ use tokio::task::spawn_blocking;
 
 /// Longest value of a field that is no file, in bytes.
 const MAX_FIELD: usize = 4096;
+/// Longest name of a field, in bytes.
+const MAX_FIELD_NAME: usize = 64;
 /// Longest silence in the middle of an upload.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
 
@@ -71,12 +73,15 @@ impl From<FileRow> for FileView {
 #[serde(deny_unknown_fields)]
 pub struct FilesQuery {
     /// Of this purpose.
+    #[schemars(extend("enum" = ["fine-tune", "evals", "user_data"]))]
     purpose: Option<String>,
     /// Name of the last item of the page before.
     after: Option<String>,
     /// Most items, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     /// `desc`: the last that came first. There is no other order.
+    #[schemars(extend("enum" = ["desc"]))]
     order: Option<String>,
 }
 
@@ -100,7 +105,7 @@ pub(super) fn purpose(text: &str) -> Result<Purpose, ApiError> {
 }
 
 /// Takes a file in, as `multipart/form-data` with the fields `file` and `purpose` in any order.
-pub(super) async fn create(State(api): State<Arc<Api>>, mut form: Multipart) -> Result<Json<FileView>, ApiError> {
+pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) -> Result<Json<FileView>, ApiError> {
     let work = api.work()?;
     let (mut wanted, mut received) = (None, None);
     while let Some(mut field) = patient(form.next_field()).await? {
@@ -123,7 +128,10 @@ pub(super) async fn create(State(api): State<Arc<Api>>, mut form: Multipart) -> 
                 received = Some((incoming, filename));
             }
             // OpenAI's `expires_after` and whatever may come: what is kept here is kept until it is deleted.
-            _ => drop(text(field).await?),
+            other => {
+                check_field(other)?;
+                drop(text(field).await?);
+            }
         }
     }
     let purpose = wanted.ok_or_else(|| ApiError::invalid("purpose", "say what the file is for"))?;
@@ -132,6 +140,17 @@ pub(super) async fn create(State(api): State<Arc<Api>>, mut form: Multipart) -> 
     let row = blocking(move || Ok(files.files.keep(incoming, &filename, purpose)?)).await?;
     check(work, row.id.clone());
     Ok(Json(row.into()))
+}
+
+/// Whether a field that is passed over has a name that says anything.
+pub(super) fn check_field(name: Option<&str>) -> Result<(), ApiError> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'[' | b']');
+    let is_name = |name: &str| (1..=MAX_FIELD_NAME).contains(&name.len()) && name.bytes().all(is_good);
+    let wrong = || ApiError::Invalid {
+        message: format!("the name of a field is 1 to {MAX_FIELD_NAME} letters, digits, `_`, `.`, `-`, `[` and `]`"),
+        param: None,
+    };
+    name.filter(|name| is_name(name)).map(drop).ok_or_else(wrong)
 }
 
 /// A field that is no file.

@@ -208,6 +208,7 @@ pub struct FineTuningQuery {
     /// Name of the last item of the page before.
     after: Option<String>,
     /// Most items, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 

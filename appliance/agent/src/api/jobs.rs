@@ -6,7 +6,11 @@ use super::{
     blocking,
     fine_tuning::{EventView, event_page},
 };
-use crate::work::{Work, order::Order, submit::CreateJob};
+use crate::work::{
+    Work,
+    order::Order,
+    submit::{CreateJob, CreateSelfTest},
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -54,7 +58,7 @@ pub struct JobView {
 }
 
 impl JobView {
-    fn new(job: Job, work: &Work) -> Self {
+    pub(super) fn new(job: Job, work: &Work) -> Self {
         let order: Option<Order> = serde_json::from_str(&job.request).ok();
         let (declared, image, command) = match order {
             Some(order) => (order.declared, order.image, order.command),
@@ -90,12 +94,15 @@ impl JobView {
 #[serde(deny_unknown_fields)]
 pub struct JobsQuery {
     /// Of this kind.
+    #[schemars(extend("enum" = ["train", "eval", "serve", "run"]))]
     kind: Option<String>,
     /// In this state.
+    #[schemars(extend("enum" = ["queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"]))]
     state: Option<String>,
     /// Name of the last item of the page before.
     after: Option<String>,
     /// Most items, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 
@@ -109,6 +116,14 @@ pub(super) async fn create(
         Ok(Json(JobView::new(job, &work)))
     })
     .await
+}
+
+pub(super) async fn self_test(
+    State(api): State<Arc<Api>>,
+    Given(request): Given<CreateSelfTest>,
+) -> Result<Json<JobView>, ApiError> {
+    let work = api.work()?;
+    blocking(move || Ok(Json(JobView::new(work.self_test(&request)?, &work)))).await
 }
 
 pub(super) async fn list(

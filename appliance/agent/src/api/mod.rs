@@ -19,11 +19,12 @@ mod rate;
 mod release;
 mod routes;
 mod system;
+mod terminal;
 mod uploads;
 
 pub use error::ApiError;
 pub use routes::{Needs, ROUTES, Route};
-pub use system::{Protection, System, SystemView};
+pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
     access::{
@@ -36,7 +37,7 @@ use crate::{
 use axum::{
     Extension, Json, Router,
     body::{Body, Bytes, to_bytes},
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Multipart, Request, State},
     http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -47,6 +48,7 @@ use gap_jobs::dispatcher::now;
 use lockout::Lockout;
 use rate::{RateLimits, Sender};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{
     net::IpAddr,
     sync::{Arc, OnceLock},
@@ -78,6 +80,11 @@ impl WorkCell {
     /// The work, if it has begun.
     pub fn get(&self) -> Option<Arc<Work>> {
         self.0.get().and_then(|work| work.as_ref().ok()).map(Arc::clone)
+    }
+
+    /// Waits until it is known whether the work can begin. Blocks.
+    pub fn wait(&self) {
+        self.0.wait();
     }
 
     /// One word for the state.
@@ -287,8 +294,43 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = Bytes::from_request(request, state).await.map_err(|_| ApiError::BodyTooSlow)?;
-        let value = serde_json::from_slice(&bytes);
+        let value = serde_json::from_slice(&bytes).or_else(|error| with_whole_numbers(&bytes).ok_or(error));
         value.map(Given).map_err(|error| ApiError::Invalid { message: format!("the body: {error}"), param: None })
+    }
+}
+
+/// The same body with `3.0` for `3`, which JSON Schema takes for an integer and serde does not.
+fn with_whole_numbers<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut value: Value = serde_json::from_slice(bytes).ok()?;
+    make_whole(&mut value);
+    serde_json::from_value(value).ok()
+}
+
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Displayed without fraction and exponent, it is one.
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0).map(|number| format!("{number:.0}"));
+            let whole = whole.filter(|_| number.is_f64()).and_then(|text| serde_json::from_str(&text).ok());
+            if let Some(whole) = whole {
+                *number = whole;
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(make_whole),
+        Value::Object(fields) => fields.values_mut().for_each(make_whole),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// A form with files, whose mistakes are told in the API's own shape.
+struct Form(Multipart);
+
+impl<S: Send + Sync> FromRequest<S> for Form {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let form = Multipart::from_request(request, state).await;
+        form.map(Form).map_err(|error| ApiError::Invalid { message: error.body_text(), param: None })
     }
 }
 
@@ -356,6 +398,15 @@ mod tests {
         assert_eq!(bearer(b"Basic abc"), None);
         assert_eq!(bearer(b"Bearer"), None);
         assert_eq!(bearer(b"Bearer "), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_nothing() {
+        let read = |text: &str| with_whole_numbers::<Vec<u64>>(text.as_bytes());
+        assert_eq!(read("[3.0, 1e3, 4]"), Some(vec![3, 1000, 4]));
+        assert_eq!(read("[3.5]"), None);
+        assert_eq!(read("[1e300]"), None);
+        assert_eq!(read("[-1.0]"), None);
     }
 
     #[test]

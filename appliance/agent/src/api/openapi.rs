@@ -18,7 +18,7 @@ use super::{
     release::StorageView,
     uploads::{CompleteUpload, CreateUpload, PartView, UploadState, UploadView},
 };
-use crate::work::submit::{CreateFineTuning, CreateJob};
+use crate::work::submit::{CreateDebug, CreateFineTuning, CreateJob, CreateSelfTest};
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
@@ -47,7 +47,8 @@ pub fn document() -> Result<Value, serde_json::Error> {
     let mut types = settings.into_generator();
     for route in ROUTES {
         let Some(described) = describe(route.operation, &mut types) else { continue };
-        document["paths"][route.path][route.method] = operation(&route, described);
+        // A `*` says to the router that the last part may hold slashes.
+        document["paths"][route.path.replace("{*", "{")][route.method] = operation(&route, described);
     }
     let schemas = types.take_definitions(true);
     if let Some(all) = document["components"]["schemas"].as_object_mut() {
@@ -55,7 +56,30 @@ pub fn document() -> Result<Value, serde_json::Error> {
             all.entry(name).or_insert(schema);
         }
     }
+    bound(&mut document);
     Ok(sorted(document))
+}
+
+/// Says of each integer what its format can hold, for readers who do not know the format.
+fn bound(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let (least, most) = match map.get("format").and_then(Value::as_str) {
+                Some("uint32") => (json!(0), json!(u32::MAX)),
+                Some("int32") => (json!(i32::MIN), json!(i32::MAX)),
+                Some("uint64" | "uint") => (json!(0), json!(u64::MAX)),
+                Some("int64") => (json!(i64::MIN), json!(i64::MAX)),
+                _ => (Value::Null, Value::Null),
+            };
+            if !most.is_null() {
+                map.entry("minimum").or_insert(least);
+                map.entry("maximum").or_insert(most);
+            }
+            map.values_mut().for_each(bound);
+        }
+        Value::Array(values) => values.iter_mut().for_each(bound),
+        _ => {}
+    }
 }
 
 /// The text of the document as it is checked in.
@@ -88,6 +112,7 @@ fn operation(route: &Route, described: Operation) -> Value {
     if let Some(Value::Object(query)) = query.map(|mut query| query["properties"].take()) {
         for (name, mut schema) in query {
             let description = schema.as_object_mut().and_then(|schema| schema.remove("description"));
+            without_null(&mut schema);
             let mut parameter = json!({"name": name, "in": "query", "required": false, "schema": schema});
             if let Some(description) = description {
                 parameter["description"] = description;
@@ -132,6 +157,15 @@ fn operation(route: &Route, described: Operation) -> Value {
     operation
 }
 
+/// What a query leaves out is not there; there is no null in it.
+fn without_null(schema: &mut Value) {
+    for key in ["type", "enum"] {
+        if let Some(Value::Array(kinds)) = schema.get_mut(key) {
+            kinds.retain(|kind| !kind.is_null() && kind != "null");
+        }
+    }
+}
+
 /// Names between braces in a path.
 fn names_in(path: &str) -> impl Iterator<Item = &str> {
     path.split('/')
@@ -157,11 +191,15 @@ fn bytes(kind: &str) -> Value {
 }
 
 /// A form with one file and texts.
-fn form(file: &str, texts: &[&str]) -> Value {
+fn form(file: &str, texts: &[(&str, Value)]) -> Value {
     let mut properties = Map::from_iter([(file.to_owned(), json!({"type": "string", "format": "binary"}))]);
-    properties.extend(texts.iter().map(|&text| (text.to_owned(), json!({"type": "string"}))));
-    let required: Vec<&str> = std::iter::once(file).chain(texts.iter().copied()).collect();
-    json!({"multipart/form-data": {"schema": {"type": "object", "properties": properties, "required": required}}})
+    properties.extend(texts.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())));
+    let required: Vec<&str> = std::iter::once(file).chain(texts.iter().map(|(name, _)| *name)).collect();
+    // Whatever else a client sends along is passed over; its name has to fit into the head of its part.
+    let names = json!({"pattern": "^[A-Za-z0-9_.\\[\\]-]{1,64}$"});
+    let schema = json!({"type": "object", "properties": properties, "required": required, "propertyNames": names,
+        "additionalProperties": {"type": "string"}});
+    json!({"multipart/form-data": {"schema": schema}})
 }
 
 /// A request to a model: its shape is OpenAI's and the server's business; here only the model's name counts.
@@ -175,6 +213,7 @@ fn prompt() -> Value {
 }
 
 /// What an operation takes and gives; nothing for those that are written by hand.
+#[allow(clippy::indexing_slicing, reason = "of values that are made here; a test makes the document")]
 fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
     let look = |summary, answer| Operation { summary, query: None, body: None, answer };
     Some(match operation {
@@ -182,7 +221,8 @@ fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
             look("Metrics for Prometheus: GPUs under DCGM's names, jobs, the data volume", bytes("text/plain"))
         }
         "createFile" => {
-            let body = Some(form("file", &["purpose"]));
+            let purposes = json!({"type": "string", "enum": ["fine-tune", "evals", "user_data"]});
+            let body = Some(form("file", &[("purpose", purposes)]));
             Operation {
                 body,
                 ..look("Bring a file; it is checked before it can be trained on", typed::<FileView>(types))
@@ -258,12 +298,26 @@ fn describe(operation: &str, types: &mut SchemaGenerator) -> Option<Operation> {
         "pauseJob" => look("Write a checkpoint and stop for a while", typed::<JobView>(types)),
         "resumeJob" => look("Go on from the checkpoint", typed::<JobView>(types)),
         "jobLog" => {
-            Operation { query: query::<LogQuery>(types), ..look("What a job printed", typed::<LogView>(types)) }
+            let mut answer = typed::<LogView>(types);
+            answer["application/jsonl"] = json!({});
+            Operation { query: query::<LogQuery>(types), ..look("What a job printed", answer) }
         }
         "jobMetrics" => look("What each step of a job measured, a JSON object a line", bytes("application/jsonl")),
         "listOutputs" => look("Files that a job left behind, while it runs and after", typed::<Outputs>(types)),
         "deleteOutputs" => look("Delete what a job left behind; a model among it is gone", typed::<Deleted>(types)),
         "downloadOutput" => look("A file that a job left behind", bytes("application/octet-stream")),
+        "createDebugJob" => Operation {
+            body: Some(typed::<CreateDebug>(types)),
+            ..look("Open a terminal inside of an image, for a while", typed::<JobView>(types))
+        },
+        "jobTerminal" => look(
+            "The terminal of a debug job: with `Upgrade: gap-terminal` the connection becomes it (status 101)",
+            bytes("application/octet-stream"),
+        ),
+        "createSelfTest" => Operation {
+            body: Some(typed::<CreateSelfTest>(types)),
+            ..look("Test memory and disk; the job leaves self-test.json", typed::<JobView>(types))
+        },
         "createPromotion" => Operation {
             body: Some(typed::<CreatePromotion>(types)),
             ..look("Give a model a stable name, if it meets what the release demands", typed::<PromotionView>(types))

@@ -28,8 +28,8 @@ use std::{
 
 /// Most files that are listed.
 const MAX_FILES: usize = 10_000;
-/// Longest text to search for, in bytes.
-const MAX_SEARCH: usize = 1024;
+/// Longest text to search for, in characters.
+const MAX_SEARCH: usize = 256;
 /// Bytes of a log that are shown when no position is said.
 const TAIL: u64 = 64 << 10;
 /// How often a log that is followed is looked at again.
@@ -44,8 +44,10 @@ pub struct LogQuery {
     /// Position to read from; the end of the log when absent.
     after: Option<u64>,
     /// Most lines, 1 to 1000.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     /// Only lines that hold this text.
+    #[schemars(length(max = 256))]
     search: Option<String>,
     /// Goes on as lines come, until the job has ended: one JSON object a line.
     #[serde(default)]
@@ -86,8 +88,8 @@ pub(super) async fn log(
     Asked(query): Asked<LogQuery>,
 ) -> Result<Response, ApiError> {
     let work = api.work()?;
-    if query.search.as_ref().is_some_and(|search| search.len() > MAX_SEARCH) {
-        return Err(ApiError::invalid("search", format!("a text to search for has at most {MAX_SEARCH} bytes")));
+    if query.search.as_ref().is_some_and(|search| search.chars().count() > MAX_SEARCH) {
+        return Err(ApiError::invalid("search", format!("a text to search for has at most {MAX_SEARCH} characters")));
     }
     let most = limit(query.limit.or(Some(LINES)))?;
     let here = Arc::clone(&work);

@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Longest reason, in bytes.
+/// Longest reason, in characters.
 const MAX_REASON: usize = 500;
 
 /// A model to give a stable name.
@@ -29,6 +29,7 @@ const MAX_REASON: usize = 500;
 #[serde(deny_unknown_fields)]
 pub struct CreatePromotion {
     /// The stable name: 1 to 64 letters, digits, `-`, `_` and `.`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     name: String,
     /// The model that it stands for from now on.
     model: String,
@@ -37,6 +38,12 @@ pub struct CreatePromotion {
     evaluation: Option<String>,
     /// Why the model is promoted although it was not found good enough, or not measured; an admin's, and audited.
     #[serde(default)]
+    #[schemars(
+        length(max = 500),
+        regex(
+            pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+        )
+    )]
     override_reason: Option<String>,
 }
 
@@ -113,7 +120,7 @@ impl From<PromoteError> for ApiError {
             PromoteError::Model(error) => error.into(),
             PromoteError::NotEvaluated => Self::invalid("evaluation", error),
             PromoteError::Unjudged(Unjudged::Queue(error)) => error.into(),
-            PromoteError::Gone(_) | PromoteError::Unjudged(_) | PromoteError::Unmet { .. } => {
+            PromoteError::Taken | PromoteError::Gone(_) | PromoteError::Unjudged(_) | PromoteError::Unmet { .. } => {
                 Self::Conflict(error.to_string())
             }
             PromoteError::Promotions(error) => error.into(),
@@ -157,8 +164,8 @@ fn checked_reason(caller: &Caller, reason: String) -> Result<String, ApiError> {
     if caller.role < Role::Admin {
         return Err(ApiError::Forbidden(Role::Admin));
     }
-    if reason.trim().is_empty() || reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
-        let message = format!("a reason is a sentence of at most {MAX_REASON} bytes without control characters");
+    if reason.trim().is_empty() || reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control) {
+        let message = format!("a reason is a sentence of at most {MAX_REASON} characters without control characters");
         return Err(ApiError::invalid("override_reason", message));
     }
     Ok(reason)
@@ -182,6 +189,7 @@ pub struct PromotionsQuery {
     /// Name of the last item of the page before.
     after: Option<String>,
     /// Most items, 1 to 1000; 20 when absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Api, MAX_BODY, access, claim, files, fine_tuning, health, inference, jobs, metrics, models, outputs, power_off,
-    promotions, rate::Pace, reboot, release, show_system, uploads,
+    promotions, rate::Pace, reboot, release, show_system, terminal, uploads,
 };
 use crate::access::Role;
 use axum::routing::{MethodRouter, delete, get, post};
@@ -80,7 +80,7 @@ impl Route {
 use Role::{Admin, Operator, Viewer};
 
 /// Every path with its method.
-pub const ROUTES: [Route; 52] = [
+pub const ROUTES: [Route; 55] = [
     Route::open("/healthz", "health"),
     Route::open("/openapi.json", "description"),
     Route::look("/metrics", "metrics", Viewer),
@@ -130,6 +130,9 @@ pub const ROUTES: [Route; 52] = [
     Route::look("/v1/appliance/jobs/{job_id}/outputs", "listOutputs", Viewer),
     Route::delete("/v1/appliance/jobs/{job_id}/outputs", "deleteOutputs", Operator),
     Route::look("/v1/appliance/jobs/{job_id}/outputs/{*path}", "downloadOutput", Operator),
+    Route { method: "get", ..Route::change("/v1/appliance/jobs/{job_id}/terminal", "jobTerminal", Admin) },
+    Route::change("/v1/appliance/debug", "createDebugJob", Admin),
+    Route::change("/v1/appliance/selftest", "createSelfTest", Operator),
     Route::change("/v1/appliance/promotions", "createPromotion", Operator),
     Route::look("/v1/appliance/promotions", "listPromotions", Viewer),
     Route::look("/v1/appliance/promotions/{promotion_id}", "retrievePromotion", Viewer),
@@ -186,6 +189,9 @@ pub(super) fn handler(operation: &str) -> MethodRouter<Arc<Api>> {
         "listOutputs" => get(outputs::list),
         "deleteOutputs" => delete(outputs::delete),
         "downloadOutput" => get(outputs::download),
+        "jobTerminal" => get(terminal::attach),
+        "createDebugJob" => post(terminal::create),
+        "createSelfTest" => post(jobs::self_test),
         "createPromotion" => post(promotions::create),
         "listPromotions" => get(promotions::list),
         "retrievePromotion" => get(promotions::retrieve),

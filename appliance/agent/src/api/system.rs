@@ -2,7 +2,9 @@
 
 use crate::{
     certificate::Identity,
+    clock,
     machine::{self, Devices, Kernel, Memory},
+    modules::later,
     network,
     root::Root,
     scrub::{self, LayerState, Range},
@@ -12,9 +14,13 @@ use gap_gpu::provision::Provisioned;
 use gap_handover::{
     BootReport,
     boot_report::{Medium, RollbackProtection, SecureBoot, Stage},
+    site::{EndpointName, SiteAddress},
 };
 use serde::Serialize;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 /// All that is known of the running system.
 pub struct System {
@@ -28,6 +34,10 @@ pub struct System {
     pub signers: Vec<Signer>,
     /// How far the layers are read.
     pub scrub: Arc<scrub::Board>,
+    /// The clock.
+    pub clock: Arc<clock::Board>,
+    /// What of the site configuration is shown.
+    pub site: Site,
     /// The network.
     pub network: Arc<network::Board>,
     /// The API's certificate.
@@ -36,6 +46,15 @@ pub struct System {
     pub stages: Mutex<Vec<Stage>>,
     /// The GPUs, once they are provisioned.
     pub gpus: OnceLock<Provisioned>,
+}
+
+/// What of the site configuration is shown: nothing of it that is secret.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Site {
+    /// Who signed it; nobody where the release asks for no signature.
+    pub signers: Vec<Signer>,
+    /// The endpoints that jobs may be let to reach.
+    pub endpoints: BTreeMap<EndpointName, SiteAddress>,
 }
 
 /// The answer of `/v1/system`.
@@ -52,10 +71,13 @@ pub struct SystemView {
     stages: Vec<Stage>,
     certificate_sha256: String,
     network: network::NetworkState,
+    clock: clock::ClockState,
+    site: Site,
     devices: Devices,
     gpus: Option<Provisioned>,
     memory: Memory,
     kernel: Kernel,
+    modules_locked: bool,
 }
 
 /// What the signed statement says, and who signed it.
@@ -156,10 +178,13 @@ impl System {
             stages: report.stages.iter().cloned().chain(own).collect(),
             certificate_sha256: self.identity.fingerprint().to_hex(),
             network: self.network.state(),
+            clock: self.clock.state(),
+            site: self.site.clone(),
             devices: machine::devices(&self.root),
             gpus: self.gpus.get().cloned(),
             memory: machine::memory(&self.root),
             kernel: machine::kernel(),
+            modules_locked: later::are_locked(&self.root),
         }
     }
 

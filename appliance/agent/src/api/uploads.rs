@@ -1,18 +1,18 @@
 //! `/v1/uploads`: OpenAI's uploads in parts.
 
 use super::{
-    Api, ApiError, Given,
+    Api, ApiError, Form, Given,
     answers::seconds,
     blocking,
-    files::{FileView, check, patient, purpose},
+    files::{FileView, check, check_field, patient, purpose},
 };
 use crate::work::{
-    files::FileRow,
+    files::{FileRow, MAX_FILE},
     uploads::{Part, Upload},
 };
 use axum::{
     Json,
-    extract::{Multipart, Path, State},
+    extract::{Path, State},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,10 +22,13 @@ use std::sync::Arc;
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct CreateUpload {
     /// Name of the file.
+    #[schemars(regex(pattern = r"^[^\u0000-\u001f\u007f-\u009f]{1,255}$"))]
     filename: String,
     /// What it is for.
+    #[schemars(extend("enum" = ["fine-tune", "evals", "user_data"]))]
     purpose: String,
     /// Its length in bytes.
+    #[schemars(range(max = 8_589_934_592_u64))]
     bytes: u64,
     /// Its media type.
     mime_type: String,
@@ -107,6 +110,9 @@ pub(super) async fn create(
 ) -> Result<Json<UploadView>, ApiError> {
     let work = api.work()?;
     let purpose = purpose(&request.purpose)?;
+    if request.bytes > MAX_FILE {
+        return Err(ApiError::invalid("bytes", format!("a file has at most {MAX_FILE} bytes")));
+    }
     blocking(move || {
         let upload = work.uploads.begin(&request.filename, purpose, &request.mime_type, request.bytes)?;
         Ok(Json(UploadView::new(upload, None)))
@@ -118,11 +124,12 @@ pub(super) async fn create(
 pub(super) async fn add_part(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    mut form: Multipart,
+    Form(mut form): Form,
 ) -> Result<Json<PartView>, ApiError> {
     let work = api.work()?;
     while let Some(mut field) = patient(form.next_field()).await? {
         if field.name() != Some("data") {
+            check_field(field.name())?;
             continue;
         }
         let here = Arc::clone(&work);

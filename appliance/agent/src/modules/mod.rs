@@ -1,8 +1,11 @@
 //! Kernel modules for the devices that are plugged in, found by `modules.alias` and `modules.dep` (the text files that
 //! `depmod` makes, depmod(8)).
 //!
-//! Only drivers that the network needs are loaded, and the data volume's file system. Module files come from the verified image, so their content is
+//! Only drivers that the network needs are loaded, the data volume's file system, and at last what later media may need
+//! ([`later`]). Module files come from the verified image, so their content is
 //! trusted; compressed ones are handed to the kernel as they are (`CONFIG_MODULE_DECOMPRESS`).
+
+pub mod later;
 
 use crate::{console, root::Root};
 use rustix::{io::Errno, system::finit_module};

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    sync::watch,
     task::{JoinHandle, spawn_blocking},
     time::{Instant, sleep},
 };
@@ -67,7 +68,11 @@ pub struct NetworkState {
 
 /// The network's state, shared with the API.
 #[derive(Debug)]
-pub struct Board(Mutex<NetworkState>);
+pub struct Board {
+    state: Mutex<NetworkState>,
+    /// Whether all drivers are loaded that will be.
+    has_drivers: watch::Sender<bool>,
+}
 
 impl Board {
     /// A network of which nothing is up yet.
@@ -77,16 +82,23 @@ impl Board {
             Network::Dhcp { .. } => "dhcp",
             Network::Static { .. } => "static",
         };
-        Self(Mutex::new(NetworkState { mode, ..NetworkState::default() }))
+        let state = Mutex::new(NetworkState { mode, ..NetworkState::default() });
+        Self { state, has_drivers: watch::Sender::new(matches!(network, Network::None)) }
     }
 
     /// A copy of what is known now.
     pub fn state(&self) -> NetworkState {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until all drivers are loaded that will be.
+    pub async fn wait_for_drivers(&self) {
+        // The sender is this board's own: it is not gone.
+        drop(self.has_drivers.subscribe().wait_for(|has_drivers| *has_drivers).await);
     }
 
     fn change(&self, change: impl FnOnce(&mut NetworkState)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -121,7 +133,10 @@ impl Drivers {
 pub async fn keep(root: Root, network: Network, drivers: Drivers, board: &Board, ready: impl Fn(Ipv4Addr)) {
     let links = match Links::open() {
         Ok(links) => links,
-        Err(error) => return complain(board, format!("talking to the kernel about the network: {error}")),
+        Err(error) => {
+            board.has_drivers.send_replace(true);
+            return complain(board, format!("talking to the kernel about the network: {error}"));
+        }
     };
     if let Err(error) = links.up("lo").await {
         complain(board, format!("bringing up the loopback interface: {error}"));
@@ -129,6 +144,7 @@ pub async fn keep(root: Root, network: Network, drivers: Drivers, board: &Board,
     let (Network::Dhcp { interface } | Network::Static { interface, .. }) = &network else { return };
     let interface = interface.clone();
     drivers.loaded(board).await;
+    board.has_drivers.send_replace(true);
     let interface = wait_for_interface(&links, interface.as_deref(), board).await;
     board.change(|state| state.interface = Some(interface.clone()));
     if let Err(error) = links.up(&interface).await {

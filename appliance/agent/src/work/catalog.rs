@@ -40,6 +40,12 @@ pub trait Images: Send + Sync {
     /// [`ImageError`].
     fn mounted(&self, image: &str) -> Result<PathBuf, ImageError>;
 
+    /// The name of the image that the agent itself runs in.
+    ///
+    /// # Errors
+    /// [`ImageError`] when the release gives it none.
+    fn own(&self) -> Result<String, ImageError>;
+
     /// How its programs are started.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::catalog::{ImageError, Images, RunSettings};
 use crate::recheck::Verified;
 use gap_format::{
     Digest,
-    oci::{MOUNT_TYPE, Manifest},
+    oci::{MOUNT_TYPE, Manifest, REF_NAME},
 };
 use gap_handover::declared::{self, Declared};
 use gap_mapping::{Number, erofs};
@@ -59,7 +59,7 @@ impl MediumImages {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn declared(&self) -> Result<Declared, String> {
-        let Verified { release, medium } = &self.verified;
+        let Verified { release, medium, .. } = &self.verified;
         let mut manifests = release.index().manifests.iter();
         let is_it = |kind: &Option<String>| kind.as_deref() == Some(declared::MEDIA_TYPE);
         let Some(entry) = manifests.find(|entry| is_it(&entry.artifact_type)) else { return Ok(Declared::default()) };
@@ -73,7 +73,7 @@ impl MediumImages {
 
     /// The manifest of an image, and its digest.
     fn manifest(&self, image: &str) -> Result<(Digest, Manifest), ImageError> {
-        let Verified { release, medium } = &self.verified;
+        let Verified { release, medium, .. } = &self.verified;
         let unknown = || ImageError::Unknown(image.to_owned());
         let entry = release.index().by_name(image).ok_or_else(unknown)?;
         let bytes = release.read_blob(medium, &entry.digest, MAX_DOCUMENT).map_err(|error| failed(image, error))?;
@@ -81,7 +81,7 @@ impl MediumImages {
     }
 
     fn mount(&self, image: &str) -> Result<PathBuf, ImageError> {
-        let Verified { release, medium } = &self.verified;
+        let Verified { release, medium, .. } = &self.verified;
         let (digest, _) = self.manifest(image)?;
         let mut entries = release.index().manifests.iter();
         let set = entries.find_map(|entry| {
@@ -111,8 +111,15 @@ impl Images for MediumImages {
         Ok(at)
     }
 
+    fn own(&self) -> Result<String, ImageError> {
+        let Verified { release, image, .. } = &self.verified;
+        let named = release.index().manifests.iter().filter(|entry| entry.digest == *image);
+        let name = named.filter_map(|entry| entry.annotations.get(REF_NAME)).next();
+        name.cloned().ok_or_else(|| ImageError::Unknown(image.to_string()))
+    }
+
     fn settings(&self, image: &str) -> Result<RunSettings, ImageError> {
-        let Verified { release, medium } = &self.verified;
+        let Verified { release, medium, .. } = &self.verified;
         let (_, manifest) = self.manifest(image)?;
         let bytes = release.read_blob(medium, &manifest.config.digest, MAX_DOCUMENT);
         let bytes = bytes.map_err(|error| failed(image, error))?;

@@ -8,10 +8,13 @@ mod news;
 pub mod opening;
 pub mod order;
 pub mod promotion;
+pub mod relay;
 pub mod runtime;
 pub mod serving;
+pub mod site;
 pub mod storage;
 pub mod submit;
+pub mod terminals;
 pub mod uploads;
 pub mod volume;
 
@@ -23,8 +26,10 @@ use gap_jobs::{
 };
 use promotion::{Promotions, PromotionsError};
 use serving::Serving;
+use site::SiteRules;
 use std::{io, sync::Arc};
 use storage::Storage;
+use terminals::Terminals;
 use tokio::sync::Semaphore;
 use uploads::{UploadError, Uploads};
 
@@ -46,8 +51,23 @@ pub struct Work {
     pub machine: Machine,
     /// Servers that run.
     pub serving: Arc<Serving>,
+    /// What the site decides about jobs.
+    pub site: Arc<SiteRules>,
+    /// Terminals that wait for somebody.
+    pub terminals: Arc<Terminals>,
     /// Held while a file is checked.
     pub checking: Arc<Semaphore>,
+}
+
+/// What the runtime of jobs holds too.
+#[derive(Clone)]
+pub struct Shared {
+    /// Servers that run.
+    pub serving: Arc<Serving>,
+    /// What the site decides about jobs.
+    pub site: Arc<SiteRules>,
+    /// Terminals that wait for somebody.
+    pub terminals: Arc<Terminals>,
 }
 
 /// Why there is no work.
@@ -84,16 +104,29 @@ impl Work {
         catalog: Catalog,
         machine: Machine,
         runtime: Arc<dyn Runtime>,
-        serving: Arc<Serving>,
+        shared: Shared,
         complain: Box<Complain>,
     ) -> Result<Self, WorkError> {
+        let Shared { serving, site, terminals } = shared;
         let files = Files::open(database.clone(), storage.clone())?;
         let uploads = Uploads::open(database.clone(), storage.clone())?;
         let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
         let checking = Arc::new(Semaphore::new(1));
-        Ok(Self { storage, catalog, files, uploads, promotions, dispatcher, machine, serving, checking })
+        Ok(Self {
+            storage,
+            catalog,
+            files,
+            uploads,
+            promotions,
+            dispatcher,
+            machine,
+            serving,
+            site,
+            terminals,
+            checking,
+        })
     }
 
     /// The queue.

@@ -2,30 +2,32 @@
 //! does not wait for it.
 
 use super::{
-    Work,
+    Shared, Work,
     catalog::Catalog,
     files::{FilesError, damage},
     images::MediumImages,
     runtime::Containers,
     serving::Serving,
+    site::SiteRules,
     storage::{Storage, Volume},
+    terminals::Terminals,
     volume,
 };
 use crate::{
     access::{Access, audit::Audit, expiry},
-    console, machine,
+    clock, console, machine,
     modules::Modules,
     recheck::Verified,
     root::Root,
 };
-use gap_handover::site::Data;
+use gap_handover::site::{Data, EndpointName, SiteAddress};
 use gap_jobs::{
     Database, Machine,
     database::salvage::{self, Salvaged},
     dispatcher::now,
     placement::Slot,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
 const PROBE: Duration = Duration::from_secs(2);
@@ -50,6 +52,10 @@ pub struct Opening {
     pub access: Arc<Access>,
     /// The audit log, which gets its file.
     pub audit: Arc<Audit>,
+    /// The clock, for which jobs may have to wait.
+    pub clock: Arc<clock::Board>,
+    /// Services of the site that jobs may be let to reach.
+    pub endpoints: BTreeMap<EndpointName, SiteAddress>,
     /// GPUs for jobs; waits until they are provisioned.
     pub slots: Box<dyn FnOnce() -> Vec<Slot> + Send>,
 }
@@ -76,10 +82,13 @@ impl Opening {
         tell_code(code.as_deref());
         let catalog = Catalog { declared, images: Arc::new(images) };
         let serving = Arc::new(Serving::default());
-        let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), Arc::clone(&serving)));
+        let terminals = Arc::<Terminals>::default();
+        let site = Arc::new(SiteRules { clock: self.clock, endpoints: self.endpoints, audit: self.audit });
+        let shared = Shared { serving, site, terminals };
+        let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
-        let work =
-            Work::start(&database, storage, catalog, capacity(&self.root, (self.slots)()), runtime, serving, complain);
+        let capacity = capacity(&self.root, (self.slots)());
+        let work = Work::start(&database, storage, catalog, capacity, runtime, shared, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
 }

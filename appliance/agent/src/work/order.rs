@@ -1,10 +1,10 @@
 //! What exactly a job runs, as the queue keeps it: decided at submission, carried out at every start.
 
-use gap_handover::declared::Place;
+use gap_handover::{declared::Place, site::EndpointName};
 use gap_jobs::JobId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU16};
 
 /// Where a job finds what it works with. All below `/run`, which every job has to itself in memory.
 pub mod inside {
@@ -54,8 +54,14 @@ pub struct Order {
     pub validation: Option<DataOrder>,
     /// Data sets of the release.
     pub datasets: Vec<Place>,
+    /// Endpoints of the site that it may reach, and the port of its own loopback for each.
+    #[serde(default)]
+    pub endpoints: BTreeMap<EndpointName, NonZeroU16>,
     /// `job.json` with the paths that the job sees.
     pub job: Option<Value>,
+    /// Whether a person works in it, at a terminal.
+    #[serde(default)]
+    pub has_terminal: bool,
     /// What whoever submitted it said, for the answers of the API.
     pub asked: Asked,
 }

@@ -1,31 +1,40 @@
 //! Runs a job in a container: mounts what it needs, lays out what it sees, and follows what it tells.
 
 use super::{
+    Shared,
     catalog::{Catalog, ImageError},
     devices, files,
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
+    relay::Relay,
     serving::Serving,
+    site::SiteRules,
     storage::{Storage, make, own, publish},
+    terminals::Terminals,
 };
 use crate::console;
 use gap_contract::Output;
 use gap_jobs::{
     CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, keeper, spawn},
+    container::{BindMount, Cgroup, Confinement, Container, Spawned, keeper, spawn, terminal},
     dispatcher::now,
     log::{Log, Stream},
 };
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
+use tokio::runtime::Handle;
 
 /// Where running jobs have their bundles and sockets, in memory.
 const RUN: &str = "/run/gap/jobs";
+/// How long a terminal waits for somebody before its job is ended.
+const VISIT: Duration = Duration::from_secs(60);
 /// Users of jobs: this and the job's number below [`USERS`].
 const FIRST_USER: u32 = 100_000;
 /// How many there are before the first one comes again.
@@ -52,6 +61,9 @@ pub struct Containers {
     storage: Storage,
     catalog: Catalog,
     serving: Arc<Serving>,
+    site: Arc<SiteRules>,
+    terminals: Arc<Terminals>,
+    handle: Handle,
 }
 
 /// A job that runs.
@@ -61,19 +73,18 @@ struct Running {
 }
 
 impl Containers {
-    /// Containers that find their data on this volume.
-    pub const fn new(storage: Storage, catalog: Catalog, serving: Arc<Serving>) -> Self {
-        Self { storage, catalog, serving }
+    /// Containers that find their data on this volume. Made inside of the agent's runtime, which relays for them.
+    pub fn new(storage: Storage, catalog: Catalog, shared: Shared) -> Self {
+        let Shared { serving, site, terminals } = shared;
+        Self { storage, catalog, serving, site, terminals, handle: Handle::current() }
     }
 
-    fn prepare(&self, job: &Job) -> Result<(Confinement, PathBuf), CannotStart> {
-        let order: Order = serde_json::from_str(&job.request)
-            .map_err(|error| permanent(format!("its order is not understood: {error}")))?;
+    fn prepare(&self, job: &Job, order: &Order) -> Result<(Confinement, PathBuf), CannotStart> {
         let settings = self.catalog.images.settings(&order.image).map_err(of_image)?;
         let user = FIRST_USER.saturating_add(u32::try_from(job.sequence.rem_euclid(USERS)).unwrap_or(0));
         let id = job.id.as_str();
         let directory = Path::new(RUN).join(id);
-        let laid = self.lay_out(job, &order, user, &directory);
+        let laid = self.lay_out(job, order, user, &directory);
         let job_file = laid.map_err(|error| passing(format!("laying out what it works with: {error}")))?;
         let mut command = order.command.clone();
         if job.kind == Kind::Train && self.can_resume(id) {
@@ -81,10 +92,11 @@ impl Containers {
         }
         let slots = job.placement.as_ref().map(|placement| placement.slots.as_slice()).unwrap_or_default();
         let brought = devices::of(Path::new("/"), slots).map_err(|error| passing(error.to_string()))?;
-        let mut binds = self.binds(job, &order, job_file, &directory)?;
+        let mut binds = self.binds(job, order, job_file, &directory)?;
         binds.extend(brought.binds);
         let mut asked = order.env.clone();
         asked.extend(brought.env);
+        asked.extend(Relay::variables(&order.endpoints));
         let memory = job.placement.as_ref().map_or(job.demand.memory, |placement| placement.memory);
         let confinement = Confinement {
             id: id.to_owned(),
@@ -120,6 +132,30 @@ impl Containers {
         let path = directory.join("job.json");
         fs::write(&path, serde_json::to_vec_pretty(spec)?)?;
         Ok(Some(path))
+    }
+
+    /// The two ends of a terminal for a job that a person works in. It has one once: after a crash of the agent nobody would
+    /// come to it.
+    fn terminal(&self, job: &Job, order: &Order) -> Result<Option<(OwnedFd, OwnedFd)>, CannotStart> {
+        match (order.has_terminal, job.starts) {
+            (false, _) => Ok(None),
+            (true, ..=1) => {
+                terminal::open().map(Some).map_err(|error| permanent(format!("opening its terminal: {error}")))
+            }
+            (true, _) => Err(permanent("a terminal is not opened a second time".to_owned())),
+        }
+    }
+
+    /// Has a terminal wait for somebody, for a while.
+    fn offer(&self, job: &Job, ours: OwnedFd, running: &Arc<Running>) {
+        self.terminals.offer(&job.id, ours);
+        let (terminals, id, running) = (Arc::clone(&self.terminals), job.id.clone(), Arc::clone(running));
+        self.handle.spawn(async move {
+            tokio::time::sleep(VISIT).await;
+            if terminals.take(&id).is_some() {
+                running.kill();
+            }
+        });
     }
 
     fn can_resume(&self, id: &str) -> bool {
@@ -189,29 +225,47 @@ impl Containers {
 
 impl Runtime for Containers {
     fn start(&self, job: &Job) -> Result<Started, CannotStart> {
-        let (confinement, directory) = self.prepare(job)?;
-        confinement.bundle(&directory).map_err(|error| permanent(error.to_string()))?;
+        let order: Order = serde_json::from_str(&job.request)
+            .map_err(|error| permanent(format!("its order is not understood: {error}")))?;
         let id = job.id.as_str();
+        let terminal = self.terminal(job, &order)?;
+        let (confinement, directory) = self.prepare(job, &order)?;
+        confinement.bundle(&directory).map_err(|error| permanent(error.to_string()))?;
         let log = Log::open(&self.storage.log(id)).map_err(|error| passing(format!("opening its log: {error}")))?;
-        let (container, mut child, stdout, stderr) =
-            spawn(id, &directory).map_err(|error| passing(format!("starting its keeper: {error}")))?;
+        let relay = Relay::open(&self.handle, id, &directory, &order.endpoints, &self.site).map_err(passing)?;
+        let (ours, theirs) = terminal.unzip();
+        let spawned = spawn(id, &directory, &relay.ports(), theirs);
+        let Spawned { container, mut child, printed } = match spawned {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                relay.close();
+                return Err(passing(format!("starting its keeper: {error}")));
+            }
+        };
         let log = Arc::new(Mutex::new(log));
-        let out = drain(&log, Stream::Out, stdout);
-        let err = drain(&log, Stream::Err, stderr);
+        let draining = printed.map(|(out, err)| [drain(&log, Stream::Out, out), drain(&log, Stream::Err, err)]);
         let follower = Follower::new(Output::new(self.storage.output(id)).events(), self.storage.told(id));
         let running = Arc::new(Running { container, follower: Mutex::new(follower) });
         if job.kind == Kind::Serve {
             self.serving.started(&job.id, directory.join("sockets/http.sock"));
         }
+        if let Some(ours) = ours {
+            self.offer(job, ours, &running);
+        }
         let waiting = Arc::clone(&running);
         let wait = Box::new(move || {
             let end = waiting.container.wait(&mut child);
-            for thread in [out, err].into_iter().flatten() {
+            relay.close();
+            for thread in draining.into_iter().flatten().flatten() {
                 drop(thread.join());
             }
             end
         });
         Ok(Started { control: running, wait })
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.site.clock.holds_jobs()
     }
 
     fn sweep(&self) {
@@ -226,6 +280,7 @@ impl Runtime for Containers {
 
     fn ended(&self, job: &Job) {
         self.serving.ended(&job.id);
+        drop(self.terminals.take(&job.id));
         drop(fs::remove_dir_all(Path::new(RUN).join(job.id.as_str())));
         if job.state.is_final() {
             drop(fs::remove_dir_all(self.storage.cache(job.id.as_str())));

@@ -2,7 +2,7 @@
 //! file when the last piece is there. What a power cut or a broken line takes is one piece.
 
 use super::{
-    files::{FileRow, Files, FilesError, MAX_FILE, Purpose},
+    files::{FileRow, Files, FilesError, MAX_FILE, Purpose, check_name},
     storage::{Storage, make, remove, sync_directory},
 };
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
@@ -212,6 +212,7 @@ impl Uploads {
     /// # Errors
     /// [`UploadError`].
     pub fn begin(&self, filename: &str, purpose: Purpose, mime: &str, bytes: u64) -> Result<Upload, UploadError> {
+        check_name(filename)?;
         self.expire()?;
         let announced = i64::try_from(bytes).ok().filter(|_| bytes <= MAX_FILE).ok_or(FilesError::TooLong)?;
         let id = identifier::random(PREFIX);
@@ -495,6 +496,7 @@ mod tests {
         assert_eq!(uploads.cancel(&upload.id).unwrap().status, UploadStatus::Cancelled);
         assert!(uploads.receive(&upload.id, &files).is_err());
         assert!(uploads.begin("x", Purpose::FineTune, "x", MAX_FILE + 1).is_err());
+        assert!(uploads.begin("a\nb", Purpose::FineTune, "x", 1).is_err());
         assert!(matches!(uploads.get("upload-../x"), Err(UploadError::None(_))));
     }
 }

@@ -2,10 +2,10 @@
 
 use gap_agent::{
     access::{Access, audit::Audit},
-    api::{Api, System, WorkCell},
+    api::{Api, Site, System, WorkCell},
     boot_clock,
     certificate::Identity,
-    network,
+    clock, network,
     root::Root,
     scrub,
     server::{self, Limits},
@@ -21,9 +21,9 @@ use gap_gpu::{
     provision::{Gpu, Mode, Provisioned},
 };
 use gap_handover::{
-    boot_report::{BootReport, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
+    boot_report::{BootReport, Clock, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
     control::Request,
-    site::Network,
+    site::{EndpointName, Network, SiteAddress, Time},
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -91,9 +91,14 @@ pub fn report() -> BootReport {
         trust_fingerprint: Digest::of(b"trust"),
         secure_boot: SecureBoot::Disabled,
         rollback_protection: RollbackProtection::None,
+        clock: Clock { built: 1_700_000_000, was_behind: false },
         layers: vec![layer("metadata", 8192, "/dev/dm-0"), layer("base", 16_384, "/dev/dm-1")],
         stages: vec![Stage { name: "kernel".into(), ended_ms: 900 }],
     }
+}
+
+fn endpoint() -> (EndpointName, SiteAddress) {
+    ("tracking".parse().unwrap(), "192.0.2.20:5000".parse().unwrap())
 }
 
 fn signer() -> Signer {
@@ -125,6 +130,8 @@ impl Machine {
             root,
             hostname: "appliance".into(),
             scrub: Arc::new(scrub::Board::new(&report.layers)),
+            clock: Arc::new(clock::Board::new(&Time::default(), report.clock)),
+            site: Site { endpoints: [endpoint()].into(), ..Site::default() },
             report,
             signers: vec![signer()],
             network: Arc::new(network::Board::new(&Network::None)),

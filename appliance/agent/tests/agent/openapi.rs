@@ -25,8 +25,8 @@ fn described() -> BTreeSet<(String, String, bool)> {
 
 #[test]
 fn the_description_lists_exactly_the_routes() {
-    let routes =
-        ROUTES.map(|route| (route.path.to_owned(), route.method.to_owned(), !matches!(route.needs, Needs::Role(_))));
+    let routes = ROUTES
+        .map(|route| (route.path.replace("{*", "{"), route.method.to_owned(), !matches!(route.needs, Needs::Role(_))));
     assert_eq!(described(), BTreeSet::from(routes));
     assert_eq!(document()["info"]["version"], env!("CARGO_PKG_VERSION"));
 }

@@ -5,11 +5,12 @@ use crate::machine::Machine;
 use gap_agent::{
     server::Limits,
     work::{
-        Work,
+        Shared, Work,
         catalog::{Catalog, ImageError, Images, RunSettings},
         files,
         order::{DataOrder, Order, inside},
         serving::Serving,
+        site::SiteRules,
         storage::{Storage, Volume},
     },
 };
@@ -19,6 +20,7 @@ use gap_jobs::{CannotStart, Control, Database, End, Job, Kind, News, Runtime, St
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     os::unix::{fs::symlink, process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -77,8 +79,13 @@ impl Real {
         let capacity = gap_jobs::Machine { slots: Vec::new(), memory: 16 << 30, jobs: 4 };
         let complain = Box::new(|complaint| panic!("{complaint}"));
         let programs = Arc::new(programs);
-        let work =
-            Work::start(&database, storage, catalog, capacity, programs, Arc::clone(&serving), complain).unwrap();
+        let site = Arc::new(SiteRules {
+            clock: Arc::clone(&machine.system.clock),
+            endpoints: BTreeMap::new(),
+            audit: Arc::clone(&machine.audit),
+        });
+        let shared = Shared { serving: Arc::clone(&serving), site, terminals: Arc::default() };
+        let work = Work::start(&database, storage, catalog, capacity, programs, shared, complain).unwrap();
         machine.work.set(Ok(Arc::new(work)));
         let probing = tokio::spawn(async move {
             loop {
@@ -125,6 +132,7 @@ fn declared() -> Declared {
         parameters: json!({"lora": {"r": 4}, "max_length": 128, "save_steps": 5}).as_object().unwrap().clone(),
         length: Some(256),
         concurrency: Some(2),
+        endpoints: BTreeMap::new(),
     };
     let measure = DeclaredJob {
         run: ["gap-train", "eval", "/evaluation.json"].map(str::to_owned).to_vec(),
@@ -153,6 +161,10 @@ impl Images for Plain {
     fn mounted(&self, image: &str) -> Result<PathBuf, ImageError> {
         let path = self.0.join(image);
         if path.is_dir() { Ok(path) } else { Err(ImageError::Unknown(image.to_owned())) }
+    }
+
+    fn own(&self) -> Result<String, ImageError> {
+        Ok("os".to_owned())
     }
 
     fn settings(&self, _: &str) -> Result<RunSettings, ImageError> {

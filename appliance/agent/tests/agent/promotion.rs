@@ -127,7 +127,7 @@ async fn nothing_is_promoted_by_an_evaluation_that_does_not_count() {
     for (request, status, part) in [
         (json!({"name": "support", "model": model}), 400, "name the job"),
         (json!({"name": "support", "model": "none"}), 404, "no model"),
-        (json!({"name": "tiny", "model": model, "override_reason": "x"}), 400, "stable name"),
+        (json!({"name": "tiny", "model": model, "override_reason": "x"}), 409, "has this name"),
         (json!({"name": "ft:tiny:x:1", "model": model, "override_reason": "x"}), 400, "stable name"),
         (json!({"name": "support", "model": model, "override_reason": " "}), 400, "a reason"),
         (json!({"name": "support", "model": model, "evaluation": "job-000000000000000000000000"}), 404, "no job"),

@@ -85,8 +85,8 @@ async fn schemathesis_finds_nothing() {
 fn the_record_of_all_sockets_shows_none_outwards() {
     let client = "proofs::the_official_client_goes_from_a_file_to_an_answer_of_the_new_model";
     // Those of the network have one of their own; programs in it would be lost to the record.
-    let runs = [vec!["--skip", "network::"], vec!["--exact", client, "--ignored"]];
-    for arguments in runs {
+    let runs = [(100, vec!["--skip", "network::"]), (1, vec!["--exact", client, "--ignored"])];
+    for (connections, arguments) in runs {
         let directory = tempfile::tempdir().unwrap();
         let record = directory.path().join("record");
         let output = Command::new("strace")
@@ -101,7 +101,7 @@ fn the_record_of_all_sockets_shows_none_outwards() {
         let families: BTreeSet<&str> = text.lines().filter_map(family).collect();
         assert!(families.iter().all(|family| FAMILIES.contains(family)), "{families:?}");
         let reached: Vec<IpAddr> = text.lines().flat_map(reached).collect();
-        assert!(reached.len() > 50, "a record of a run has connections: {}", reached.len());
+        assert!(reached.len() >= connections, "a record of a run has connections: {}", reached.len());
         for line in text.lines() {
             for address in self::reached(line) {
                 let listens = line.contains(" bind(") && address.is_unspecified();

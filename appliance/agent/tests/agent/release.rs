@@ -12,7 +12,7 @@ use gap_format::{
     writer::{ArtifactPlan, BlobDigests, BlobPlan, Contents},
 };
 use gap_handover::boot_report::{
-    self, BootReport, Layer, Medium, PATH, RollbackProtection, SITE_PATH, SecureBoot, TRUST_PATH,
+    self, BootReport, Clock, Layer, Medium, PATH, RollbackProtection, SITE_PATH, SecureBoot, TRUST_PATH,
 };
 use std::{fs, sync::Mutex};
 
@@ -109,6 +109,7 @@ impl Booted {
             trust_fingerprint: Digest::of(trust.as_bytes()),
             secure_boot: SecureBoot::Unsupported,
             rollback_protection: RollbackProtection::None,
+            clock: Clock { built: 1_700_000_000, was_behind: false },
             layers: vec![
                 reported("metadata", &metadata, metadata_root, "/dev/dm-0"),
                 reported("base", &layer, layer_root, "/dev/dm-1"),

@@ -3,20 +3,26 @@
 
 use crate::machine::{Answer, Machine, TOKEN};
 use gap_agent::{
+    clock,
     server::Limits,
     work::{
-        Work,
+        Shared, Work,
         catalog::{Catalog, ImageError, Images, RunSettings},
         serving::Serving,
+        site::SiteRules,
         storage::{Storage, Volume},
     },
 };
-use gap_handover::declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION};
+use gap_handover::{
+    declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION},
+    site::{Rtc, Time, WrongClock},
+};
 use gap_jobs::{CannotStart, Control, Database, End, Job, JobId, Kind, News, Runtime, Started};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
+    num::NonZeroU16,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -99,6 +105,10 @@ impl Images for Directories {
         if path.is_dir() { Ok(path) } else { Err(ImageError::Unknown(image.to_owned())) }
     }
 
+    fn own(&self) -> Result<String, ImageError> {
+        Ok("train".to_owned())
+    }
+
     fn settings(&self, _: &str) -> Result<RunSettings, ImageError> {
         Ok(RunSettings::default())
     }
@@ -117,7 +127,14 @@ fn job(name: &str, kind: DeclaredKind, engine: &str) -> DeclaredJob {
         parameters: json!({"lora": {"r": 4}}).as_object().unwrap().clone(),
         length: Some(64),
         concurrency: Some(2),
+        endpoints: BTreeMap::new(),
     }
+}
+
+/// A job that is to reach an endpoint of the site.
+fn reaching(name: &str, endpoint: &str) -> DeclaredJob {
+    let endpoints = [(endpoint.parse().unwrap(), NonZeroU16::new(5000).unwrap())].into();
+    DeclaredJob { endpoints, ..job(name, DeclaredKind::Run, "other") }
 }
 
 /// A machine with a data volume in a directory and a release with one model.
@@ -130,6 +147,10 @@ pub struct Appliance {
 
 impl Appliance {
     pub fn start() -> Self {
+        Self::start_with(Time::default())
+    }
+
+    fn start_with(time: Time) -> Self {
         let machine = Machine::start(Limits::default());
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("images");
@@ -146,6 +167,8 @@ impl Appliance {
                 job("tune", DeclaredKind::Train, "gap-train"),
                 job("chat", DeclaredKind::Serve, "gap-serve"),
                 job("measure", DeclaredKind::Run, "other"),
+                reaching("track", "tracking"),
+                reaching("stray", "elsewhere"),
             ],
             models: vec![Place { name: "tiny".into(), image: "tiny".into(), path: "/models/tiny".into() }],
             datasets: vec![Place { name: "held-out".into(), image: "tickets".into(), path: "/data/held-out".into() }],
@@ -163,8 +186,14 @@ impl Appliance {
         let capacity = gap_jobs::Machine { slots: Vec::new(), memory: 16 << 30, jobs: 4 };
         let player = Arc::new(Player(Arc::clone(&stage)));
         let serving = Arc::clone(&stage.serving);
+        let site = Arc::new(SiteRules {
+            clock: Arc::new(clock::Board::new(&time, machine.system.report.clock)),
+            endpoints: machine.system.site.endpoints.clone(),
+            audit: Arc::clone(&machine.audit),
+        });
         let complain = Box::new(|complaint| panic!("{complaint}"));
-        let work = Work::start(&database, storage, catalog, capacity, player, serving, complain).unwrap();
+        let shared = Shared { serving, site, terminals: Arc::default() };
+        let work = Work::start(&database, storage, catalog, capacity, player, shared, complain).unwrap();
         let work = Arc::new(work);
         machine.work.set(Ok(Arc::clone(&work)));
         Self { machine, stage, work, _directory: directory }
@@ -223,6 +252,73 @@ impl Appliance {
 
     pub async fn end(&self, id: &str, end: End) {
         self.stage.of(&self.stage.running, id).await.send(end).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_reaches_endpoints_that_recipe_and_site_agree_on_and_is_refused_otherwise() {
+    let appliance = Appliance::start();
+    let create = |job: &str, address: &str| {
+        appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": job, "env": {"TRACKING": address}}))
+    };
+    let granted = create("track", "http://127.0.0.1:5000/api").await;
+    assert_eq!(granted.status, 200, "{granted:?}");
+    for (job, address, word) in [
+        ("stray", "none", "does not name"),
+        ("track", "http://127.0.0.1:5001/", "no network"),
+        ("track", "http://192.0.2.20:5000/", "no network"),
+        ("measure", "http://127.0.0.1:5000/api", "no network"),
+    ] {
+        let refused = create(job, address).await;
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.body["error"]["message"].as_str().unwrap().contains(word), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_is_opened_by_an_admin_for_a_while_and_recorded() {
+    let appliance = Appliance::start();
+    let create = |more: Value| {
+        let mut body = json!({"image": "train", "command": ["/bin/measure"]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        appliance.post("/v1/appliance/debug", body)
+    };
+    for (more, param) in [
+        (json!({"time_limit_seconds": 3601}), "time_limit_seconds"),
+        (json!({"command": []}), "command"),
+        (json!({"command": ["x", ""]}), "command"),
+        (json!({"term": "a b"}), "term"),
+        (json!({"memory": 1}), "memory"),
+    ] {
+        let refused = create(more.clone()).await;
+        assert_eq!((refused.status, &refused.body["error"]["param"]), (400, &json!(param)), "{more}: {refused:?}");
+    }
+    let job = create(json!({"time_limit_seconds": 60})).await;
+    assert_eq!((job.status, &job.body["time_limit_seconds"]), (200, &json!(60)), "{job:?}");
+    let id = job.body["id"].as_str().unwrap();
+    let terminal = appliance.get(&format!("/v1/appliance/jobs/{id}/terminal")).await;
+    assert_eq!((terminal.status, &terminal.body["error"]["param"]), (400, &json!("Upgrade")), "{terminal:?}");
+    let audit = appliance.get("/v1/appliance/audit").await.body.to_string();
+    assert!(audit.contains(&format!("terminal {id} in the image train for 60 s")), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_self_test_runs_the_agents_own_program_in_its_own_image() {
+    let appliance = Appliance::start();
+    let job = appliance.post("/v1/appliance/selftest", json!({"memory": 1 << 20, "disk": 5})).await;
+    assert_eq!((job.status, &job.body["image"]), (200, &json!("train")), "{job:?}");
+    assert_eq!(job.body["command"], json!(["/usr/bin/gapd", "self-test", "1048576", "5", "/run/job/output"]));
+    let refused = appliance.post("/v1/appliance/selftest", json!({"memory": 1_u64 << 50})).await;
+    assert_eq!(refused.status, 400, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_wrong_clock_no_job_is_taken_where_the_site_wants_that() {
+    let time = |wrong_clock| Time { rtc: Rtc::Untrusted, servers: Vec::new(), wrong_clock };
+    for (policy, status) in [(WrongClock::RefuseJobs, 503), (WrongClock::Wait, 200), (WrongClock::Continue, 200)] {
+        let appliance = Appliance::start_with(time(policy));
+        let answer = appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": "measure"})).await;
+        assert_eq!(answer.status, status, "{policy:?}: {answer:?}");
     }
 }
 

@@ -10,14 +10,16 @@ pub use trust::{Fingerprint, FingerprintError, Identity, Trust};
 
 use http_body_util::BodyExt;
 use hyper::{
+    StatusCode,
     body::Incoming,
     client::conn::http1,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, RETRY_AFTER},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, UPGRADE},
+    upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::{
     net::TcpStream,
     runtime::{Builder, Runtime},
@@ -109,9 +111,42 @@ impl Client {
         })
     }
 
+    /// Has the connection of a request become something else (RFC 9110, section 7.8), and hands it to `work`.
+    ///
+    /// # Errors
+    /// [`ClientError`] when that is refused, or the connection broke.
+    pub fn upgrade<F: Future<Output = io::Result<()>>>(
+        &self,
+        request: Request,
+        protocol: &str,
+        work: impl FnOnce(TokioIo<Upgraded>) -> F,
+    ) -> Result<(), ClientError> {
+        self.runtime.block_on(async {
+            let answer = self.deliver(request, Some(protocol)).await?;
+            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(self.refusal(answer).await);
+            }
+            let connection = self.patient(CONNECT, hyper::upgrade::on(answer)).await?.map_err(ClientError::Broken)?;
+            work(TokioIo::new(connection)).await.map_err(ClientError::System)
+        })
+    }
+
     async fn send(&self, request: Request) -> Result<hyper::Response<Incoming>, ClientError> {
+        let answer = self.deliver(request, None).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
+    }
+
+    /// Sends a request, which may ask for another protocol, and takes the head of whatever is answered.
+    async fn deliver(
+        &self,
+        request: Request,
+        protocol: Option<&str>,
+    ) -> Result<hyper::Response<Incoming>, ClientError> {
         let patience = request.patience;
         let mut message = hyper::Request::builder().method(request.method.name()).uri(request.path);
+        if let Some(protocol) = protocol {
+            message = message.header(CONNECTION, "upgrade").header(UPGRADE, protocol);
+        }
         message = message.header(HOST, format!("{}:{}", self.host, self.port));
         if let Some(kind) = request.body.kind() {
             message = message.header(CONTENT_TYPE, kind);
@@ -124,9 +159,8 @@ impl Client {
             message.body(request.body.into_bytes()).map_err(|error| ClientError::Request(error.to_string()))?;
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
-        tokio::spawn(connection);
-        let answer = self.patient(patience, sender.send_request(message)).await?.map_err(ClientError::Broken)?;
-        if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
+        tokio::spawn(connection.with_upgrades());
+        self.patient(patience, sender.send_request(message)).await?.map_err(ClientError::Broken)
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, ClientError> {

@@ -22,6 +22,27 @@ const ASKED: [(&str, &[&str]); 7] = [
 ];
 /// Jobs whose events are asked for, the newest.
 const JOBS: usize = 50;
+/// What is kept of an event: the rest is words and numbers of a job's program, which may be anything.
+const OF_EVENT: [&str; 5] = ["id", "object", "created_at", "level", "type"];
+/// What is kept of a job: not its name, which people chose, nor what it runs.
+const OF_JOB: [&str; 16] = [
+    "id",
+    "object",
+    "kind",
+    "declared",
+    "image",
+    "state",
+    "is_ready",
+    "starts",
+    "priority",
+    "gpus",
+    "memory",
+    "ran_seconds",
+    "time_limit_seconds",
+    "created_at",
+    "started_at",
+    "finished_at",
+];
 /// Fields that never go into a bundle, wherever they stand: what people wrote, and what only they should know.
 const LEFT_OUT: [&str; 9] =
     ["env", "metadata", "filename", "token", "message", "command", "parameters", "asked", "reason"];
@@ -38,7 +59,11 @@ pub fn diagnose(session: &Session, args: &Diagnose) -> Outcome {
     let mut members = Vec::new();
     for (name, path) in ASKED {
         let query = if name == "jobs.json" { vec![("limit", Some(JOBS.to_string()))] } else { Vec::new() };
-        members.push((name.to_owned(), look(session, Request::get(path).query(&query))));
+        let mut answer = look(session, Request::get(path).query(&query));
+        if name == "jobs.json" {
+            keep(&mut answer, &OF_JOB);
+        }
+        members.push((name.to_owned(), answer));
     }
     let jobs = members.iter().find(|(name, _)| name == "jobs.json").and_then(|(_, jobs)| jobs.get("data")?.as_array());
     let ids: Vec<String> =
@@ -46,7 +71,9 @@ pub fn diagnose(session: &Session, args: &Diagnose) -> Outcome {
     for id in ids {
         let request =
             Request::get(&["v1", "appliance", "jobs", &id, "events"]).query(&[("limit", Some("100".to_owned()))]);
-        members.push((format!("events/{id}.json"), look(session, request)));
+        let mut events = look(session, request);
+        keep(&mut events, &OF_EVENT);
+        members.push((format!("events/{id}.json"), events));
     }
     write(&args.output, &members).map_err(|error| {
         Failure::could_not(
@@ -68,6 +95,14 @@ fn look(session: &Session, request: Request) -> Value {
     let mut value = answer.unwrap_or_else(|error| json!({"unanswered": error.to_string()}));
     strip(&mut value);
     value
+}
+
+/// Keeps these fields of each item of a list, and nothing else.
+fn keep(list: &mut Value, fields: &[&str]) {
+    let items = list.get_mut("data").and_then(Value::as_array_mut).into_iter().flatten();
+    for item in items.filter_map(Value::as_object_mut) {
+        item.retain(|name, _| fields.contains(&name.as_str()));
+    }
 }
 
 fn strip(value: &mut Value) {
@@ -114,6 +149,21 @@ fn write(path: &Path, members: &[(String, Value)]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_jobs_and_events_only_what_is_known_to_be_harmless_is_kept() {
+        let mut events = json!({"data": [{"id": "event-1", "level": "info", "message": "(left out)",
+            "data": {"sample": "a patient's name"}, "later": "secret"}]});
+        keep(&mut events, &OF_EVENT);
+        assert_eq!(events, json!({"data": [{"id": "event-1", "level": "info"}]}));
+        let mut jobs =
+            json!({"data": [{"id": "job-1", "name": "ft:base:my-secret:1", "state": "failed", "needs": ["job-0"]}]});
+        keep(&mut jobs, &OF_JOB);
+        assert_eq!(jobs, json!({"data": [{"id": "job-1", "state": "failed"}]}));
+        let mut unanswered = json!({"unanswered": "refused"});
+        keep(&mut unanswered, &OF_JOB);
+        assert_eq!(unanswered, json!({"unanswered": "refused"}));
+    }
 
     #[test]
     fn nothing_that_people_wrote_is_in_a_bundle() {

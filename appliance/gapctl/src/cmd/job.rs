@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, ops::ControlFlow, thread, time::Duration};
 
 /// The resource.
-const JOBS: [&str; 3] = ["v1", "appliance", "jobs"];
+pub const JOBS: [&str; 3] = ["v1", "appliance", "jobs"];
 /// Longest silence of a log that is followed.
 const QUIET: Duration = Duration::from_secs(24 * 3600);
 

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 mod access;
 mod chat;
+mod debug;
 mod diagnose;
 mod failure;
 mod file;
@@ -25,6 +26,7 @@ mod login;
 mod model;
 mod promote;
 mod raw;
+mod selftest;
 mod show;
 mod system;
 
@@ -140,6 +142,12 @@ enum Command {
     Token(access::TokenCommand),
     /// Show who changed what, and check that the record is whole
     Audit(access::AuditArgs),
+    /// Work in a terminal inside of an image, confined like any job, for a while; for admins, and recorded
+    #[command(after_help = "Examples:\n  gapctl debug train\n  gapctl debug train --model base -- python3\n\n\
+                            It ends with its program, after its minutes, or when this connection breaks.")]
+    Debug(debug::Debug),
+    /// Burn in: memory, disk, ten training steps on every GPU; exits with 4 when something is wrong
+    Selftest(selftest::SelfTest),
     /// Write what a supporter needs into one file: no examples, no logs, no names of files
     Diagnose(diagnose::Diagnose),
     /// Send any request of the API; `/openapi.json` describes them
@@ -194,6 +202,8 @@ fn work(session: &Session, command: Command) -> Outcome {
         Command::Chat(args) => chat::chat(session, &args),
         Command::Token(command) => access::run(session, command),
         Command::Audit(args) => access::audit(session, &args),
+        Command::Debug(args) => debug::debug(session, &args),
+        Command::Selftest(args) => selftest::self_test(session, &args),
         Command::Diagnose(args) => diagnose::diagnose(session, &args),
         Command::Request(args) => raw::request(session, args),
         Command::Login(_) | Command::Claim(_) | Command::Logout | Command::Completions { .. } => Ok(()),

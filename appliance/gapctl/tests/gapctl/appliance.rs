@@ -6,7 +6,7 @@ use axum::{
     extract::{DefaultBodyLimit, Multipart, Path, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gap_agent::certificate::Identity;
@@ -18,7 +18,10 @@ use std::{
     sync::{Arc, Mutex},
     thread,
 };
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tokio_rustls::TlsAcceptor;
 
 pub const TOKEN: &str = "right-token";
@@ -70,7 +73,7 @@ impl Appliance {
                         let Ok(stream) = acceptor.accept(stream).await else { return };
                         let service = TowerToHyperService::new(router);
                         let http = hyper::server::conn::http1::Builder::new();
-                        drop(http.serve_connection(TokioIo::new(stream), service).await);
+                        drop(http.serve_connection(TokioIo::new(stream), service).with_upgrades().await);
                     });
                 }
             });
@@ -101,6 +104,13 @@ fn router(seen: Arc<Mutex<Seen>>) -> Router {
         .route("/v1/fine_tuning/jobs/ftjob-1", get(|| async { Json(job()) }))
         .route("/v1/fine_tuning/jobs/ftjob-1/events", get(events))
         .route("/v1/chat/completions", post(chat))
+        .route("/v1/appliance/selftest", post(|| async { Json(run("job-1")) }))
+        .route("/v1/appliance/debug", post(debug))
+        .route("/v1/appliance/jobs/{id}", get(|Path(id): Path<String>| async move { Json(run(&id)) }))
+        .route("/v1/appliance/jobs/{id}/cancel", post(|Path(id): Path<String>| async move { Json(run(&id)) }))
+        .route("/v1/appliance/jobs/{id}/outputs", delete(|| async { Json(json!({"deleted": true})) }))
+        .route("/v1/appliance/jobs/{id}/outputs/self-test.json", get(tested))
+        .route("/v1/appliance/jobs/{id}/terminal", get(terminal))
         .route("/v1/appliance/promotions", post(promote).get(promotions))
         .layer(DefaultBodyLimit::disable())
         .with_state(seen)
@@ -111,6 +121,46 @@ fn file(id: &str, bytes: usize, sha256: &str) -> Value {
         "id": id, "bytes": bytes, "created_at": 0, "filename": "x.jsonl", "purpose": "fine-tune", "status": "error",
         "status_details": "line 3 is no JSON", "sha256": sha256,
     })
+}
+
+/// A job that has ended, or one with a terminal, which runs.
+fn run(id: &str) -> Value {
+    json!({"id": id, "state": if id == "job-2" { "running" } else { "succeeded" }, "reason": null, "gpus": []})
+}
+
+async fn tested() -> Json<Value> {
+    let part = |faults: &[&str]| json!({"bytes": 1048576, "passes": 3, "seconds": 0.5, "faults": faults});
+    Json(json!({"memory": part(&["word 7 is wrong"]), "disk": part(&[])}))
+}
+
+async fn debug(State(seen): Shared, Json(asked): Json<Value>) -> Json<Value> {
+    seen.lock().unwrap().wanted.push(asked);
+    Json(run("job-2"))
+}
+
+/// Says what is typed back, in capitals, until a message ends with `exit`.
+async fn terminal(mut request: axum::extract::Request) -> Response {
+    assert_eq!(request.headers()[header::UPGRADE], "gap-terminal");
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgrade.await.unwrap());
+        loop {
+            let mut head = [0; 3];
+            if stream.read_exact(&mut head).await.is_err() {
+                return;
+            }
+            let mut piece = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+            stream.read_exact(&mut piece).await.unwrap();
+            if head[0] == 0 {
+                stream.write_all(String::from_utf8_lossy(&piece).to_uppercase().as_bytes()).await.unwrap();
+            }
+            if piece.ends_with(b"exit\n") {
+                return stream.shutdown().await.unwrap();
+            }
+        }
+    });
+    let head = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "gap-terminal")];
+    (StatusCode::SWITCHING_PROTOCOLS, head).into_response()
 }
 
 fn job() -> Value {

@@ -256,3 +256,31 @@ fn it_does_not_go_where_it_was_not_sent() {
     }
     assert_eq!(command.output().unwrap().status.code(), Some(4));
 }
+
+#[test]
+fn a_self_test_tells_each_part_and_fails_where_one_is_bad() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.does(&["selftest", "--no-training", "-o", "report.json"]);
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    let lines = said(&output);
+    let row = |part: &str| lines.lines().find(|line| line.starts_with(part)).unwrap().to_owned();
+    assert!(row("memory").contains("BAD") && row("memory").contains("word 7 is wrong"), "{lines}");
+    assert!(row("disk").contains("good") && row("training").contains("not tested"), "{lines}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(person.home.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["is_good"], &report["parts"][1]["is_good"]), (&false.into(), &true.into()));
+}
+
+#[test]
+fn a_terminal_shows_what_comes_until_the_other_side_ends() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let output = person.types(&["debug", "train", "--minutes", "5", "--", "sh", "-c", "x"], "hello exit\n");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "HELLO EXIT\n");
+    let wanted = appliance.seen.lock().unwrap().wanted[0].clone();
+    assert_eq!((&wanted["image"], &wanted["time_limit_seconds"]), (&"train".into(), &300.into()));
+    assert_eq!(wanted["command"], serde_json::json!(["sh", "-c", "x"]));
+    assert_eq!(person.does(&["debug", "train", "--minutes", "61"]).status.code(), Some(2));
+}

@@ -3,6 +3,7 @@
 //! The program itself is not the first process, because the kernel gives that one no signal which it has no handler for:
 //! a program that relies on `SIGTERM` ending it would never end.
 
+use super::terminal;
 use libcontainer::{
     oci_spec::runtime::Spec,
     workload::{Executor, ExecutorError, ExecutorValidationError},
@@ -31,7 +32,11 @@ impl Executor for Init {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         let args = spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default();
         let (program, rest) = args.split_first().ok_or(ExecutorError::InvalidArg)?;
-        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD]);
+        let has_terminal = terminal::take_control()
+            .map_err(|error| ExecutorError::Other(format!("taking control of the terminal: {error}")))?;
+        // What is typed reaches the program by the terminal itself: passed on as well, it would arrive twice.
+        let by_terminal = if has_terminal { &[][..] } else { &[SIGINT, SIGHUP] };
+        let signals = Signals::new([SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD].iter().chain(by_terminal));
         let signals = signals.map_err(|error| ExecutorError::Other(format!("waiting for signals: {error}")))?;
         for filter in &self.filters {
             seccompiler::apply_filter(filter)

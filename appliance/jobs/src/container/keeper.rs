@@ -3,7 +3,7 @@
 use super::{
     Cgroup,
     init::{self, Init, SIGNAL_BASE},
-    seccomp,
+    ports, seccomp,
 };
 use crate::runtime::End;
 use libcontainer::{
@@ -22,6 +22,7 @@ use signal_hook::{
 };
 use std::{
     fs, io,
+    num::NonZeroU16,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -75,6 +76,8 @@ enum KeeperError {
     Namespace(#[from] nix::Error),
     #[error("bringing up the loopback: {0}")]
     Loopback(#[from] NetworkError),
+    #[error("opening the ports of its endpoints: {0}")]
+    Ports(io::Error),
     #[error("making the system call filter: {0}")]
     Filter(#[from] seccompiler::Error),
     #[error("making the container: {0}")]
@@ -86,13 +89,14 @@ enum KeeperError {
 }
 
 /// Keeps the container of the job `id` whose bundle lies in `directory`, until it has ended; leaves a report there.
-/// What the container prints goes where this process prints. The process must have one thread.
+/// What the container prints goes where this process prints. `ports` are opened on the job's loopback and handed to the
+/// agent. The process must have one thread.
 ///
 /// # Errors
 /// What the system said when the report cannot be written.
-pub fn run(id: &str, directory: &Path) -> io::Result<()> {
+pub fn run(id: &str, directory: &Path, ports: &[NonZeroU16]) -> io::Result<()> {
     let _lock = lock(Path::new(LOCK), FlockOperation::LockShared)?;
-    let report = match keep(id, directory) {
+    let report = match keep(id, directory, ports) {
         Ok(status) => Report::Ended { status, out_of_memory: Cgroup::of(id).ran_out_of_memory() },
         Err(error) => {
             let reason = sources(&error);
@@ -131,11 +135,12 @@ fn lock(path: &Path, operation: FlockOperation) -> io::Result<fs::File> {
     Ok(file)
 }
 
-fn keep(id: &str, directory: &Path) -> Result<i32, KeeperError> {
+fn keep(id: &str, directory: &Path, ports: &[NonZeroU16]) -> Result<i32, KeeperError> {
     // Without its agent nobody would hear of the end.
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     LinkClient::new(create_network_client())?.set_up(LOOPBACK)?;
+    ports::hand_over(directory, ports).map_err(KeeperError::Ports)?;
     let filters = seccomp::filters()?;
     fs::create_dir_all(STATE)?;
     // What an agent left that was killed is not in the way of the next one.

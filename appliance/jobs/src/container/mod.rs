@@ -8,24 +8,28 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | network | own namespace, loopback only |
+//! | network | own namespace, loopback only; where the site grants endpoints, the agent listens on ports of it |
 //! | processes, mounts, host name, IPC, cgroups | own namespaces |
 //! | identity | a user of its own, no capabilities, no new privileges |
 //! | root | the image's verified mount, read-only; devices on it have no meaning |
 //! | writable | its output and cache on the data volume, and `/tmp`, `/run`, `/dev/shm` in its own memory |
 //! | memory, swap, processes, processor | cgroup v2 |
+//! | terminal | for a debug job one pseudoterminal of the agent's; no other is reached by it |
 //! | system calls | an allow list |
 
 mod bundle;
 mod cgroup;
 mod init;
 pub mod keeper;
+pub mod ports;
 mod seccomp;
 mod spawn;
+pub mod terminal;
 
 pub use bundle::{BindMount, BundleError, Confinement, DeviceNode};
 pub use cgroup::Cgroup;
-pub use spawn::{Container, spawn};
+pub use spawn::{Container, Spawned, spawn};
 
-/// The word on the command line by which the agent starts itself as a keeper; a job's directory follows it.
+/// The word on the command line by which the agent starts itself as a keeper; a job's name, its directory and the ports
+/// that the keeper has to open follow it.
 pub const KEEPER: &str = "keep-container";

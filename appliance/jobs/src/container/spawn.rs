@@ -8,7 +8,8 @@ use crate::runtime::End;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs, io,
-    os::unix::process::CommandExt,
+    num::NonZeroU16,
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -26,28 +27,45 @@ pub struct Container {
     keeper: Mutex<Option<Pid>>,
 }
 
-/// Starts a keeper for the bundle in `directory`. Returns the container, its process to wait for, and what it prints.
+/// A container that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// What can be done to it.
+    pub container: Container,
+    /// Its keeper, to wait for.
+    pub child: Child,
+    /// What it prints, and what it complains of; nothing where a terminal takes both.
+    pub printed: Option<(ChildStdout, ChildStderr)>,
+}
+
+/// Starts a keeper for the bundle in `directory`, which opens `ports` for the agent ([`super::ports`]). `terminal` becomes the
+/// standard input and output of what runs inside.
 ///
 /// # Errors
 /// What the system said when no process can be had.
-pub fn spawn(id: &str, directory: &Path) -> io::Result<(Container, Child, ChildStdout, ChildStderr)> {
+pub fn spawn(id: &str, directory: &Path, ports: &[NonZeroU16], terminal: Option<OwnedFd>) -> io::Result<Spawned> {
     drop(fs::remove_file(directory.join(REPORT)));
+    let [stdin, stdout, stderr] = match terminal {
+        Some(terminal) => [terminal.try_clone()?.into(), terminal.try_clone()?.into(), Stdio::from(terminal)],
+        None => [Stdio::null(), Stdio::piped(), Stdio::piped()],
+    };
     let mut child = Command::new("/proc/self/exe")
         .arg0("gapd-job")
         .args([KEEPER, id])
         .arg(directory)
+        .args(ports.iter().map(NonZeroU16::to_string))
         .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
         .spawn()?;
-    let (stdout, stderr) = child.stdout.take().zip(child.stderr.take()).ok_or(io::ErrorKind::BrokenPipe)?;
+    let printed = child.stdout.take().zip(child.stderr.take());
     let container = Container {
         cgroup: Cgroup::of(id),
         directory: directory.to_owned(),
         keeper: Mutex::new(i32::try_from(child.id()).ok().and_then(Pid::from_raw)),
     };
-    Ok((container, child, stdout, stderr))
+    Ok(Spawned { container, child, printed })
 }
 
 impl Container {

@@ -7,7 +7,7 @@ mod processes;
 use gap_jobs::{Database, Demand, Dispatcher, Job, JobId, Kind, Level, Machine, NewJob, Patience, Queue, Retry, State};
 use processes::Processes;
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -20,9 +20,13 @@ const PATIENCE: Patience = Patience {
 
 /// A dispatcher over a queue in memory, for two jobs at once.
 fn dispatcher(queue: &Queue) -> Dispatcher {
+    start(queue, Arc::default())
+}
+
+fn start(queue: &Queue, processes: Arc<Processes>) -> Dispatcher {
     let machine = Machine { slots: Vec::new(), memory: 100, jobs: 2 };
     let complain = Box::new(|complaint| panic!("{complaint}"));
-    Dispatcher::start(queue.clone(), Arc::new(Processes), machine, PATIENCE, complain).unwrap()
+    Dispatcher::start(queue.clone(), processes, machine, PATIENCE, complain).unwrap()
 }
 
 fn queue() -> Queue {
@@ -65,6 +69,20 @@ fn wait(queue: &Queue, id: &JobId, state: State) -> Job {
 const OBEDIENT: &str = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done";
 /// A script that does not listen.
 const STUBBORN: &str = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+
+#[test]
+fn what_is_queued_waits_until_programs_may_be_started() {
+    let (queue, processes) = (queue(), Arc::<Processes>::default());
+    processes.is_held.store(true, Ordering::Relaxed);
+    let dispatcher = start(&queue, Arc::clone(&processes));
+    let id = submit(&dispatcher, &job("exit 0"));
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(queue.job(&id).unwrap().state, State::Queued);
+    processes.is_held.store(false, Ordering::Relaxed);
+    dispatcher.look();
+    wait(&queue, &id, State::Succeeded);
+    dispatcher.stop();
+}
 
 #[test]
 fn exit_codes_mean_what_the_contract_says() {

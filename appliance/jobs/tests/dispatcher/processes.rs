@@ -5,12 +5,19 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 /// Runs jobs as processes of their own process group.
-pub struct Processes;
+#[derive(Default)]
+pub struct Processes {
+    /// Whether none may be started.
+    pub is_held: AtomicBool,
+}
 
 struct Process {
     group: rustix::process::Pid,
@@ -42,6 +49,10 @@ impl Runtime for Processes {
             status.code().map(End::Exit).or(status.signal().map(End::Signal)).unwrap_or(End::Unknown)
         });
         Ok(Started { control: process, wait })
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_held.load(Ordering::Relaxed)
     }
 
     fn sweep(&self) {}

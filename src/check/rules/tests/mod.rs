@@ -22,6 +22,7 @@ use crate::{
 };
 use pep508_rs::{Requirement, VerbatimUrl};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 fn wheel(name: &str, version: &str, requires: &[&str]) -> Wheel {
     tagged(name, version, requires, "py3", "none", "any")
@@ -94,7 +95,15 @@ fn lora() -> Method {
 }
 
 fn job(name: &str, work: Work) -> Job {
-    Job { name: name.to_owned(), image: "train".to_owned(), work, run: Vec::new(), configs: Vec::new(), gpus: Some(1) }
+    Job {
+        name: name.to_owned(),
+        image: "train".to_owned(),
+        work,
+        run: Vec::new(),
+        configs: Vec::new(),
+        gpus: Some(1),
+        endpoints: BTreeMap::new(),
+    }
 }
 
 /// What is known of an appliance in which everything holds.

@@ -23,7 +23,7 @@ pub const PREFIX: &str = "file";
 pub const MAX_FILE: u64 = 8 << 30;
 /// Most files that are kept at once.
 const MAX_FILES: i64 = 10_000;
-/// Longest name of a file, in bytes.
+/// Longest name of a file, in characters.
 const MAX_NAME: usize = 255;
 /// Bytes that stay free on the data volume whatever is uploaded.
 const SPARE: u64 = 256 << 20;
@@ -117,7 +117,7 @@ pub enum FilesError {
     #[error("there is no file `{0}`")]
     None(String),
     /// A name that cannot be one.
-    #[error("a file's name is 1 to {MAX_NAME} bytes without control characters")]
+    #[error("a file's name is 1 to {MAX_NAME} characters without control characters")]
     Name,
     /// It is too long.
     #[error("the file is longer than {MAX_FILE} bytes")]
@@ -266,9 +266,7 @@ impl Files {
         purpose: Purpose,
         also: impl FnOnce(&Transaction<'_>, &str) -> Result<(), E>,
     ) -> Result<FileRow, E> {
-        if filename.is_empty() || filename.len() > MAX_NAME || filename.chars().any(char::is_control) {
-            return Err(FilesError::Name.into());
-        }
+        check_name(filename)?;
         incoming.sync().map_err(FilesError::from)?;
         let sha256 = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
         let status = if purpose == Purpose::UserData { Status::Processed } else { Status::Uploaded };
@@ -406,6 +404,19 @@ fn understood(raw: Raw) -> Result<FileRow, FilesError> {
     let status = Status::ALL.into_iter().find(|it| it.name() == status).ok_or_else(damaged)?;
     let bytes = u64::try_from(bytes).unwrap_or(0);
     Ok(FileRow { sequence, id, filename, purpose, bytes, sha256, status, details, created_at })
+}
+
+/// Whether this can be a file's name: it is shown, and is no part of a path.
+///
+/// # Errors
+/// [`FilesError::Name`].
+pub fn check_name(filename: &str) -> Result<(), FilesError> {
+    let is_long = filename.chars().count() > MAX_NAME;
+    if filename.is_empty() || is_long || filename.chars().any(char::is_control) {
+        Err(FilesError::Name)
+    } else {
+        Ok(())
+    }
 }
 
 /// The examples of a file that was found good.

@@ -259,7 +259,7 @@ mod tests {
         }
         let list = |name, after, limit| again.list(name, after, limit).unwrap();
         assert_eq!(list(None, None, 2), [other.clone(), second.clone()]);
-        assert_eq!(list(None, Some(&second.id), 9), [first.clone()]);
+        assert_eq!(list(None, Some(&second.id), 9), std::slice::from_ref(&first));
         assert_eq!(list(Some("support"), None, 9), [second, first.clone()]);
         assert_eq!(again.get(&first.id).unwrap(), first);
         assert!(matches!(again.get("x"), Err(PromotionsError::None(_))));

@@ -33,10 +33,11 @@ pub struct NewPromotion {
 #[derive(Debug, thiserror::Error)]
 pub enum PromoteError {
     /// The stable name cannot be one.
-    #[error(
-        "a stable name is 1 to 64 letters, digits, `-`, `_` and `.`, begins with a letter or digit, and no model of the release has it"
-    )]
+    #[error("a stable name is 1 to 64 letters, digits, `-`, `_` and `.`, and begins with a letter or digit")]
     Name,
+    /// A model of the release has this name.
+    #[error("a model of the release has this name")]
+    Taken,
     /// There is no such model.
     #[error(transparent)]
     Model(#[from] SubmitError),
@@ -119,8 +120,11 @@ impl Work {
 
     /// The model, if it and the name can be put together.
     fn promotable(&self, new: &NewPromotion) -> Result<ModelOrder, PromoteError> {
-        if !is_stable_name(&new.name) || self.catalog.declared.model(&new.name).is_some() {
+        if !is_stable_name(&new.name) {
             return Err(PromoteError::Name);
+        }
+        if self.catalog.declared.model(&new.name).is_some() {
+            return Err(PromoteError::Taken);
         }
         let model = self.model(&new.model)?;
         match &model.trained {

@@ -1,6 +1,6 @@
 //! The program of a job and its arguments.
 
-use super::{SubmitError, is_in_image, offline};
+use super::{SubmitError, is_in_image, launch, offline};
 use crate::work::{
     catalog::RunSettings,
     order::{ModelOrder, Order, inside},
@@ -9,15 +9,17 @@ use gap_handover::declared::{DeclaredJob, DeclaredKind};
 use std::path::Path;
 
 /// The trainer of the appliance.
-const GAP_TRAIN: &str = "gap-train";
+pub const GAP_TRAIN: &str = "gap-train";
 /// The server of the appliance.
 const GAP_SERVE: &str = "gap-serve";
 
-/// The program that a declared job runs: what the recipe says, else what its engine is started by, else the image's own.
+/// The program that a declared job runs: what the recipe says, else what its engine is started by, else the image's own;
+/// with one process for each of so many GPUs, where it needs that.
 pub fn of(
     declared: &DeclaredJob,
     settings: &RunSettings,
     model: Option<&ModelOrder>,
+    gpus: u32,
 ) -> Result<Vec<String>, SubmitError> {
     let words = if !declared.run.is_empty() {
         declared.run.clone()
@@ -32,7 +34,8 @@ pub fn of(
         let message = format!("neither the job `{}` nor its image `{}` names a program", declared.name, declared.image);
         return Err(SubmitError::NotDeclared(message));
     }
-    Ok(words.iter().map(|word| filled(word, model)).collect())
+    let words = launch::on(declared, gpus, words);
+    Ok(words.iter().map(|word| filled(word, model).replace(launch::GPUS, &gpus.to_string())).collect())
 }
 
 fn gap_serve(declared: &DeclaredJob, model: &ModelOrder) -> Vec<String> {
@@ -78,14 +81,16 @@ pub fn check(root: &Path, order: &Order) -> Result<(), SubmitError> {
         );
         Err(SubmitError::field("run", message))
     };
+    let granted = order.endpoints.values().copied().collect();
+    let is_outside = |word: &str| offline::is_address(word) && !offline::is_granted(word, &granted);
     for word in order.command.iter().skip(1) {
         let value = word.split_once('=').map_or(word.as_str(), |(_, value)| value);
         let is_elsewhere = offline::is_hub_identifier(value) && !is_in_image(root, "/", value);
-        if offline::is_address(word) || is_elsewhere {
+        if is_outside(word) || is_elsewhere {
             return refused(word);
         }
     }
-    order.env.values().find(|value| offline::is_address(value)).map_or(Ok(()), |value| refused(value))
+    order.env.values().find(|value| is_outside(value)).map_or(Ok(()), |value| refused(value))
 }
 
 #[cfg(test)]
@@ -93,6 +98,7 @@ mod tests {
     use super::*;
     use gap_handover::declared::Place;
     use gap_jobs::JobId;
+    use std::collections::BTreeMap;
 
     fn declared(kind: DeclaredKind, engine: &str, run: &[&str]) -> DeclaredJob {
         DeclaredJob {
@@ -107,6 +113,7 @@ mod tests {
             parameters: serde_json::Map::new(),
             length: Some(128),
             concurrency: Some(2),
+            endpoints: BTreeMap::new(),
         }
     }
 
@@ -118,9 +125,10 @@ mod tests {
 
     #[test]
     fn the_appliances_own_programs_are_known() {
-        let train = of(&declared(DeclaredKind::Train, "gap-train", &[]), &RunSettings::default(), None).unwrap();
+        let train = of(&declared(DeclaredKind::Train, "gap-train", &[]), &RunSettings::default(), None, 0).unwrap();
         assert_eq!(train, ["gap-train", "run", "/run/job/job.json"]);
-        let serve = of(&declared(DeclaredKind::Serve, "gap-serve", &[]), &RunSettings::default(), Some(&model(true)));
+        let serve =
+            of(&declared(DeclaredKind::Serve, "gap-serve", &[]), &RunSettings::default(), Some(&model(true)), 0);
         let serve = serve.unwrap().join(" ");
         assert_eq!(
             serve,
@@ -134,9 +142,11 @@ mod tests {
         let settings =
             RunSettings { entrypoint: vec!["/app".into()], cmd: vec!["go".into()], ..RunSettings::default() };
         let mine = declared(DeclaredKind::Run, "other", &["python3", "--out={output}"]);
-        assert_eq!(of(&mine, &settings, None).unwrap(), ["python3", "--out=/run/job/output"]);
+        assert_eq!(of(&mine, &settings, None, 0).unwrap(), ["python3", "--out=/run/job/output"]);
         let images = declared(DeclaredKind::Run, "other", &[]);
-        assert_eq!(of(&images, &settings, None).unwrap(), ["/app", "go"]);
-        assert!(of(&images, &RunSettings::default(), None).is_err());
+        assert_eq!(of(&images, &settings, None, 0).unwrap(), ["/app", "go"]);
+        assert!(of(&images, &RunSettings::default(), None, 0).is_err());
+        let counting = declared(DeclaredKind::Serve, "vllm", &["vllm", "--tensor-parallel-size={gpus}"]);
+        assert_eq!(of(&counting, &settings, None, 4).unwrap(), ["vllm", "--tensor-parallel-size=4"]);
     }
 }

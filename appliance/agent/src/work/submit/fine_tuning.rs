@@ -43,15 +43,18 @@ pub struct CreateFineTuning {
     pub method: Option<Value>,
     /// Part of the new model's name: letters, digits and hyphens.
     #[serde(default)]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9-]{1,64}$"))]
     pub suffix: Option<String>,
     /// Everything random follows from it.
     #[serde(default)]
     pub seed: Option<u64>,
     /// Free words.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 16, "propertyNames" = {"maxLength": 64}, "additionalProperties" = {"type": "string", "maxLength": 512}))]
     pub metadata: Option<BTreeMap<String, String>>,
     /// Services elsewhere; there are none here, so it must be empty.
     #[serde(default)]
+    #[schemars(length(max = 0))]
     pub integrations: Option<Vec<Value>>,
     /// What OpenAI's fields cannot say.
     #[serde(default)]
@@ -70,9 +73,11 @@ pub struct Vendor {
     pub gpus: Option<u32>,
     /// Memory of each of them, in bytes.
     pub gpu_memory: Option<u64>,
-    /// Memory of the machine, in bytes.
+    /// Memory of the machine, in bytes; 16 MiB at least.
+    #[schemars(range(min = 16_777_216))]
     pub memory: Option<u64>,
     /// -100 to 100; higher ones start first.
+    #[schemars(range(min = -100, max = 100))]
     pub priority: Option<i32>,
     /// Attempts in all; 3 when absent.
     pub attempts: Option<u32>,
@@ -112,12 +117,15 @@ impl Work {
         let continues = model.trained.is_some();
         let job = job_file(request, &vendor, &declared.parameters, validation.is_some(), continues)?;
         let settings = self.catalog.images.settings(&declared.image)?;
+        let wishes = Wishes::from(&vendor);
+        let gpus = self.gpus(&declared, wishes.gpus)?;
         let makes = new_name(&model.base.name, request.suffix.as_deref());
         let order = Order {
-            command: command::of(&declared, &settings, Some(&model))?,
+            command: command::of(&declared, &settings, Some(&model), gpus)?,
             image: declared.image.clone(),
             env: BTreeMap::new(),
             datasets: Vec::new(),
+            endpoints: self.endpoints(&declared)?,
             training: Some(training),
             validation,
             job: Some(job),
@@ -133,10 +141,10 @@ impl Work {
             },
             model: Some(model),
             declared: declared.name.clone(),
+            has_terminal: false,
         };
         self.complete(&order)?;
-        let wishes = Wishes::from(&vendor);
-        let demand = self.demand(&order, &declared, &wishes)?;
+        let demand = self.demand(&order, &declared, &wishes, gpus)?;
         self.enqueue(Kind::Train, &makes, &order, demand, &wishes)
     }
 }
@@ -155,8 +163,10 @@ fn check_words(request: &CreateFineTuning) -> Result<(), SubmitError> {
     }
     let (most, key, value) = MAX_METADATA;
     let pairs = request.metadata.iter().flatten();
-    if pairs.clone().count() > most || pairs.into_iter().any(|(k, v)| k.len() > key || v.len() > value) {
-        let message = format!("at most {most} pairs, keys of {key} and values of {value} bytes");
+    if pairs.clone().count() > most
+        || pairs.into_iter().any(|(k, v)| k.chars().count() > key || v.chars().count() > value)
+    {
+        let message = format!("at most {most} pairs, keys of {key} and values of {value} characters");
         return Err(SubmitError::field("metadata", message));
     }
     Ok(())

@@ -1,12 +1,17 @@
 //! From a request to a job in the queue: everything that it needs must be there, or it is refused at once.
 
 mod command;
+mod debug;
 mod fine_tuning;
+mod launch;
 mod offline;
 mod run;
+mod self_test;
 
+pub use debug::CreateDebug;
 pub use fine_tuning::{CreateFineTuning, Vendor};
 pub use run::{CreateJob, SubmittedKind};
+pub use self_test::CreateSelfTest;
 
 use super::{
     Work,
@@ -14,11 +19,14 @@ use super::{
     files::{FilesError, Purpose, Status},
     order::{DataOrder, ModelOrder, Order},
 };
-use gap_handover::declared::{DeclaredJob, DeclaredKind};
+use gap_handover::{
+    declared::{DeclaredJob, DeclaredKind},
+    site::EndpointName,
+};
 use gap_jobs::{
     Demand, Job, JobId, Kind, NewJob, QueueError, Retry, State, dispatcher::now, placement::Impossible, queue::Filter,
 };
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU16, path::Path, time::Duration};
 
 /// Prefix by which a request names a data set of the release where a file is expected.
 pub const DATASET: &str = "dataset:";
@@ -44,6 +52,9 @@ pub enum SubmitError {
     /// The release declares nothing that could do it.
     #[error("{0}")]
     NotDeclared(String),
+    /// The clock is not known to be right, and the site wants no jobs then.
+    #[error("the clock of this machine is not known to be right, and its site configuration wants no jobs until it is")]
+    Clock,
     /// What it needs cannot be mounted.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -166,12 +177,19 @@ impl Work {
         })
     }
 
-    /// What it needs of the machine: what was asked for, else what the model suggests.
-    fn demand(&self, order: &Order, declared: &DeclaredJob, wishes: &Wishes) -> Result<Demand, SubmitError> {
-        let gpus = wishes.gpus.unwrap_or_else(|| {
+    /// How many GPUs it gets: as many as was asked for, else as the recipe says and there are.
+    fn gpus(&self, declared: &DeclaredJob, asked: Option<u32>) -> Result<u32, SubmitError> {
+        let most = if launch::is_for_one_gpu(declared) { 1 } else { u32::MAX };
+        match asked {
+            Some(gpus) if gpus > most => Err(SubmitError::field("gpus", "gap-train trains on one GPU: ask for 1 or 0")),
+            Some(gpus) => Ok(gpus),
             // A release for GPUs runs without where there are none.
-            declared.gpus.min(u32::try_from(self.machine.slots.len()).unwrap_or(u32::MAX))
-        });
+            None => Ok(declared.gpus.min(most).min(u32::try_from(self.machine.slots.len()).unwrap_or(u32::MAX))),
+        }
+    }
+
+    /// What it needs of the machine besides so many GPUs: what was asked for, else what the model suggests.
+    fn demand(&self, order: &Order, declared: &DeclaredJob, wishes: &Wishes, gpus: u32) -> Result<Demand, SubmitError> {
         let estimate = match &order.model {
             Some(model) => {
                 let weights = size_of(&self.catalog.place(&model.base)?).unwrap_or(0);
@@ -180,12 +198,27 @@ impl Work {
             None => PROGRAM.saturating_mul(2),
         };
         let memory = wishes.memory.unwrap_or_else(|| estimate.min(self.machine.memory));
-        if memory < 16 << 20 {
+        self.possible(Demand { gpus, gpu_memory: wishes.gpu_memory.unwrap_or(0), memory })
+    }
+
+    /// A demand that this machine could meet.
+    fn possible(&self, demand: Demand) -> Result<Demand, SubmitError> {
+        if demand.memory < 16 << 20 {
             return Err(SubmitError::field("memory", "a job needs at least 16 MiB (16777216 bytes)"));
         }
-        let demand = Demand { gpus, gpu_memory: wishes.gpu_memory.unwrap_or(0), memory };
         self.machine.could_hold(demand)?;
         Ok(demand)
+    }
+
+    /// The endpoints of the site that a declared job is to reach. Each of them must be named by this site.
+    fn endpoints(&self, declared: &DeclaredJob) -> Result<BTreeMap<EndpointName, NonZeroU16>, SubmitError> {
+        match declared.endpoints.keys().find(|name| !self.site.endpoints.contains_key(*name)) {
+            None => Ok(declared.endpoints.clone()),
+            Some(name) => Err(SubmitError::NotDeclared(format!(
+                "the job `{}` is to reach the endpoint `{name}`, which the site configuration of this machine does not name",
+                declared.name
+            ))),
+        }
     }
 
     /// Puts a job into the queue.
@@ -197,6 +230,9 @@ impl Work {
         demand: Demand,
         wishes: &Wishes,
     ) -> Result<Job, SubmitError> {
+        if self.site.clock.refuses_jobs() {
+            return Err(SubmitError::Clock);
+        }
         let priority = wishes.priority.unwrap_or(0);
         if !PRIORITIES.contains(&priority) {
             return Err(SubmitError::field("priority", "a priority is -100 to 100"));

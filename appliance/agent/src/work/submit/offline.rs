@@ -3,6 +3,7 @@
 //! A job has no network, so such a word could only fail, late and with an unclear message. It is refused at submission.
 
 use serde_json::Value;
+use std::{collections::BTreeSet, num::NonZeroU16};
 
 /// Fields whose values libraries look up on a hub when they are no path.
 const NAMING: [&str; 10] = [
@@ -25,6 +26,18 @@ pub fn is_address(text: &str) -> bool {
         let scheme: String =
             before.chars().rev().take_while(|c| c.is_ascii_alphanumeric() || "+.-".contains(*c)).collect();
         scheme.chars().next_back().is_some_and(|first| first.is_ascii_alphabetic())
+    })
+}
+
+/// Whether all addresses in a text are those of the job's own loopback on these ports, where endpoints of the site are:
+/// `http://127.0.0.1:5000/…`, with or without a user.
+pub fn is_granted(text: &str, ports: &BTreeSet<NonZeroU16>) -> bool {
+    text.split("://").skip(1).all(|rest| {
+        let authority = rest.split(['/', '?', '#', ' ', '"', '\'', ',', ';']).next().unwrap_or_default();
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        host.split_once(':').is_some_and(|(host, port)| {
+            ["127.0.0.1", "localhost"].contains(&host) && port.parse().is_ok_and(|port| ports.contains(&port))
+        })
     })
 }
 
@@ -71,6 +84,25 @@ mod tests {
         }
         for text in ["a: //b", "/run/job/model", "1://", "std::fs", ""] {
             assert!(!is_address(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_granted_endpoints_are_told_from_all_others() {
+        let ports = [5000, 5432].into_iter().filter_map(NonZeroU16::new).collect();
+        for text in ["http://127.0.0.1:5000", "--db=postgres://me@localhost:5432/x", "http://127.0.0.1:5000/a?b"] {
+            assert!(is_granted(text, &ports), "{text}");
+        }
+        for text in [
+            "http://127.0.0.1:5001",
+            "http://127.0.0.1",
+            "http://127.0.0.1:5000.evil",
+            "http://127.0.0.1:5000@evil:5000",
+            "http://10.0.0.3:5000",
+            "http://127.0.0.1:5000,http://evil",
+            "a://b://127.0.0.1:5000",
+        ] {
+            assert!(!is_granted(text, &ports), "{text}");
         }
     }
 

@@ -9,7 +9,10 @@ use gap_handover::declared::DeclaredKind;
 use gap_jobs::{Job, Kind};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 /// Most variables that a request may set, and their longest value.
 const MAX_ENV: (usize, usize) = (64, 4096);
@@ -43,6 +46,7 @@ pub struct CreateJob {
     pub file: Option<String>,
     /// Variables besides those of the image.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = 64, "propertyNames" = {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}))]
     pub env: BTreeMap<String, String>,
     /// GPUs.
     #[serde(default)]
@@ -50,11 +54,13 @@ pub struct CreateJob {
     /// Memory of each of them, in bytes.
     #[serde(default)]
     pub gpu_memory: Option<u64>,
-    /// Memory of the machine, in bytes.
+    /// Memory of the machine, in bytes; 16 MiB at least.
     #[serde(default)]
+    #[schemars(range(min = 16_777_216))]
     pub memory: Option<u64>,
     /// -100 to 100; higher ones start first.
     #[serde(default)]
+    #[schemars(range(min = -100, max = 100))]
     pub priority: Option<i32>,
     /// Attempts in all; without end for what serves, 3 for others when absent.
     #[serde(default)]
@@ -73,7 +79,6 @@ impl Work {
     /// # Errors
     /// [`SubmitError`] when anything of it is wrong or not there.
     pub fn run(&self, request: &CreateJob) -> Result<Job, SubmitError> {
-        check_env(&request.env)?;
         let (declared_kind, kind) = match request.kind {
             SubmittedKind::Serve => (DeclaredKind::Serve, kind_of(DeclaredKind::Serve)),
             SubmittedKind::Run => (DeclaredKind::Run, Kind::Run),
@@ -82,6 +87,7 @@ impl Work {
         let asked = request.model.as_deref().map(|name| self.model(name)).transpose()?;
         let base = asked.as_ref().map(|model| model.base.name.clone());
         let declared = self.declared(declared_kind, request.job.as_deref(), base.as_deref())?;
+        check_env(&request.env, &declared.endpoints.values().copied().collect())?;
         let model = match (asked, &declared.model) {
             (Some(model), _) => Some(model),
             (None, Some(name)) => Some(self.model(name)?),
@@ -93,17 +99,20 @@ impl Work {
             self.catalog.declared.dataset(name).cloned().ok_or_else(none)
         });
         let settings = self.catalog.images.settings(&declared.image)?;
+        let gpus = self.gpus(&declared, request.gpus)?;
         let order = Order {
-            command: command::of(&declared, &settings, model.as_ref())?,
+            command: command::of(&declared, &settings, model.as_ref(), gpus)?,
             image: declared.image.clone(),
             env: request.env.clone(),
             datasets: datasets.collect::<Result<_, _>>()?,
+            endpoints: self.endpoints(&declared)?,
             training: file,
             validation: None,
             job: None,
             asked: Asked { model: request.model.clone(), training_file: request.file.clone(), ..Asked::default() },
             model,
             declared: declared.name.clone(),
+            has_terminal: false,
         };
         self.complete(&order)?;
         let wishes = Wishes {
@@ -115,7 +124,7 @@ impl Work {
             time_limit_seconds: request.time_limit_seconds,
             needs: request.needs.clone(),
         };
-        let demand = self.demand(&order, &declared, &wishes)?;
+        let demand = self.demand(&order, &declared, &wishes, gpus)?;
         let name = match (&order.model, kind) {
             (Some(model), Kind::Serve) => model.name.clone(),
             _ => declared.name.clone(),
@@ -124,7 +133,8 @@ impl Work {
     }
 }
 
-fn check_env(env: &BTreeMap<String, String>) -> Result<(), SubmitError> {
+/// `granted` are ports of the job's own loopback on which it finds endpoints of the site.
+fn check_env(env: &BTreeMap<String, String>, granted: &BTreeSet<NonZeroU16>) -> Result<(), SubmitError> {
     let (most, longest) = MAX_ENV;
     let is_name = |name: &str| {
         name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
@@ -135,7 +145,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<(), SubmitError> {
         let message = format!("at most {most} variables, names of letters, digits and `_`, values of {longest} bytes");
         return Err(SubmitError::field("env", message));
     }
-    match env.values().find(|value| offline::is_address(value)) {
+    match env.values().find(|value| offline::is_address(value) && !offline::is_granted(value, granted)) {
         Some(value) => Err(SubmitError::field("env", format!("`{value}` is an address, and a job has no network"))),
         None => Ok(()),
     }

@@ -1,0 +1,282 @@
+//! Endpoints of the site for a job: what it connects to on its own loopback is relayed to the address that the site
+//! configuration names, and nowhere else.
+//!
+//! The job itself stays without a network. Its keeper opens the ports in the job's network namespace and hands them over;
+//! the agent accepts on them, connects, and passes bytes on both ways. It looks into none of them.
+
+use super::site::SiteRules;
+use crate::{access::audit::Entry, console};
+use gap_handover::site::EndpointName;
+use gap_jobs::{container::ports, dispatcher::now};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::SocketAddrV4,
+    num::NonZeroU16,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream, UnixListener},
+    runtime::Handle,
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet, spawn_blocking},
+    time::timeout,
+};
+
+/// Most connections of a job to one endpoint at a time; a further one is closed at once.
+const MAX_CONNECTIONS: usize = 64;
+/// How long an endpoint may take to answer a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a keeper may take to hand over its ports.
+const HANDOVER: Duration = Duration::from_secs(60);
+
+/// An endpoint as a job has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    name: EndpointName,
+    /// On the job's loopback.
+    port: NonZeroU16,
+    to: SocketAddrV4,
+}
+
+/// What went over one way.
+#[derive(Debug, Default)]
+struct Count {
+    connections: AtomicU64,
+    refused: AtomicU64,
+    /// From the job.
+    sent: AtomicU64,
+    /// To the job.
+    received: AtomicU64,
+}
+
+/// The relays of one run of a job.
+pub struct Relay {
+    job: String,
+    site: Arc<SiteRules>,
+    ways: Vec<(Way, Arc<Count>)>,
+    relaying: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Waits for the ports of the job whose bundle lies in `directory`, and relays from then on. What is opened for the
+    /// job is in the audit log before.
+    ///
+    /// # Errors
+    /// A sentence that says why the job cannot have an endpoint.
+    pub fn open(
+        handle: &Handle,
+        job: &str,
+        directory: &Path,
+        endpoints: &BTreeMap<EndpointName, NonZeroU16>,
+        site: &Arc<SiteRules>,
+    ) -> Result<Self, String> {
+        let way = |(name, port): (&EndpointName, &NonZeroU16)| {
+            let to = site.endpoints.get(name).ok_or_else(|| {
+                format!(
+                    "it is to reach the endpoint `{name}`, which the site configuration of this machine does not name"
+                )
+            })?;
+            Ok((Way { name: name.clone(), port: *port, to: **to }, Arc::default()))
+        };
+        let ways = endpoints.iter().map(way).collect::<Result<Vec<_>, String>>()?;
+        let mut relay = Self { job: job.to_owned(), site: Arc::clone(site), ways, relaying: None };
+        if relay.ways.is_empty() {
+            return Ok(relay);
+        }
+        for (way, _) in &relay.ways {
+            relay.record(way, "opened".to_owned())?;
+        }
+        let _inside = handle.enter();
+        let socket = ports::socket(directory);
+        drop(std::fs::remove_file(&socket));
+        let waiting = UnixListener::bind(socket).map_err(|error| format!("waiting for its ports: {error}"))?;
+        let (ways, name) = (relay.ways.clone(), relay.job.clone());
+        relay.relaying = Some(handle.spawn(async move {
+            if let Err(error) = run(waiting, ways).await {
+                console::say(format_args!("the endpoints of {name} cannot be reached: {error}"));
+            }
+        }));
+        Ok(relay)
+    }
+
+    /// The ports that the keeper has to open.
+    pub fn ports(&self) -> Vec<NonZeroU16> {
+        self.ways.iter().map(|(way, _)| way.port).collect()
+    }
+
+    /// Variables by which the job finds its endpoints.
+    pub fn variables(endpoints: &BTreeMap<EndpointName, NonZeroU16>) -> BTreeMap<String, String> {
+        let variable = |(name, port): (&EndpointName, &NonZeroU16)| {
+            let name = name.as_str().to_ascii_uppercase().replace('-', "_");
+            (format!("GAP_ENDPOINT_{name}"), format!("127.0.0.1:{port}"))
+        };
+        endpoints.iter().map(variable).collect()
+    }
+
+    /// Closes all connections. How much went over them is in the audit log.
+    pub fn close(self) {
+        if let Some(relaying) = &self.relaying {
+            relaying.abort();
+        }
+        for (way, count) in &self.ways {
+            self.record(way, format!("closed: {count}")).unwrap_or_else(console::say);
+        }
+    }
+
+    fn record(&self, way: &Way, outcome: String) -> Result<(), String> {
+        let entry = Entry {
+            at: now(),
+            who: self.job.clone(),
+            role: "job".to_owned(),
+            from: format!("127.0.0.1:{} of the job", way.port),
+            what: format!("endpoint {} at {}", way.name, way.to),
+            outcome,
+        };
+        self.site.audit.record(entry).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [connections, refused, sent, received] =
+            [&self.connections, &self.refused, &self.sent, &self.received].map(|count| count.load(Ordering::Relaxed));
+        write!(f, "{connections} connections, {refused} refused, {sent} bytes sent, {received} received")
+    }
+}
+
+/// Takes the ports and relays from all of them, without end.
+async fn run(waiting: UnixListener, ways: Vec<(Way, Arc<Count>)>) -> io::Result<()> {
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let (stream, _) = timeout(HANDOVER, waiting.accept()).await.map_err(late)??;
+    drop(waiting);
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(HANDOVER))?;
+    let listeners = spawn_blocking(move || ports::take(&stream)).await.map_err(io::Error::from)??;
+    let mut relays = JoinSet::new();
+    for (listener, (way, count)) in listeners.into_iter().zip(ways) {
+        listener.set_nonblocking(true)?;
+        relays.spawn(relay(TcpListener::from_std(listener)?, way.to, count));
+    }
+    drop(relays.join_all().await);
+    Ok(())
+}
+
+/// Relays what connects to `listener`. Dropping it closes all connections.
+async fn relay(listener: TcpListener, to: SocketAddrV4, count: Arc<Count>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match (accepted, Arc::clone(&permits).try_acquire_owned()) {
+            (Ok((inside, _)), Ok(permit)) => {
+                let count = Arc::clone(&count);
+                connections.spawn(async move {
+                    if pass(inside, to, &count).await.is_err() {
+                        count.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    drop(permit);
+                });
+            }
+            (Ok(_), Err(_)) => drop(count.refused.fetch_add(1, Ordering::Relaxed)),
+            // No memory or descriptors for a moment.
+            (Err(_), _) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// One connection, from its beginning to its end.
+async fn pass(mut inside: TcpStream, to: SocketAddrV4, count: &Count) -> io::Result<()> {
+    let mut outside = timeout(PATIENCE, TcpStream::connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    // A machine may get an address by DHCP that the site gave to an endpoint: its own API is none.
+    if outside.local_addr()?.ip() == outside.peer_addr()?.ip() && !to.ip().is_loopback() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    count.connections.fetch_add(1, Ordering::Relaxed);
+    // How it ends is the two ends' own affair.
+    if let Ok((sent, received)) = copy_bidirectional(&mut inside, &mut outside).await {
+        count.sent.fetch_add(sent, Ordering::Relaxed);
+        count.received.fetch_add(received, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// An endpoint that says everything back, and a relay to it.
+    async fn echo() -> (std::net::SocketAddr, Arc<Count>, JoinHandle<()>) {
+        let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let std::net::SocketAddr::V4(to) = echo.local_addr().unwrap() else { panic!("IPv4") };
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = echo.accept().await {
+                tokio::spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    drop(tokio::io::copy(&mut read, &mut write).await);
+                });
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), Arc::<Count>::default());
+        let relaying = tokio::spawn(relay(listener, to, Arc::clone(&count)));
+        (address, count, relaying)
+    }
+
+    #[tokio::test]
+    async fn bytes_go_both_ways_and_are_counted() {
+        let (address, count, _relaying) = echo().await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "hello");
+        while count.received.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(count.to_string(), "1 connections, 0 refused, 5 bytes sent, 5 received");
+    }
+
+    #[tokio::test]
+    async fn connections_are_bounded_and_end_with_the_relay() {
+        let (address, count, relaying) = echo().await;
+        let mut clients = Vec::new();
+        for _ in 0..=MAX_CONNECTIONS {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut last = clients.pop().unwrap();
+        assert_eq!(last.read(&mut [0]).await.unwrap_or(0), 0, "one too many is closed");
+        assert_eq!(count.refused.load(Ordering::Relaxed), 1);
+        relaying.abort();
+        for mut client in clients {
+            assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_not_there_closes_the_connection() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let std::net::SocketAddr::V4(to) = gone.local_addr().unwrap() else { panic!("IPv4") };
+        drop(gone);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), Arc::<Count>::default());
+        tokio::spawn(relay(listener, to, Arc::clone(&count)));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+        while count.refused.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Terminals of debug jobs, from the start of a job to the end of the connection of whoever works in it.
+
+use gap_jobs::{JobId, container::terminal};
+use rustix::io::Errno;
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::OwnedFd,
+    sync::{Mutex, PoisonError},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::unix::pipe::{Receiver, Sender},
+    select,
+};
+
+/// Largest piece of what is typed, in bytes.
+const MAX_PIECE: usize = 4096;
+/// Kinds of messages from the client: what is typed, and the size of its window.
+const TYPED: u8 = 0;
+const RESIZED: u8 = 1;
+
+/// Terminals that nobody works in yet.
+#[derive(Default)]
+pub struct Terminals(Mutex<BTreeMap<JobId, OwnedFd>>);
+
+/// What went over a terminal.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes that were typed.
+    pub typed: u64,
+    /// Bytes that were shown.
+    pub shown: u64,
+}
+
+impl Terminals {
+    /// A job was started and has this terminal.
+    pub fn offer(&self, job: &JobId, terminal: OwnedFd) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.clone(), terminal);
+    }
+
+    /// Takes the terminal of a job; once.
+    pub fn take(&self, job: &JobId) -> Option<OwnedFd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(job)
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes typed, {} shown", self.typed, self.shown)
+    }
+}
+
+/// Connects a client with a terminal until either of them ends.
+///
+/// What the terminal shows goes to the client as it is. From the client come messages: one byte for the kind, two for the
+/// length (big-endian), and so many bytes: what is typed (0), or rows and columns of its window, two bytes each (1). Anything
+/// else ends the connection.
+pub async fn connect(client: impl AsyncRead + AsyncWrite + Unpin, terminal: OwnedFd) -> io::Result<Traffic> {
+    // A terminal is none, but is read, written and waited for as one.
+    let mut keys = Sender::from_owned_fd_unchecked(terminal.try_clone()?)?;
+    let mut screen = Receiver::from_owned_fd_unchecked(terminal)?;
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let mut traffic = Traffic::default();
+    let (typed, shown) = (&mut traffic.typed, &mut traffic.shown);
+    let ended = select! {
+        ended = take_in(&mut from_client, &mut keys, typed) => ended,
+        ended = show(&mut screen, &mut to_client, shown) => ended,
+    };
+    // The client may be gone already.
+    drop(to_client.shutdown().await);
+    ended.map(|()| traffic)
+}
+
+async fn show(screen: &mut Receiver, client: &mut (impl AsyncWrite + Unpin), shown: &mut u64) -> io::Result<()> {
+    let mut piece = [0; MAX_PIECE];
+    loop {
+        let length = match screen.read(&mut piece).await {
+            Ok(length) => length,
+            // The kernel's word for a terminal whose other end is closed.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+            Err(error) => return Err(error),
+        };
+        if length == 0 {
+            return Ok(());
+        }
+        client.write_all(piece.get(..length).unwrap_or_default()).await?;
+        client.flush().await?;
+        *shown = shown.saturating_add(length as u64);
+    }
+}
+
+async fn take_in(client: &mut (impl AsyncRead + Unpin), keys: &mut Sender, typed: &mut u64) -> io::Result<()> {
+    let mut piece = [0; MAX_PIECE];
+    loop {
+        let mut head = [0; 3];
+        match client.read_exact(&mut head).await {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let [kind, high, low] = head;
+        let piece = piece.get_mut(..usize::from(u16::from_be_bytes([high, low]))).ok_or(io::ErrorKind::InvalidData)?;
+        client.read_exact(piece).await?;
+        match (kind, &*piece) {
+            (TYPED, piece) => {
+                keys.write_all(piece).await?;
+                *typed = typed.saturating_add(piece.len() as u64);
+            }
+            (RESIZED, &[a, b, c, d]) => {
+                terminal::resize(&*keys, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))?;
+            }
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    fn message(kind: u8, piece: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(piece.len()).unwrap().to_be_bytes();
+        [&[kind], &length[..], piece].concat()
+    }
+
+    fn shell(script: &str) -> (OwnedFd, Child) {
+        let (ours, theirs) = terminal::open().unwrap();
+        let stdio = || Stdio::from(theirs.try_clone().unwrap());
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(stdio()).stdout(stdio()).stderr(stdio());
+        (ours, command.spawn().unwrap())
+    }
+
+    async fn talk(script: &str, messages: &[u8]) -> (io::Result<Traffic>, String) {
+        let (ours, mut child) = shell(script);
+        let (mut person, client) = tokio::io::duplex(1 << 16);
+        let connecting = tokio::spawn(connect(client, ours));
+        person.write_all(messages).await.unwrap();
+        let mut shown = Vec::new();
+        drop(person.read_to_end(&mut shown).await);
+        drop(child.wait());
+        (connecting.await.unwrap(), String::from_utf8_lossy(&shown).into_owned())
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_arrives_and_what_is_shown_comes_back_until_the_program_ends() {
+        let size = [0, 40, 0, 132];
+        let messages = [message(RESIZED, &size), message(TYPED, b"hello\n")].concat();
+        let (traffic, shown) = talk("read line; stty size; echo got $line", &messages).await;
+        assert!(shown.contains("40 132") && shown.contains("got hello"), "{shown}");
+        let traffic = traffic.unwrap();
+        assert_eq!((traffic.typed, traffic.shown), (6, shown.len() as u64));
+    }
+
+    #[tokio::test]
+    async fn messages_that_are_none_end_the_connection() {
+        for wrong in [message(7, b"x"), message(RESIZED, b"x"), vec![TYPED, 0xff, 0xff]] {
+            let (traffic, _) = talk("sleep 0.2", &wrong).await;
+            assert!(traffic.is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_taken_once() {
+        let (terminals, job) = (Terminals::default(), JobId::new(JobId::OTHER));
+        assert!(terminals.take(&job).is_none());
+        terminals.offer(&job, terminal::open().unwrap().0);
+        assert!(terminals.take(&job).is_some() && terminals.take(&job).is_none());
+    }
+}

@@ -1,0 +1,303 @@
+//! `gapctl selftest`: burn-in. Memory and disk by a job of the appliance's own, then ten training steps on every GPU, or on
+//! the processor where there is none; a report at the end.
+
+use super::{
+    Failure, Outcome, Session,
+    file::{self, PAUSE},
+    job::JOBS,
+    show,
+};
+use crate::client::Request;
+use clap::{Args, ValueHint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::PathBuf,
+    thread,
+};
+
+/// Steps of training on each GPU.
+const STEPS: usize = 10;
+/// Examples that are trained on; more than a step takes.
+const EXAMPLES: usize = 32;
+/// Where fine-tuning jobs are.
+const TUNING: [&str; 3] = ["v1", "fine_tuning", "jobs"];
+
+/// How much is tested.
+#[derive(Debug, Args)]
+pub struct SelfTest {
+    /// Bytes of memory [default: all that jobs may have, so it waits until no other runs]
+    #[arg(long)]
+    memory: Option<u64>,
+    /// Bytes that are written to the data volume and read back [default: 1 GiB]
+    #[arg(long)]
+    disk: Option<u64>,
+    /// The model that is trained for ten steps [default: that of the first training job of the release]
+    #[arg(long)]
+    model: Option<String>,
+    /// Tests memory and disk alone
+    #[arg(long)]
+    no_training: bool,
+    /// Writes the report to this file as well, in JSON
+    #[arg(long, short, value_hint = ValueHint::FilePath)]
+    output: Option<PathBuf>,
+}
+
+/// The outcome of one part.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Line {
+    /// `memory`, `disk`, `training`.
+    part: &'static str,
+    /// On which device, for training.
+    on: String,
+    /// Whether it is as it should be; nothing for what was not tested.
+    is_good: Option<bool>,
+    /// What was done, or what was wrong.
+    details: String,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    id: String,
+    state: String,
+    reason: Option<String>,
+    gpus: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    memory: Part,
+    disk: Part,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    bytes: u64,
+    passes: u64,
+    seconds: f64,
+    faults: Vec<String>,
+}
+
+pub fn self_test(session: &Session, args: &SelfTest) -> Outcome {
+    let mut lines = memory_and_disk(session, args)?;
+    if args.no_training {
+        lines.push(untested("training", "not asked for".to_owned()));
+    } else {
+        lines.extend(training(session, args)?);
+    }
+    tell(session, args, &lines)
+}
+
+fn tell(session: &Session, args: &SelfTest, lines: &[Line]) -> Outcome {
+    let bad = lines.iter().filter(|line| line.is_good == Some(false)).count();
+    let report = json!({"object": "self_test", "is_good": bad == 0, "parts": lines});
+    let text = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
+    if let Some(path) = &args.output {
+        let failed = |error| Failure::could_not(format!("writing {}: {error}", path.display()), "is there room?");
+        std::fs::write(path, &text).map_err(failed)?;
+    }
+    if session.json {
+        // A closed standard output is nobody's loss.
+        drop(io::stdout().lock().write_all(text.as_bytes()));
+    } else {
+        let verdict = |line: &Line| match line.is_good {
+            Some(true) => "good",
+            Some(false) => "BAD",
+            None => "not tested",
+        };
+        let row = |line: &Line| [line.part.to_owned(), line.on.clone(), verdict(line).to_owned(), line.details.clone()];
+        show::table(["PART", "ON", "VERDICT", "DETAILS"], &lines.iter().map(row).collect::<Vec<_>>());
+    }
+    match bad {
+        0 => Ok(()),
+        _ => Err(Failure::failed(
+            format!("{bad} parts of the self-test found something wrong"),
+            "`gapctl job log ID` shows what a job printed; `gapctl system` what the GPUs say of themselves",
+        )),
+    }
+}
+
+const fn untested(part: &'static str, details: String) -> Line {
+    Line { part, on: String::new(), is_good: None, details }
+}
+
+fn memory_and_disk(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
+    let wanted = json!({"memory": args.memory, "disk": args.disk});
+    let job: Job = session.read(Request::post_json(&["v1", "appliance", "selftest"], &wanted)?)?;
+    eprintln!("{}: memory and disk", job.id);
+    let (ended, _) = wait(session, &job.id)?;
+    let report = [&JOBS[..], &[&job.id, "outputs", "self-test.json"]].concat();
+    let lines = match session.read::<Found>(Request::get(&report)) {
+        Ok(found) => [("memory", found.memory), ("disk", found.disk)].map(|(name, part)| part.line(name)).to_vec(),
+        Err(_) => vec![Line {
+            part: "memory",
+            on: String::new(),
+            is_good: Some(false),
+            details: format!("{} is {}: {}", job.id, ended.state, ended.reason.unwrap_or_default()),
+        }],
+    };
+    forget(session, &job.id);
+    Ok(lines)
+}
+
+impl Part {
+    fn line(&self, part: &'static str) -> Line {
+        let done =
+            format!("{} written and read back {} times, {:.1} s", show::bytes(self.bytes), self.passes, self.seconds);
+        let details = if self.faults.is_empty() { done } else { format!("{done}: {}", self.faults.join("; ")) };
+        Line { part, on: String::new(), is_good: Some(self.faults.is_empty()), details }
+    }
+}
+
+fn training(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
+    let Some(model) = model(session, args)? else {
+        return Ok(vec![untested("training", "the release declares no training job".to_owned())]);
+    };
+    let gpus = gpus(session)?;
+    if gpus.is_empty() {
+        eprintln!("there is no GPU: the processor trains");
+    }
+    let mut examples = tempfile::Builder::new().suffix(".jsonl").tempfile().map_err(of_file)?;
+    examples.write_all(examples_text().as_bytes()).map_err(of_file)?;
+    let file = file::settle(session, &examples.path().to_string_lossy())?;
+    // All at once, so that each gets a GPU of its own.
+    let count = gpus.len().max(1);
+    let jobs: Result<Vec<String>, Failure> =
+        (0..count).map(|_| tune(session, &model, &file, u32::from(!gpus.is_empty()))).collect();
+    let outcome =
+        jobs.and_then(|jobs| jobs.iter().map(|id| steps(session, id, gpus.is_empty())).collect::<Result<Vec<_>, _>>());
+    drop(session.client.ask(Request::delete(&["v1", "files", &file])));
+    let mut lines = outcome?;
+    let trained: BTreeSet<&str> = lines.iter().map(|line| line.on.as_str()).collect();
+    let missed: Vec<Line> = gpus
+        .iter()
+        .filter(|gpu| !trained.contains(gpu.as_str()))
+        .map(|gpu| Line { on: gpu.clone(), ..untested("training", "no job was placed on it".to_owned()) })
+        .collect();
+    lines.extend(missed);
+    Ok(lines)
+}
+
+fn of_file(error: io::Error) -> Failure {
+    Failure::could_not(format!("writing examples: {error}"), "is there room in the directory for temporary files?")
+}
+
+/// Sums, which need no knowledge of the world.
+fn examples_text() -> String {
+    let mut text = String::new();
+    for number in 0..EXAMPLES {
+        let row = json!({"prompt": format!("{number} plus {number} is "), "completion": format!("{}.", number * 2)});
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{row}");
+    }
+    text
+}
+
+/// The model to train: the one that was named, else that of the first training job of the release.
+fn model(session: &Session, args: &SelfTest) -> Result<Option<String>, Failure> {
+    let declared: Value = session.read(Request::get(&["v1", "appliance", "declared"]))?;
+    let jobs = declared.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut training = jobs.iter().filter(|job| job.get("kind").is_some_and(|kind| kind == "train"));
+    let first = training.next();
+    let named = |job: &Value| job.get("model").and_then(Value::as_str).map(str::to_owned);
+    Ok(first.and_then(|job| args.model.clone().or_else(|| named(job))))
+}
+
+/// The GPUs, or slices of them, that jobs are given.
+fn gpus(session: &Session) -> Result<Vec<String>, Failure> {
+    let system: Value = session.read(Request::get(&["v1", "system"]))?;
+    let slots = system.pointer("/gpus/slots").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    Ok(slots.iter().filter_map(|slot| slot.get("name")?.as_str().map(str::to_owned)).collect())
+}
+
+fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String, Failure> {
+    let wanted = json!({
+        "model": model,
+        "training_file": file,
+        "suffix": "selftest",
+        "appliance": {"gpus": gpus, "attempts": 1, "parameters": {"max_steps": STEPS}},
+    });
+    #[derive(Deserialize)]
+    struct Made {
+        id: String,
+    }
+    let made: Made = session.read(Request::post_json(&TUNING, &wanted)?)?;
+    eprintln!("{}: {STEPS} steps of training", made.id);
+    Ok(made.id)
+}
+
+/// Waits for a training job and says where it trained, and how far it got.
+fn steps(session: &Session, id: &str, on_processor: bool) -> Result<Line, Failure> {
+    let (job, used) = wait(session, id)?;
+    let metrics = session.client.ask(Request::get(&[&JOBS[..], &[id, "metrics"]].concat()));
+    let rows = metrics.map(|answer| String::from_utf8_lossy(answer.bytes()).into_owned()).unwrap_or_default();
+    let (done, loss) = progress(&rows);
+    forget(session, id);
+    let is_good = job.state == "succeeded" && done == STEPS && loss.is_some_and(f64::is_finite);
+    let reason = job.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let loss = loss.map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
+    Ok(Line {
+        part: "training",
+        on: if on_processor { "processor, for want of a GPU".to_owned() } else { used.join(", ") },
+        is_good: Some(is_good),
+        details: format!("{done} of {STEPS} steps{loss}, {}{reason}", job.state),
+    })
+}
+
+/// Steps that were made, and the loss of the last one.
+fn progress(metrics: &str) -> (usize, Option<f64>) {
+    let rows = metrics.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let losses: Vec<f64> = rows.filter_map(|row| row.get("train_loss")?.as_f64()).collect();
+    (losses.len(), losses.last().copied())
+}
+
+/// Waits until a job has ended. Returns it and the GPUs that it had.
+fn wait(session: &Session, id: &str) -> Result<(Job, Vec<String>), Failure> {
+    let mut used = Vec::new();
+    loop {
+        let job: Job = session.read(Request::get(&[&JOBS[..], &[id]].concat()))?;
+        if !job.gpus.is_empty() {
+            used.clone_from(&job.gpus);
+        }
+        if matches!(job.state.as_str(), "succeeded" | "failed" | "cancelled") {
+            return Ok((job, used));
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Deletes what a job left behind: nobody wants a model of sums. It is no fault of the machine where that fails.
+fn forget(session: &Session, id: &str) {
+    drop(session.client.ask(Request::delete(&[&JOBS[..], &[id, "outputs"]].concat())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_by_their_losses() {
+        let rows = "{\"step\": 1, \"train_loss\": 2.5}\n{\"step\": 1, \"valid_loss\": 2.0}\n{\"step\": 2, \"train_loss\": 1.5}\n";
+        assert_eq!(progress(rows), (2, Some(1.5)));
+        assert_eq!(progress("nonsense\n"), (0, None));
+    }
+
+    #[test]
+    fn examples_are_rows_of_a_form_that_is_known_and_no_two_are_the_same() {
+        let text = examples_text();
+        let rows: BTreeSet<&str> = text.lines().collect();
+        assert_eq!(rows.len(), EXAMPLES);
+        assert!(rows.iter().all(|row| serde_json::from_str::<Value>(row).unwrap()["completion"].is_string()));
+    }
+
+    #[test]
+    fn a_fault_is_told_and_counts() {
+        let part = Part { bytes: 1 << 20, passes: 3, seconds: 0.5, faults: vec!["word 7 is wrong".into()] };
+        let line = part.line("memory");
+        assert_eq!((line.part, line.is_good), ("memory", Some(false)));
+        assert!(line.details.ends_with(": word 7 is wrong"), "{}", line.details);
+    }
+}
