@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
+    ops::Deref,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -60,7 +61,7 @@ pub enum SignError {
 pub fn sign_in_place(path: &Path, key: &SigningKey) -> Result<KeyId, SignError> {
     let file = open_locked(path)?;
     undo(path, &file)?;
-    let head = Head::read_at(&file)?;
+    let head = Head::read_at(&*file)?;
     let mut envelope = head.envelope().clone();
     let id = envelope.sign(key)?;
     let region = envelope.encode_region()?;
@@ -85,7 +86,8 @@ pub fn recover(path: &Path) -> Result<bool, SignError> {
     if !journal_path(path).try_exists().map_err(failed("look for the journal of", path))? {
         return Ok(false);
     }
-    undo(path, &open_locked(path)?)
+    let file = open_locked(path)?;
+    undo(path, &file)
 }
 
 /// Where the journal of an artifact lies: beside it, with `.sign-journal` after its name.
@@ -99,10 +101,29 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SignEr
     move |source| SignError::Io { action, path: path.to_owned(), source }
 }
 
-fn open_locked(path: &Path) -> Result<File, SignError> {
+/// The artifact, locked. The lock is given back by word when this goes: a program that another thread starts in the
+/// meantime has a copy of the file until its `exec`, and closing ours alone would leave it locked until then.
+struct Locked(File);
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Where that fails, closing it does the same a little later.
+        let _ = self.0.unlock();
+    }
+}
+
+fn open_locked(path: &Path) -> Result<Locked, SignError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed("open for signing", path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Locked(file)),
         Err(fs::TryLockError::WouldBlock) => Err(SignError::Busy(path.to_owned())),
         Err(fs::TryLockError::Error(source)) => Err(failed("lock", path)(source)),
     }
