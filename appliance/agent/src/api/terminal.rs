@@ -63,13 +63,12 @@ pub(super) async fn attach(
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let outcome = match upgrade.await {
-            Ok(connection) => {
-                terminals::connect(TokioIo::new(connection), terminal).await.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
+            Ok(connection) => match terminals::connect(TokioIo::new(connection), terminal).await {
+                (traffic, Ok(())) => format!("closed: {traffic}"),
+                (traffic, Err(error)) => format!("broken off: {error}; {traffic}"),
+            },
+            Err(error) => format!("broken off: {error}"),
         };
-        let outcome =
-            outcome.map_or_else(|error| format!("broken off: {error}"), |traffic| format!("closed: {traffic}"));
         end(&api, &caller, from, job, outcome).await;
     });
     let switching = StatusCode::SWITCHING_PROTOCOLS;

@@ -21,18 +21,24 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream, UnixListener},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream, UnixListener,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     runtime::Handle,
     sync::Semaphore,
     task::{JoinHandle, JoinSet, spawn_blocking},
     time::timeout,
+    try_join,
 };
 
 /// Most connections of a job to one endpoint at a time; a further one is closed at once.
 const MAX_CONNECTIONS: usize = 64;
 /// How long an endpoint may take to answer a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that are passed on at once, at most.
+const MAX_PIECE: usize = 16 << 10;
 /// How long a keeper may take to hand over its ports.
 const HANDOVER: Duration = Duration::from_secs(60);
 
@@ -196,25 +202,37 @@ async fn relay(listener: TcpListener, to: SocketAddrV4, count: Arc<Count>) {
 }
 
 /// One connection, from its beginning to its end.
-async fn pass(mut inside: TcpStream, to: SocketAddrV4, count: &Count) -> io::Result<()> {
-    let mut outside = timeout(PATIENCE, TcpStream::connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+async fn pass(inside: TcpStream, to: SocketAddrV4, count: &Count) -> io::Result<()> {
+    let outside = timeout(PATIENCE, TcpStream::connect(to)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A machine may get an address by DHCP that the site gave to an endpoint: its own API is none.
     if outside.local_addr()?.ip() == outside.peer_addr()?.ip() && !to.ip().is_loopback() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     count.connections.fetch_add(1, Ordering::Relaxed);
+    let (from_job, to_job) = inside.into_split();
+    let (from_endpoint, to_endpoint) = outside.into_split();
+    let ways = (copy(from_job, to_endpoint, &count.sent), copy(from_endpoint, to_job, &count.received));
     // How it ends is the two ends' own affair.
-    if let Ok((sent, received)) = copy_bidirectional(&mut inside, &mut outside).await {
-        count.sent.fetch_add(sent, Ordering::Relaxed);
-        count.received.fetch_add(received, Ordering::Relaxed);
-    }
+    drop(try_join!(ways.0, ways.1));
     Ok(())
+}
+
+/// One direction of a connection. Every piece is counted when it goes, because the end of a job may break off any of them.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, count: &AtomicU64) -> io::Result<()> {
+    let mut piece = vec![0; MAX_PIECE];
+    loop {
+        let length = from.read(&mut piece).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        count.fetch_add(length as u64, Ordering::Relaxed);
+        to.write_all(piece.get(..length).unwrap_or_default()).await?;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// An endpoint that says everything back, and a relay to it.
     async fn echo() -> (std::net::SocketAddr, Arc<Count>, JoinHandle<()>) {
@@ -246,6 +264,16 @@ mod tests {
         while count.received.load(Ordering::Relaxed) == 0 {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        assert_eq!(count.to_string(), "1 connections, 0 refused, 5 bytes sent, 5 received");
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_over_a_connection_that_is_broken_off_is_counted() {
+        let (address, count, relaying) = echo().await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"hello").await.unwrap();
+        client.read_exact(&mut [0; 5]).await.unwrap();
+        relaying.abort();
         assert_eq!(count.to_string(), "1 connections, 0 refused, 5 bytes sent, 5 received");
     }
 

@@ -51,25 +51,30 @@ impl fmt::Display for Traffic {
     }
 }
 
-/// Connects a client with a terminal until either of them ends.
+/// Connects a client with a terminal until either of them ends; gives what went over it, and how that ended.
 ///
 /// What the terminal shows goes to the client as it is. From the client come messages: one byte for the kind, two for the
 /// length (big-endian), and so many bytes: what is typed (0), or rows and columns of its window, two bytes each (1). Anything
 /// else ends the connection.
-pub async fn connect(client: impl AsyncRead + AsyncWrite + Unpin, terminal: OwnedFd) -> io::Result<Traffic> {
+pub async fn connect(client: impl AsyncRead + AsyncWrite + Unpin, terminal: OwnedFd) -> (Traffic, io::Result<()>) {
+    let mut traffic = Traffic::default();
+    let ended = work(client, terminal, &mut traffic).await;
+    (traffic, ended)
+}
+
+async fn work(client: impl AsyncRead + AsyncWrite + Unpin, terminal: OwnedFd, traffic: &mut Traffic) -> io::Result<()> {
     // A terminal is none, but is read, written and waited for as one.
     let mut keys = Sender::from_owned_fd_unchecked(terminal.try_clone()?)?;
     let mut screen = Receiver::from_owned_fd_unchecked(terminal)?;
     let (mut from_client, mut to_client) = tokio::io::split(client);
-    let mut traffic = Traffic::default();
-    let (typed, shown) = (&mut traffic.typed, &mut traffic.shown);
+    let Traffic { typed, shown } = traffic;
     let ended = select! {
         ended = take_in(&mut from_client, &mut keys, typed) => ended,
         ended = show(&mut screen, &mut to_client, shown) => ended,
     };
     // The client may be gone already.
     drop(to_client.shutdown().await);
-    ended.map(|()| traffic)
+    ended
 }
 
 async fn show(screen: &mut Receiver, client: &mut (impl AsyncWrite + Unpin), shown: &mut u64) -> io::Result<()> {
@@ -133,7 +138,7 @@ mod tests {
         (ours, command.spawn().unwrap())
     }
 
-    async fn talk(script: &str, messages: &[u8]) -> (io::Result<Traffic>, String) {
+    async fn talk(script: &str, messages: &[u8]) -> ((Traffic, io::Result<()>), String) {
         let (ours, mut child) = shell(script);
         let (mut person, client) = tokio::io::duplex(1 << 16);
         let connecting = tokio::spawn(connect(client, ours));
@@ -148,17 +153,18 @@ mod tests {
     async fn what_is_typed_arrives_and_what_is_shown_comes_back_until_the_program_ends() {
         let size = [0, 40, 0, 132];
         let messages = [message(RESIZED, &size), message(TYPED, b"hello\n")].concat();
-        let (traffic, shown) = talk("read line; stty size; echo got $line", &messages).await;
+        let ((traffic, ended), shown) = talk("read line; stty size; echo got $line", &messages).await;
         assert!(shown.contains("40 132") && shown.contains("got hello"), "{shown}");
-        let traffic = traffic.unwrap();
+        ended.unwrap();
         assert_eq!((traffic.typed, traffic.shown), (6, shown.len() as u64));
     }
 
     #[tokio::test]
     async fn messages_that_are_none_end_the_connection() {
         for wrong in [message(7, b"x"), message(RESIZED, b"x"), vec![TYPED, 0xff, 0xff]] {
-            let (traffic, _) = talk("sleep 0.2", &wrong).await;
-            assert!(traffic.is_err(), "{wrong:?}");
+            let ((traffic, ended), _) = talk("sleep 0.2", &[message(TYPED, b"secret"), wrong.clone()].concat()).await;
+            assert!(ended.is_err(), "{wrong:?}");
+            assert_eq!(traffic.typed, 6, "what was typed before is counted");
         }
     }
 
