@@ -1,6 +1,6 @@
 #!/bin/sh
-# Takes a booted appliance through what it is for: brings a file, fine-tunes the model on it, serves what came of it, and
-# shows that it answers what it could not answer before.
+# Takes a booted appliance through what it is for: brings a file, fine-tunes the model on it, serves what came of it, shows
+# that it answers what it could not answer before, measures it by the release's own questions, and gives it a stable name.
 #
 #     gapimage boot appliance-0.1.0.gap --check -- sh recipes/appliance/demo.sh
 #
@@ -38,6 +38,11 @@ model=$(field makes "$work/tune")
 say 'what came of it is served, and knows'
 gapctl model serve "$model" --wait > "$work/server"
 ask "$model"
+
+say 'it is measured on questions that nothing was trained on, and is good enough for a stable name'
+gapctl job create eval --job compare --model "$model" --file dataset:questions --wait > "$work/measured"
+gapctl promote "$model" guide --evaluation "$(field id "$work/measured")"
+ask guide
 
 case $before in *"$expected"*) say 'it knew before: nothing is shown'; exit 1 ;; esac
 case $answer in *"$expected"*) say 'done' ;; *) say "it does not say: $expected"; exit 1 ;; esac

@@ -44,6 +44,8 @@ pub struct Shape {
     pub normed_heads: bool,
     /// Numbers that the feed-forward part's activation function keeps for each of its inputs.
     pub activation: u64,
+    /// Whether training leaves out attention at random: processors then hold each head's scores.
+    pub drops_attention: bool,
     /// Width of what is cached for a token where keys and values come out of one latent vector (DeepSeek's MLA).
     pub latent: Option<u64>,
     /// The matrices of a layer that adapters are put beside.
@@ -121,6 +123,7 @@ impl Shape {
             stored: None,
             normed_heads: ["qwen3", "gemma3", "olmo2", "olmo3"].iter().any(|name| kind.starts_with(name)),
             activation: activation(config, gated),
+            drops_attention: drops_attention(config, kind),
             latent: number(MAX_WIDTH, &["kv_lora_rank"])
                 .map(|rank| rank + number(MAX_WIDTH, &["qk_rope_head_dim"]).unwrap_or(0)),
             family: Family::of(kind),
@@ -239,6 +242,26 @@ fn activation(config: &Value, gated: bool) -> u64 {
         .find_map(|key| config.get(key)?.as_str())
         .or_else(|| (config.get("model_type")?.as_str()? == "gpt2").then_some("gelu_new"));
     if !gated && name == Some("gelu_new") { 4 } else { 1 }
+}
+
+/// Whether a share of attention is left out in training; where a configuration does not say, Transformers goes by the type.
+fn drops_attention(config: &Value, kind: &str) -> bool {
+    const BY_DEFAULT: [&str; 10] = [
+        "bert",
+        "distilbert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "mpnet",
+        "deberta",
+        "deberta-v2",
+        "gpt2",
+    ];
+    let said = ["attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"]
+        .iter()
+        .find_map(|key| config.get(key)?.as_f64());
+    said.map_or(BY_DEFAULT.contains(&kind), |share| share > 0.0)
 }
 
 /// Whether models of this type have a gate in their feed-forward part.

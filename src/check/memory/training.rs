@@ -209,7 +209,7 @@ impl Work {
     fn new(shape: &Shape, plan: &TrainingPlan) -> Self {
         let training = &plan.training;
         let tokens = training.batch.saturating_mul(training.length);
-        let layer = tokens.saturating_mul(per_token(shape, training));
+        let layer = tokens.saturating_mul(per_token(shape, training)).saturating_add(scores(shape, plan));
         let stream = tokens.saturating_mul(shape.hidden * stream_width(training));
         let kept = if training.checkpointing { stream } else { layer };
         let distribution = if shape.language_model { tokens.saturating_mul(shape.vocabulary) } else { 0 };
@@ -271,6 +271,20 @@ fn per_token(shape: &Shape, training: &Training) -> u64 {
     };
     let norms = norms + of_heads * (q + k);
     norms + attention * (2 * q + 2 * k) + feed_forward * products + dropout + heads + adapters
+}
+
+/// Bytes of attention's scores that one layer keeps of a batch. A GPU computes them anew for the backward pass. PyTorch's
+/// kernel for processors does too, but knows no dropout; what stands in for it keeps scores, what was left out of them and
+/// what is left, all in 32 bits, and queries, keys and values in 32 bits beside those in 16.
+fn scores(shape: &Shape, plan: &TrainingPlan) -> u64 {
+    let training = &plan.training;
+    if !(plan.on_processor && shape.drops_attention) {
+        return 0;
+    }
+    let tokens = training.batch.saturating_mul(training.length);
+    let of_token = 3 * 4 * shape.heads.saturating_mul(training.length);
+    let widened = if training.precision == Precision::Fp32 { 0 } else { 2 * (shape.queries() + 2 * shape.keys()) };
+    tokens.saturating_mul(of_token.saturating_add(widened))
 }
 
 /// What adapters keep of one token: in 16 bits the input of each, cast for it alone; in 32 bits, where nothing is cast,
