@@ -40,16 +40,16 @@ test: tools-test lint
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --no-fail-fast
 
 test-all: test deny fuzz
-	GAPIMAGE_TEST_MIRROR=1 $(CARGO) test --locked --test debian_mirror
+	GAPIMAGE_TEST_MIRROR=1 $(CARGO) test --workspace --locked --test debian_mirror
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test real -- --ignored
 	$(CARGO) build --workspace --locked --bin gap-train --bin gap-serve
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test agent -- --ignored proofs:: --test-threads 1
-	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked --test reproducible --test boot --test faults -- --ignored
-	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked --test false_alarms -- --ignored
-	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked -p gap-train --test peft -- --ignored
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test reproducible --test boot --test faults -- --ignored
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test false_alarms -- --ignored
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test peft -- --ignored
 	tests/memory/measure.sh $(CACHE) > $(CACHE)/measured.jsonl
-	GAPIMAGE_MEASURED=$(CACHE)/measured.jsonl $(CARGO) test --locked -p gapimage --lib check::memory
-	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --locked -p gap-train --test oracles -- --ignored
+	GAPIMAGE_MEASURED=$(CACHE)/measured.jsonl $(CARGO) test --workspace --locked --lib check::memory
+	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test oracles -- --ignored
 	CARGO="$(CARGO)" tests/cuda.sh $(CACHE)/cuda
 
 deny:

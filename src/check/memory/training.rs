@@ -63,7 +63,7 @@ pub fn training(shape: &Shape, plan: &TrainingPlan) -> Estimate {
         Estimate {
             weights: held.weights,
             gradients: held.gradients + buckets,
-            activations: work.layer.saturating_mul(2),
+            activations: work.last,
             ..Estimate::default()
         },
         Estimate {
@@ -197,8 +197,8 @@ struct Work {
     checkpointing: bool,
     /// Kept from the forward for the backward pass.
     kept: u64,
-    /// All of one layer.
-    layer: u64,
+    /// All of one layer, and the gradients of that.
+    last: u64,
     /// What passes from layer to layer.
     stream: u64,
     loss_forward: u64,
@@ -209,7 +209,8 @@ impl Work {
     fn new(shape: &Shape, plan: &TrainingPlan) -> Self {
         let training = &plan.training;
         let tokens = training.batch.saturating_mul(training.length);
-        let layer = tokens.saturating_mul(per_token(shape, training)).saturating_add(scores(shape, plan));
+        let (others, scores) = (tokens.saturating_mul(per_token(shape, training)), scores(shape, plan));
+        let layer = others.saturating_add(scores);
         let stream = tokens.saturating_mul(shape.hidden * stream_width(training));
         let kept = if training.checkpointing { stream } else { layer };
         let distribution = if shape.language_model { tokens.saturating_mul(shape.vocabulary) } else { 0 };
@@ -218,7 +219,8 @@ impl Work {
         Self {
             checkpointing: training.checkpointing,
             kept: kept.saturating_mul(shape.layers),
-            layer,
+            // Gradients of scores take the place of scores.
+            last: layer.saturating_add(others),
             stream,
             loss_forward: distribution.saturating_mul(low),
             loss_backward: distribution.saturating_mul(12),
