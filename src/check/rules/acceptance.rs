@@ -58,7 +58,7 @@ fn test_set(facts: &Facts, acceptance: &Acceptance, findings: &mut Findings) {
     match (trained_on, held_back) {
         (true, None) => {
             let reason = "it is the `test_set`, a job trains on it, and whether a part of it is held back is not known";
-            findings.unresolved(subject, reason, "lock the data set: `gapimage lock`");
+            findings.unresolved(subject, reason, "build the recipe, and check it again");
         }
         (true, Some(false)) => {
             let reason = "it is the `test_set`, a job trains on it, and no part of it is held back";

@@ -23,7 +23,7 @@ fn apply(facts: &Facts, findings: &mut Findings) {
         match &dataset.card {
             None => {
                 let reason = "it was not looked through: there is no data card";
-                findings.unresolved(Subject::dataset(&dataset.name), reason, "lock the data set: `gapimage lock`");
+                findings.unresolved(Subject::dataset(&dataset.name), reason, "build the recipe, and check it again");
             }
             Some(card) => judge(findings, facts, dataset, card),
         }
