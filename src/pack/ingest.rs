@@ -16,7 +16,6 @@ use gap_format::{
 use sha2::{Digest as _, Sha256};
 use std::{
     io::{self, Write},
-    os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -177,7 +176,7 @@ fn write(place: Place<'_>, chunks: &Mutex<Option<Receiver<Arc<Chunk>>>>) -> io::
     while let Some(chunk) = next() {
         let offset = place.offset + chunk.at;
         let written = if chunk.at < place.bulk {
-            place.out.file().write_all_at(chunk.bytes(), offset)
+            place.out.write(chunk.bytes(), offset)
         } else {
             place.out.write_bulk(chunk.bytes(), offset)
         };

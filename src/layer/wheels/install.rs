@@ -127,22 +127,32 @@ struct PackedMember {
 
 impl Unpack for PackedMember {
     fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
-        let member = self.wheel.archive.members().get(self.number).ok_or(io::ErrorKind::NotFound)?;
         // The digest that `RECORD` has says more than the archive's own checksum.
-        let source = self.wheel.archive.unchecked_reader(member).map_err(io::Error::other)?;
-        Ok(Box::new(Compared { source, hasher: Sha256::new(), of: self, member }))
+        self.unpacking(Some(Sha256::new()))
+    }
+
+    fn unchecked(&self) -> io::Result<Box<dyn Read + '_>> {
+        self.unpacking(None)
     }
 }
 
-/// Compares a file with `RECORD` when it ends.
-struct Compared<'m, R> {
+impl PackedMember {
+    fn unpacking(&self, hasher: Option<Sha256>) -> io::Result<Box<dyn Read + '_>> {
+        let member = self.wheel.archive.members().get(self.number).ok_or(io::ErrorKind::NotFound)?;
+        let source = self.wheel.archive.unchecked_reader(member).map_err(io::Error::other)?;
+        Ok(Box::new(Unpacking { source, hasher, of: self, member }))
+    }
+}
+
+/// Unpacks a file; with a hasher, compares it with `RECORD` when it ends.
+struct Unpacking<'m, R> {
     source: R,
-    hasher: Sha256,
+    hasher: Option<Sha256>,
     of: &'m PackedMember,
     member: &'m Member,
 }
 
-impl<R: Read> Read for Compared<'_, R> {
+impl<R: Read> Read for Unpacking<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let PackedMember { wheel, file, .. } = self.of;
         let refused = |source: WheelError| {
@@ -150,9 +160,10 @@ impl<R: Read> Read for Compared<'_, R> {
         };
         let damaged = |source| ArchiveError::Read { member: self.member.path.escape_debug().to_string(), source };
         let read = self.source.read(buf).map_err(|error| refused(damaged(error).into()))?;
-        self.hasher.update(buf.get(..read).unwrap_or_default());
+        let Some(hasher) = &mut self.hasher else { return Ok(read) };
+        hasher.update(buf.get(..read).unwrap_or_default());
         if read == 0 && !buf.is_empty() {
-            let found = record::encoded(&self.hasher.clone().into());
+            let found = record::encoded(&hasher.clone().into());
             let recorded = wheel.record.get(&self.member.path).and_then(|recorded| recorded.sha256.as_ref());
             if recorded != Some(&found) {
                 return Err(refused(WheelError::Changed(self.member.path.escape_debug().to_string())));
