@@ -124,3 +124,24 @@ impl Default for Pool {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_came_back_is_taken_before_new() {
+        let pool = Pool::new();
+        let fill = || {
+            let mut filling = pool.empty().unwrap();
+            let at = filling.room().as_ptr();
+            filling.advance(1);
+            (at, pool.seal(filling, 0))
+        };
+        let under_way: Vec<_> = (0..IN_FLIGHT).map(|_| fill()).collect();
+        let places: Vec<_> = under_way.iter().map(|(at, _)| *at).collect();
+        drop(under_way);
+        assert!((0..2 * IN_FLIGHT).all(|_| places.contains(&fill().0)));
+        assert_eq!(pool.made.get(), IN_FLIGHT);
+    }
+}

@@ -212,7 +212,7 @@ fn hash_tree(place: Place<'_>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Dige
 mod tests {
     use super::super::chunk::CHUNK;
     use super::*;
-    use std::fs::File;
+    use std::{fs::File, os::unix::fs::FileExt};
 
     fn sample(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i % 251) as u8).collect()
