@@ -99,6 +99,15 @@ impl Journal {
     pub fn metrics(&mut self, row: &Metrics) -> Result<(), Failed> {
         append(&mut self.metrics, row).map_err(storage("write to", &self.metrics_path))
     }
+
+    /// Waits until all rows are on the disk.
+    ///
+    /// # Errors
+    /// Where they cannot be put there.
+    pub fn sync(&self) -> Result<(), Failed> {
+        self.events.sync_data().map_err(storage("write to", &self.events_path))?;
+        self.metrics.sync_data().map_err(storage("write to", &self.metrics_path))
+    }
 }
 
 fn append(file: &mut File, row: &impl serde::Serialize) -> io::Result<()> {

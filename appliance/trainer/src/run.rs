@@ -309,6 +309,8 @@ impl<'a> Run<'a> {
     }
 
     fn save(&mut self, journal: &mut Journal) -> Result<(), Failed> {
+        // Who goes on from the checkpoint does these steps no more, so nobody would write their rows again after a power cut.
+        journal.sync()?;
         checkpoint::write(self.output, &self.state, &mut self.objective.model, &self.optimizer)?;
         let best = self.job.early_stopping.and(self.state.best).map(|(_, step)| step);
         checkpoint::prune(self.output, self.job.save_total_limit, best)?;
