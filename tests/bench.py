@@ -299,8 +299,23 @@ def blob_bytes(work):
         return {member.name: member.size for member in archive if member.name.startswith("blobs/")}
 
 
+def wheel_files(work):
+    """Links to the wheels of the lock in the store, by the names that they are published under."""
+    import tomllib
+
+    links = work / "wheels"
+    links.mkdir(exist_ok=True)
+    layers = tomllib.loads((work / "recipe.lock").read_text())["layer"]
+    for wheel in next(layer["inputs"]["wheels"]["wheel"] for layer in layers if layer["name"] == "python"):
+        link, digest = links / wheel["file"], wheel["sha256"].removeprefix("sha256:")
+        link.unlink(missing_ok=True)
+        link.symlink_to(work / "store/sources/sha256" / digest[:2] / digest)
+    return sorted(links.iterdir())
+
+
 def bench_wheels(work):
-    """Before each run the store is brought back to where it has the wheels, and of the layers only the base."""
+    """Before each run the artifact and all layers but the base are removed. Where both unpacked before, uv has what its cache
+    keeps of wheels, and the store what it keeps of them and the records of what layers came to; else neither has."""
     run(GAPIMAGE, "keygen", work / "keys")
     store = work / "store"
 
@@ -324,30 +339,39 @@ def bench_wheels(work):
     def remembered():
         return set((store / "caches/bytecode").glob("*"))
 
-    def forget(bytecode=True):
+    def forget(*caches):
+        """With caches to forget, the records go too."""
         (work / "out.gap").unlink(missing_ok=True)
         for path in built() - kept:
-            path.unlink()
-        if bytecode:
-            shutil.rmtree(store / "caches/bytecode", ignore_errors=True)
+            if caches or path.parent.name != "records":
+                path.unlink()
+        for name in caches:
+            shutil.rmtree(store / "caches" / name, ignore_errors=True)
 
     names = [f"{name}=={version}" for name, version in pins.items()]
     uv = shutil.which("uv") or next((store / "caches/tools").glob("*/uv"))
-    variants = (("without bytecode", False, False), ("with bytecode", True, True),
-                ("with bytecode that was compiled before", True, False))
-    for what, bytecode, anew in variants:
+    variants = (
+        ("without bytecode, unpacked before", False, ()),
+        ("without bytecode, nothing unpacked before", False, ("unpacked",)),
+        ("with bytecode", True, ("bytecode",)),
+        ("with bytecode that was compiled before", True, ()),
+    )
+    for what, bytecode, forgotten in variants:
         compiling = ["--compile-bytecode"] if bytecode else []
         write(bytecode)
+        anew = ["--no-index", "--cache-dir", work / "uv-cache"] if "unpacked" in forgotten else []
+        wanted = wheel_files(work) if anew else names
 
         def ours():
-            forget(anew)
+            forget(*forgotten)
             return build(work)[0]
 
         def theirs():
-            shutil.rmtree(work / "tree", ignore_errors=True)
+            for directory in ("tree", "uv-cache"):
+                shutil.rmtree(work / directory, ignore_errors=True)
             (work / "tree.tar").unlink(missing_ok=True)
             seconds = timed(uv, "pip", "install", "--quiet", "--no-deps", "--python-version", "3.13", "--python-platform",
-                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *names)[0]
+                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *anew, *wanted)[0]
             return seconds + timed("tar", "-C", work / "tree", "-cf", work / "tree.tar", ".")[0]
 
         ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
@@ -358,7 +382,7 @@ def bench_wheels(work):
     shares = []
     for _ in range(3):
         write(True)
-        forget()
+        forget("bytecode")
         whole = build(work)[0]
         before, known = blob_bytes(work), remembered()
         write(True, f'"tqdm<{pins["tqdm"]}"')
