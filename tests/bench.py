@@ -29,6 +29,8 @@ GIB2 = 2_000_000_000
 RUNS = 5
 # The word by which this program starts itself beside a machine.
 INSIDE = "measure-appliance"
+# Seconds after which the appliance has put everything away that an ended job left.
+PAUSE = 3
 
 OCI_RECIPE = """
 [appliance]
@@ -297,8 +299,23 @@ def blob_bytes(work):
         return {member.name: member.size for member in archive if member.name.startswith("blobs/")}
 
 
+def wheel_files(work):
+    """Links to the wheels of the lock in the store, by the names that they are published under."""
+    import tomllib
+
+    links = work / "wheels"
+    links.mkdir(exist_ok=True)
+    layers = tomllib.loads((work / "recipe.lock").read_text())["layer"]
+    for wheel in next(layer["inputs"]["wheels"]["wheel"] for layer in layers if layer["name"] == "python"):
+        link, digest = links / wheel["file"], wheel["sha256"].removeprefix("sha256:")
+        link.unlink(missing_ok=True)
+        link.symlink_to(work / "store/sources/sha256" / digest[:2] / digest)
+    return sorted(links.iterdir())
+
+
 def bench_wheels(work):
-    """Before each run the store is brought back to where it has the wheels, and of the layers only the base."""
+    """Before each run the artifact and all layers but the base are removed. Where both unpacked before, uv has what its cache
+    keeps of wheels, and the store what it keeps of them and the records of what layers came to; else neither has."""
     run(GAPIMAGE, "keygen", work / "keys")
     store = work / "store"
 
@@ -322,30 +339,39 @@ def bench_wheels(work):
     def remembered():
         return set((store / "caches/bytecode").glob("*"))
 
-    def forget(bytecode=True):
+    def forget(*caches):
+        """With caches to forget, the records go too."""
         (work / "out.gap").unlink(missing_ok=True)
         for path in built() - kept:
-            path.unlink()
-        if bytecode:
-            shutil.rmtree(store / "caches/bytecode", ignore_errors=True)
+            if caches or path.parent.name != "records":
+                path.unlink()
+        for name in caches:
+            shutil.rmtree(store / "caches" / name, ignore_errors=True)
 
     names = [f"{name}=={version}" for name, version in pins.items()]
     uv = shutil.which("uv") or next((store / "caches/tools").glob("*/uv"))
-    variants = (("without bytecode", False, False), ("with bytecode", True, True),
-                ("with bytecode that was compiled before", True, False))
-    for what, bytecode, anew in variants:
+    variants = (
+        ("without bytecode, unpacked before", False, ()),
+        ("without bytecode, nothing unpacked before", False, ("unpacked",)),
+        ("with bytecode", True, ("bytecode",)),
+        ("with bytecode that was compiled before", True, ()),
+    )
+    for what, bytecode, forgotten in variants:
         compiling = ["--compile-bytecode"] if bytecode else []
         write(bytecode)
+        anew = ["--no-index", "--cache-dir", work / "uv-cache"] if "unpacked" in forgotten else []
+        wanted = wheel_files(work) if anew else names
 
         def ours():
-            forget(anew)
+            forget(*forgotten)
             return build(work)[0]
 
         def theirs():
-            shutil.rmtree(work / "tree", ignore_errors=True)
+            for directory in ("tree", "uv-cache"):
+                shutil.rmtree(work / directory, ignore_errors=True)
             (work / "tree.tar").unlink(missing_ok=True)
             seconds = timed(uv, "pip", "install", "--quiet", "--no-deps", "--python-version", "3.13", "--python-platform",
-                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *names)[0]
+                            "x86_64-manylinux_2_40", "--target", work / "tree", *compiling, *anew, *wanted)[0]
             return seconds + timed("tar", "-C", work / "tree", "-cf", work / "tree.tar", ".")[0]
 
         ours_s, theirs_s, ratio = paired(ours, theirs, runs=3)
@@ -356,7 +382,7 @@ def bench_wheels(work):
     shares = []
     for _ in range(3):
         write(True)
-        forget()
+        forget("bytecode")
         whole = build(work)[0]
         before, known = blob_bytes(work), remembered()
         write(True, f'"tqdm<{pins["tqdm"]}"')
@@ -684,6 +710,7 @@ class Appliance:
 
     def __init__(self):
         self.token, self.connection = os.environ["GAPCTL_TOKEN"], None
+        self.audited = self.submitted = 0
         self.address = urllib.parse.urlsplit(os.environ["GAPCTL_SERVER"]).netloc
         self.context = ssl.create_default_context(cafile=os.environ["GAPCTL_CA"])
 
@@ -715,6 +742,14 @@ class Appliance:
                 return state
             time.sleep(0.2)
 
+    def last_submission(self):
+        """When the last job was submitted, in milliseconds since 1970 by the machine's clock."""
+        while records := self.ask(f"/v1/appliance/audit?limit=1000&after={self.audited}")["data"]:
+            self.audited = records[-1]["number"]
+            submissions = [record["entry"]["at"] for record in records if record["entry"]["what"] == "POST /v1/appliance/jobs"]
+            self.submitted = max([self.submitted, *submissions])
+        return self.submitted
+
     def lines(self, job):
         return [line["text"] for line in self.ask(f"/v1/appliance/jobs/{job}/log?after=0")["lines"]]
 
@@ -739,13 +774,15 @@ def measure_appliance():
     time.sleep(10)
     idle = machine.agent_memory()
 
-    ours, theirs = [], []
+    ours, inside, theirs = [], [], []
     for _ in range(3):
         for line in machine.says("crun", env={"TIMES": str(RUNS)})[1:]:
             before, began = line.split()
             theirs.append(float(began) - float(before))
         for _ in range(RUNS):
-            ours.append(first_line(machine))
+            seen, own = first_line(machine)
+            ours.append(seen)
+            inside.append(own)
 
     root = machine.submit("stubborn")
     for _ in range(1000):
@@ -755,16 +792,20 @@ def measure_appliance():
     while any(job["state"] == "queued" for job in machine.ask("/v1/appliance/jobs?limit=5")["data"]):
         time.sleep(0.5)
     machine.ask("/v1/appliance/jobs?limit=100")
-    print(json.dumps({"idle": idle, "history": machine.agent_memory(), "ours": ours, "theirs": theirs}))
+    print(json.dumps({"idle": idle, "history": machine.agent_memory(), "ours": ours, "inside": inside,
+                      "theirs": theirs}))
 
 
 def first_line(machine):
-    """Seconds from before the request that submits a job until its first line is here."""
+    """Seconds until the first line of a job is here, from before the request that submits it; and by the machine's own clock,
+    by which crun's are counted, from when it has the request until it has the line. Nothing else happens meanwhile."""
+    time.sleep(PAUSE)
     start = time.perf_counter()
     job = machine.submit("first")
-    while not machine.lines(job):
-        pass
-    return time.perf_counter() - start
+    line = machine.ask(f"/v1/appliance/jobs/{job}/log?after=0&follow=true&limit=1")
+    seen = time.perf_counter() - start
+    machine.ended(job)
+    return seen, (line["at"] - machine.last_submission()) / 1000
 
 
 def bench_appliance(work):
@@ -781,14 +822,124 @@ def bench_appliance(work):
     mib = 2**20
     yield ("the agent's memory, idle", f"{measured['idle'] / mib:.1f} MiB", "–", "–", "40 · 15 MiB")
     yield ("the same with 1,000 jobs in its history", f"{measured['history'] / mib:.1f} MiB", "–", "–", "60 · 25 MiB")
-    ours, theirs = (statistics.median(measured[side]) for side in ("ours", "theirs"))
-    yield ("a job is submitted → its first line is read", f"{ours:.2f} s",
-           f"`crun run` of the same bundle in the same machine: {theirs:.2f} s", f"{ours / theirs:.2f}×", "2× · 1×")
+    ours, inside, theirs = (statistics.median(measured[side]) for side in ("ours", "inside", "theirs"))
+    crun = f"`crun run` of the same bundle in the same machine: {theirs:.2f} s"
+    yield ("a job is submitted → its first line is read by the client", f"{ours:.2f} s", crun, f"{ours / theirs:.2f}×", "2× · 1×")
+    yield ("the same by the machine's own clock, as crun's", f"{inside:.2f} s", crun, f"{inside / theirs:.2f}×", "2× · 1×")
+
+
+# How nginx stands before a server of models: TLS of a certificate of the same kind, and no buffers.
+NGINX = """
+worker_processes 2; pid /work/pid; error_log stderr; daemon off; user root;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  server {{
+    listen 127.0.0.1:{port} ssl;
+    ssl_certificate /work/certificate.pem; ssl_certificate_key /work/key.pem;
+    location / {{ proxy_pass http://unix:/work/server; proxy_http_version 1.1; proxy_buffering off; }}
+  }}
+}}
+"""
+
+
+def processor_time(pids):
+    """Seconds of the processor that these have taken."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def agent_tests():
+    """The program of the agent's tests."""
+    built = run("cargo", "test", "--release", "--workspace", "--locked", "--test", "agent", "--no-run", "--message-format=json",
+                cwd=ROOT, stdout=subprocess.PIPE).stdout.decode()
+    messages = (json.loads(line) for line in built.splitlines() if line.startswith("{"))
+    return next(message["executable"] for message in messages if message.get("executable"))
+
+
+def bench_overhead(work):
+    """What the API adds to streams of a served model, against nginx. A program stands for the server that has its next token
+    as soon as it is rid of the last one, so that nothing but the ways differ."""
+    streams = ROOT / "tests/streams.py"
+    root = CACHE / "nginx"
+    run(ROOT / "tests/nginx.sh", root)
+    place = root / "work"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-keyout",
+        place / "key.pem", "-out", place / "certificate.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (place / "nginx.conf").write_text(NGINX.format(port=port))
+    started = []
+    try:
+        agent = subprocess.Popen([agent_tests(), "--ignored", "--exact", "overhead::a_served_model_is_reached_through_the_api",
+                                  "--nocapture"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(agent)
+        api = json.loads(next(line for line in agent.stdout if line.startswith("{")))
+        started.append(subprocess.Popen([sys.executable, streams, "serve", place / "server", api["socket"]]))
+        while not os.path.exists(api["socket"]):
+            time.sleep(0.01)
+        agent.stdin.write("\n")
+        agent.stdin.flush()
+        assert json.loads(next(line for line in agent.stdout if line.startswith("{"))) == {"ready": 1}
+        nginx = subprocess.Popen(["chroot", root, "nginx", "-c", "/work/nginx.conf"])
+        started.append(nginx)
+        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+            time.sleep(0.01)
+        workers = Path(f"/proc/{nginx.pid}/task/{nginx.pid}/children").read_text().split()
+        (work / "api.pem").write_text(ssl.DER_cert_to_PEM_cert(Path(api["certificate"]).read_bytes()))
+        ways = {
+            "direct": ([f"unix:{place}/server"], []),
+            "api": ([api["address"], work / "api.pem", api["token"]], [api["pid"]]),
+            "nginx": ([f"127.0.0.1:{port}", place / "certificate.pem"], workers),
+        }
+
+        def ask(name, pause):
+            """What the clients see, and seconds of the processor on the way."""
+            words, pids = ways[name]
+            before = processor_time(pids)
+            seen = json.loads(run(sys.executable, streams, "ask", pause, *words, stdout=subprocess.PIPE).stdout)
+            return {**seen, "processor": processor_time(pids) - before}
+
+        def rounds(pause):
+            for name in ways:
+                ask(name, pause)
+            return [{name: ask(name, pause) for name in ways} for _ in range(RUNS)]
+
+        full, paced = rounds(0), rounds(0.02)
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait()
+
+    def middle(runs, what, name):
+        return statistics.median(one[name][what] for one in runs)
+
+    def added(runs, what):
+        return [statistics.median(one[name][what] - one["direct"][what] for one in runs) for name in ("api", "nginx")]
+
+    ours, theirs, direct = (middle(full, "seconds", name) for name in ("api", "nginx", "direct"))
+    yield (f"64 streams as fast as they go, {direct:.2f} s with nothing between", f"through the API: {ours:.2f} s",
+           f"through nginx: {theirs:.2f} s", f"{ours / theirs:.2f}×", "1.5× · 1.0×")
+    ours, theirs = middle(full, "processor", "api"), middle(full, "processor", "nginx")
+    yield ("the same: processor time", f"{ours:.2f} s", f"nginx: {theirs:.2f} s", f"{ours / theirs:.2f}×", "1.5× · 1.0×")
+    direct = middle(paced, "median", "direct")
+    ours, theirs = added(paced, "median")
+    yield (f"64 streams of 50 tokens a second, {direct * 1000:.2f} ms from server to client: added by the API",
+           f"{ours * 1000:.2f} ms", f"by nginx: {theirs * 1000:.2f} ms", f"{ours / theirs:.2f}×", "1.5× · 1.0×")
+    ours, theirs = middle(paced, "processor", "api"), middle(paced, "processor", "nginx")
+    yield ("the same: processor time", f"{ours:.2f} s", f"nginx: {theirs:.2f} s", f"{ours / theirs:.2f}×", "1.5× · 1.0×")
 
 
 BENCHES = {"verify": bench_verify, "build": bench_build, "memory": bench_memory, "debian": bench_debian, "boot": bench_boot,
            "wheels": bench_wheels, "shard": bench_shard, "check": bench_check, "duplicates": bench_duplicates,
-           "serving": bench_serving, "training": bench_training, "appliance": bench_appliance}
+           "serving": bench_serving, "training": bench_training, "appliance": bench_appliance,
+           "overhead": bench_overhead}
 
 
 def main():

@@ -27,6 +27,7 @@ use crate::{
     layer::{
         tar::LayerIndex,
         tree::{PathError, TreePath},
+        wheels::forget_unpacked,
     },
     lock::{Inputs, Lock, LockedLayer},
     pack::{self, PackError, Packed},
@@ -181,6 +182,9 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
     if let Err(BuildError::Pack(PackError::Damaged(name))) = &packed {
         for layer in plan.layers.iter().filter(|layer| layer.name() == *name) {
             request.store.discard_layer(&layer.key)?;
+            if matches!(layer.locked.inputs, Inputs::Wheels(_)) {
+                layer.sources.iter().try_for_each(|wheel| forget_unpacked(request.store, &wheel.sha256))?;
+            }
         }
     }
     let packed = packed?;

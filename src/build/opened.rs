@@ -5,9 +5,11 @@ use crate::{
     layer::{
         sink::Sink,
         tar::{LayerIndex, TarPlan, read_index},
+        tree::Compared,
     },
+    lock::Inputs,
     pack::Known,
-    plan::{Plan, PlanError, State},
+    plan::{Plan, PlanError, PlannedLayer, State},
 };
 use gap_format::{ReadAt, Slice};
 use std::{fs::File, io};
@@ -34,7 +36,12 @@ pub enum LayerBytes<'p> {
         size: u64,
     },
     /// Files where they lie, laid out as a tar.
-    Streamed(&'p TarPlan),
+    Streamed {
+        /// The layout.
+        tar: &'p TarPlan,
+        /// Whether each file is compared, or the whole.
+        compared: Compared,
+    },
 }
 
 impl LayerBytes<'_> {
@@ -44,7 +51,7 @@ impl LayerBytes<'_> {
     /// What the system said, and those of the sink.
     pub fn fill(&self, sink: &mut dyn Sink) -> io::Result<()> {
         match self {
-            Self::Streamed(tar) => tar.fill(sink),
+            Self::Streamed { tar, compared } => tar.fill(sink, *compared),
             Self::Stored { slice, size } => sink.copy(slice, 0, *size),
         }
     }
@@ -53,7 +60,7 @@ impl LayerBytes<'_> {
     pub fn reader(&self) -> &dyn ReadAt {
         match self {
             Self::Stored { slice, .. } => slice,
-            Self::Streamed(tar) => *tar,
+            Self::Streamed { tar, .. } => *tar,
         }
     }
 }
@@ -66,7 +73,9 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
     let opened = plan.layers.iter().map(|planned| {
         let name = planned.name();
         if let State::Streamed { tar, .. } = &planned.state {
-            return Ok(Opened { name, index: tar.index(), known: None, bytes: LayerBytes::Streamed(tar) });
+            let known = made_before(request, planned, tar)?;
+            let compared = if known.is_some() { Compared::Whole } else { Compared::Each };
+            return Ok(Opened { name, index: tar.index(), known, bytes: LayerBytes::Streamed { tar, compared } });
         }
         let found = request.store.layer(&planned.key)?.ok_or_else(|| PlanError::NotLocked(name.clone()))?;
         let size = found.record.size;
@@ -83,4 +92,15 @@ pub fn open_all<'p>(request: &Request<'_>, plan: &'p Plan<'_>) -> Result<Vec<Ope
         Ok(Opened { name, index, known, bytes: LayerBytes::Stored { slice, size } })
     });
     opened.collect()
+}
+
+/// What a part came to when it was last made of the same wheels: each of their files was compared with its `RECORD` then,
+/// and the packer compares the whole with what it was. The keys of layers of other kinds do not cover every byte that is
+/// streamed.
+fn made_before(request: &Request<'_>, planned: &PlannedLayer<'_>, tar: &TarPlan) -> Result<Option<Known>, BuildError> {
+    if !matches!(planned.locked.inputs, Inputs::Wheels(_)) {
+        return Ok(None);
+    }
+    let record = request.store.record(&planned.key)?.filter(|record| record.size == tar.size());
+    Ok(record.map(|record| Known { digest: record.digest, root: record.verity_root }))
 }

@@ -16,8 +16,8 @@ use std::{
     thread::available_parallelism,
 };
 
-/// Finds the large parts that are unpacked straight from wheels into the artifact: nothing of them is written twice, and the
-/// wheels make them again as fast as a copy could be read. Their sources must be in the store.
+/// Finds the parts that are unpacked straight from wheels into the artifact: nothing of them is written twice, and the wheels
+/// make them again as fast as a copy could be read. Their sources must be in the store.
 ///
 /// # Errors
 /// [`BuildError::Layer`] for the first whose wheels are not what they should be.
@@ -39,9 +39,6 @@ pub fn take_up(request: &Request<'_>, plan: &mut Plan<'_>) -> Result<(), BuildEr
     )?;
     for (number, laid_out) in numbers.into_iter().zip(laid_out) {
         let (Some(planned), Some((tree, tar))) = (plan.layers.get_mut(number), laid_out) else { continue };
-        if tar.size() < LARGE {
-            continue;
-        }
         if let State::Missing { why } = &planned.state {
             planned.size = tar.size();
             planned.tree = Some(tree);
@@ -102,9 +99,9 @@ fn compiled(request: &Request<'_>, plan: &Plan<'_>, parts: Range<usize>) -> Resu
     }
 }
 
-/// Whether a part is missing, large, and made of nothing but the contents of wheels.
+/// Whether a part is missing and made of nothing but the contents of wheels.
 fn can_be_streamed(planned: &PlannedLayer<'_>) -> bool {
-    let is_missing = matches!(planned.state, State::Missing { .. }) && planned.size >= LARGE;
+    let is_missing = matches!(planned.state, State::Missing { .. });
     match (&planned.place.layer.kind, &planned.locked.inputs) {
         (LayerKind::Wheels(layer), Inputs::Wheels(rows)) => {
             is_missing && super::wheels::is_only_unpacked(layer, rows, planned.part.as_deref())

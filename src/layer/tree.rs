@@ -6,7 +6,7 @@
 mod packed;
 mod path;
 
-pub use packed::{Packed, Unpack};
+pub use packed::{Compared, Packed, Unpack};
 pub use path::{NAME_MAX, PATH_MAX, PathError, TreePath};
 
 use gap_format::ReadAt;

@@ -1,8 +1,11 @@
 //! Pieces of a blob that several threads read at once.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, Sender, channel},
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 /// Bytes that travel together; large enough that threads seldom wait for one another.
@@ -81,33 +84,64 @@ impl Drop for Chunk {
     }
 }
 
-/// The memory of all chunks of a blob: it does not grow with the blob.
-pub(super) struct Pool {
+/// The memory of all chunks under way: it does not grow with a blob, and the next blob gets that of the last.
+pub struct Pool {
     give: Sender<Buffer>,
     take: Receiver<Buffer>,
+    /// Buffers there are.
+    made: Cell<usize>,
 }
 
 impl Pool {
-    /// As many buffers as a blob of `len` bytes can use.
-    pub fn new(len: u64) -> Self {
+    /// A pool that takes memory as it is needed.
+    pub fn new() -> Self {
         let (give, take) = channel();
-        let wanted = usize::try_from(len).map_or(IN_FLIGHT, |len| len.div_ceil(CHUNK).clamp(1, IN_FLIGHT));
-        for _ in 0..wanted {
-            // Cannot fail: the receiver is alive.
-            let _ = give.send(Buffer::new());
-        }
-        Self { give, take }
+        Self { give, take, made: Cell::new(0) }
     }
 
     /// A chunk to fill, as soon as there is one. `None` cannot be: the pool itself could still give.
-    pub fn empty(&self) -> Option<Filling> {
-        let mut buffer = self.take.recv().ok()?;
+    pub(super) fn empty(&self) -> Option<Filling> {
+        let mut buffer = match self.take.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if self.made.get() < IN_FLIGHT => {
+                self.made.set(self.made.get() + 1);
+                Buffer::new()
+            }
+            Err(_) => self.take.recv().ok()?,
+        };
         buffer.end = buffer.start;
         Some(Filling(buffer))
     }
 
     /// What was filled, to be shared; it begins at `at` of the blob.
-    pub fn seal(&self, filling: Filling, at: u64) -> Arc<Chunk> {
+    pub(super) fn seal(&self, filling: Filling, at: u64) -> Arc<Chunk> {
         Arc::new(Chunk { at, buffer: filling.0, pool: self.give.clone() })
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_came_back_is_taken_before_new() {
+        let pool = Pool::new();
+        let fill = || {
+            let mut filling = pool.empty().unwrap();
+            let at = filling.room().as_ptr();
+            filling.advance(1);
+            (at, pool.seal(filling, 0))
+        };
+        let under_way: Vec<_> = (0..IN_FLIGHT).map(|_| fill()).collect();
+        let places: Vec<_> = under_way.iter().map(|(at, _)| *at).collect();
+        drop(under_way);
+        assert!((0..2 * IN_FLIGHT).all(|_| places.contains(&fill().0)));
+        assert_eq!(pool.made.get(), IN_FLIGHT);
     }
 }

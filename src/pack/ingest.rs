@@ -16,7 +16,6 @@ use gap_format::{
 use sha2::{Digest as _, Sha256};
 use std::{
     io::{self, Write},
-    os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -49,7 +48,7 @@ pub struct Feed<'a> {
     /// Bytes still to come.
     remaining: u64,
     filling: Option<Filling>,
-    pool: Pool,
+    pool: &'a Pool,
     workers: Vec<SyncSender<Arc<Chunk>>>,
     progress: &'a (dyn Fn(u64) + Sync),
 }
@@ -112,12 +111,13 @@ impl Write for Feed<'_> {
 }
 
 /// Lets `produce` make a blob of exactly `place.len` bytes in its place, and says what it is; a `digest` that is known
-/// already is not computed again.
+/// already is not computed again. The bytes travel in memory of `pool`.
 ///
 /// # Errors
 /// What the system said; [`io::ErrorKind::InvalidData`] when more or fewer bytes came than were announced.
 pub fn ingest(
     place: Place<'_>,
+    pool: &Pool,
     digest: Option<Digest>,
     progress: &(dyn Fn(u64) + Sync),
     produce: impl FnOnce(&mut Feed<'_>) -> io::Result<()>,
@@ -129,7 +129,6 @@ pub fn ingest(
         let writing: Vec<_> = (0..WRITERS).map(|_| scope.spawn(|| write(place, &write_out))).collect();
         let flat = digest.is_none().then(|| worker(scope, &mut workers, |chunks| Ok(hash_flat(&chunks))));
         let tree = worker(scope, &mut workers, move |chunks| hash_tree(place, &chunks));
-        let pool = Pool::new(place.len);
         let mut feed = Feed { at: 0, remaining: place.len, filling: None, pool, workers, progress };
         let produced = produce(&mut feed).and_then(|()| feed.pass_on());
         let remaining = feed.remaining;
@@ -177,7 +176,7 @@ fn write(place: Place<'_>, chunks: &Mutex<Option<Receiver<Arc<Chunk>>>>) -> io::
     while let Some(chunk) = next() {
         let offset = place.offset + chunk.at;
         let written = if chunk.at < place.bulk {
-            place.out.file().write_all_at(chunk.bytes(), offset)
+            place.out.write(chunk.bytes(), offset)
         } else {
             place.out.write_bulk(chunk.bytes(), offset)
         };
@@ -213,7 +212,7 @@ fn hash_tree(place: Place<'_>, chunks: &Receiver<Arc<Chunk>>) -> io::Result<Dige
 mod tests {
     use super::super::chunk::CHUNK;
     use super::*;
-    use std::fs::File;
+    use std::{fs::File, os::unix::fs::FileExt};
 
     fn sample(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i % 251) as u8).collect()
@@ -232,14 +231,17 @@ mod tests {
                 feed.write_all(&data[5000..9000])?;
                 feed.copy(&data, 9000, len - 9000)
             };
-            let made = ingest(place, None, &|_| (), fill).unwrap();
+            let made = ingest(place, &Pool::new(), None, &|_| (), fill).unwrap();
             assert_eq!(made.digest, Digest::of(&data));
             let mut blocks = vec![0; tree_len(len) as usize];
             file.read_exact_at(&mut blocks, tree).unwrap();
             assert_eq!(made.root, Digest::of(&blocks[..4096]));
             // A digest that is known is believed, but the root is worked out from the bytes.
             let said = Digest::of(b"said");
-            assert_eq!(ingest(place, Some(said), &|_| (), fill).unwrap(), Known { digest: said, root: made.root });
+            assert_eq!(
+                ingest(place, &Pool::new(), Some(said), &|_| (), fill).unwrap(),
+                Known { digest: said, root: made.root }
+            );
             let mut back = vec![0; data.len()];
             file.read_exact_at(&mut back, 4096).unwrap();
             assert!(back == data, "bulk from {bulk}");
@@ -252,7 +254,7 @@ mod tests {
         let out = Output::new(&file);
         let place = Place { out: &out, offset: 0, len: 8192, bulk: 0, tree: 8192 };
         for len in [0, 8191, 8193] {
-            let error = ingest(place, None, &|_| (), |feed| feed.push(&sample(len))).unwrap_err();
+            let error = ingest(place, &Pool::new(), None, &|_| (), |feed| feed.push(&sample(len))).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
         }
     }
@@ -264,7 +266,7 @@ mod tests {
         let len = 64 * CHUNK as u64;
         for bulk in [len, 0] {
             let place = Place { out: &out, offset: 0, len, bulk, tree: len };
-            let error = ingest(place, None, &|_| (), |feed| feed.zeros(len)).unwrap_err();
+            let error = ingest(place, &Pool::new(), None, &|_| (), |feed| feed.zeros(len)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::BADF.raw_os_error()), "{error}");
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     layer::sink::Sink,
 };
 use attachments::Attached;
+use chunk::Pool;
 use documents::{Covered, Documents};
 use draft::Draft;
 use gap_format::{
@@ -184,7 +185,8 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
     let draft = Draft::new_in(dir).map_err(failed("making a file for"))?;
     reserve(draft.file(), plan.total(), output)?;
     let out = Output::new(draft.file());
-    let packed = Laying { inputs, slots, plan, out: &out, progress, done: Vec::new() }.run(&plans)?;
+    let packed =
+        Laying { inputs, slots, plan, out: &out, pool: Pool::new(), progress, done: Vec::new() }.run(&plans)?;
     draft.file().sync_all().map_err(failed("writing"))?;
     draft.persist(output).map_err(failed("naming"))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
@@ -212,6 +214,7 @@ struct Laying<'a> {
     slots: Slots,
     plan: ArtifactPlan,
     out: &'a Output<'a>,
+    pool: Pool,
     progress: &'a (dyn Fn(u64) + Sync),
     /// Digests by slot, as far as they are known.
     done: Vec<Option<BlobDigests>>,
@@ -315,7 +318,7 @@ impl Laying<'_> {
         let (tree_offset, len) = (self.offset(tree), self.slots.size(slot));
         let place = Place { out: self.out, offset: self.offset(slot), len, bulk, tree: tree_offset };
         let digest = known.map(|known| known.digest);
-        let made = ingest(place, digest, self.progress, produce).map_err(failed)?;
+        let made = ingest(place, &self.pool, digest, self.progress, produce).map_err(failed)?;
         let tree_digest = hash_range(self.out.file(), tree_offset, self.slots.size(tree)).map_err(failed)?;
         self.set(slot, BlobDigests { digest: made.digest, root: Some(made.root) });
         self.set(tree, BlobDigests { digest: tree_digest, root: None });

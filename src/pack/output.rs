@@ -1,11 +1,15 @@
 //! The file that becomes the artifact, and how bytes get into it.
 
 use gap_format::WriteAt;
-use rustix::{fs::OFlags, io::Errno};
+use rustix::{
+    fs::{Advice, OFlags, fadvise},
+    io::Errno,
+};
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     io,
+    num::NonZeroU64,
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     sync::{
         Mutex, PoisonError,
@@ -35,6 +39,18 @@ impl<'a> Output<'a> {
     /// The file, for all that goes through the page cache.
     pub const fn file(&self) -> &'a File {
         self.file
+    }
+
+    /// Writes bytes that may be read again soon, and has the system take them to the disk meanwhile: the artifact is synced
+    /// before it gets its name.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        // Asked to drop pages that are not on the disk yet, Linux begins to write them, waits for none and keeps them.
+        let _ = fadvise(self.file, offset, NonZeroU64::new(bytes.len() as u64), Advice::DontNeed);
+        Ok(())
     }
 
     /// Writes bytes that are not read again soon.

@@ -4,7 +4,7 @@ use crate::{
     image::{merge::merge, oci::ImageInfo},
     layer::{
         tar::TarPlan,
-        tree::{Content, Meta, Node, Tree, TreePath},
+        tree::{Compared, Content, Meta, Node, Tree, TreePath},
     },
     pack::{Image, Inputs, Layer, pack},
 };
@@ -53,7 +53,7 @@ impl Sample {
             size: plan.size(),
             known: None,
             bulk: plan.size(),
-            fill: Box::new(|sink| plan.fill(sink)),
+            fill: Box::new(|sink| plan.fill(sink, Compared::Each)),
         });
         let info = ImageInfo {
             name: "os".to_owned(),

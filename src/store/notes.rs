@@ -4,7 +4,7 @@ use super::{Store, error::StoreError, temp::touch};
 use gap_format::Digest;
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     path::Path,
 };
 use tempfile::NamedTempFile;
@@ -30,6 +30,18 @@ impl Store {
         }
         touch(&File::open(&dir).ok()?);
         fs::read(&path).ok()
+    }
+
+    /// Forgets what is kept under a key.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if it is there and cannot be removed.
+    pub fn forget(&self, name: &'static str, key: &Digest) -> Result<(), StoreError> {
+        let dir = self.cache_path(name, key);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", &dir)(error)),
+            _ => Ok(()),
+        }
     }
 }
 

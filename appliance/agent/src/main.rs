@@ -9,7 +9,7 @@ use gap_agent::{
 };
 use gap_handover::control::EXIT_FAILED;
 use gap_jobs::container::{KEEPER, keeper};
-use std::{env, path::Path, process::ExitCode};
+use std::{env, io, path::Path, process::ExitCode};
 
 /// Threads that serve; the API is small, and a second one keeps it answering while one is busy with a handshake.
 const THREADS: usize = 2;
@@ -22,8 +22,10 @@ const USAGE: &str = "usage: gapd [--root DIRECTORY [--owns-machine]] [--listen A
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let [KEEPER, id, directory, ports @ ..] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        return keep(id, Path::new(directory), ports);
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [KEEPER] => return reported(keeper::wait()),
+        [KEEPER, id, directory, ports @ ..] => return keep(id, Path::new(directory), ports),
+        _ => {}
     }
     if let [SELF_TEST, memory, disk, directory] = words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         return test(memory, disk, Path::new(directory));
@@ -56,7 +58,11 @@ fn keep(id: &str, directory: &Path, ports: &[&str]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
-    match keeper::run(id, directory, &ports) {
+    reported(keeper::run(id, directory, &ports))
+}
+
+fn reported(kept: io::Result<()>) -> ExitCode {
+    match kept {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the end of the job cannot be reported: {error}");

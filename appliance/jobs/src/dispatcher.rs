@@ -100,7 +100,7 @@ impl Dispatcher {
                 }
                 match receiver.recv_timeout(TURN) {
                     Ok(message) => turns.take(message),
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Timeout) => turns.idle(),
                     Err(RecvTimeoutError::Disconnected) => turns.take(Message::Stop),
                 }
                 while let Ok(message) = receiver.try_recv() {
@@ -247,6 +247,12 @@ impl Turns {
                 Ok(jobs) => jobs.into_iter().for_each(|job| self.start(&job)),
                 Err(error) => (self.complain)(error.to_string()),
             }
+        }
+    }
+
+    fn idle(&self) {
+        if !self.is_stopping {
+            self.runtime.idle();
         }
     }
 

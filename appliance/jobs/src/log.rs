@@ -93,7 +93,7 @@ impl Log {
         Ok(())
     }
 
-    /// Adds all that `source` gives until its end, line by line.
+    /// Adds all that `source` gives until its end, line by line, and calls `added` after each.
     ///
     /// # Errors
     /// What reading said. A line that cannot be kept is dropped, so that the program does not stop at a full pipe.
@@ -102,6 +102,7 @@ impl Log {
         stream: Stream,
         source: impl Read,
         now: impl Fn() -> i64,
+        added: impl Fn(),
     ) -> io::Result<()> {
         let mut reader = BufReader::new(source);
         let mut line = Vec::new();
@@ -114,8 +115,8 @@ impl Log {
             if line.last() == Some(&b'\n') {
                 line.pop();
             }
-            let mut log = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            drop(log.append(stream, &line, now()));
+            drop(log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).append(stream, &line, now()));
+            added();
         }
     }
 
@@ -247,7 +248,7 @@ mod tests {
     fn lines_are_read_back_page_by_page_and_searched() {
         let directory = tempfile::tempdir().unwrap();
         let log = Mutex::new(Log::open(directory.path()).unwrap());
-        Log::drain(&log, Stream::Out, &b"one\ntwo\nthree"[..], || 7).unwrap();
+        Log::drain(&log, Stream::Out, &b"one\ntwo\nthree"[..], || 7, || ()).unwrap();
         let page = read(directory.path(), 0, 2, None).unwrap();
         assert_eq!((texts(&page), page.lines[0].at), (vec!["one", "two"], 7));
         let rest = read(directory.path(), page.next, 2, None).unwrap();
@@ -288,7 +289,7 @@ mod tests {
     fn a_line_without_end_does_not_fill_the_memory() {
         let directory = tempfile::tempdir().unwrap();
         let log = Mutex::new(Log::open(directory.path()).unwrap());
-        Log::drain(&log, Stream::Out, io::repeat(b'y').take(3 * MAX_LINE as u64), || 0).unwrap();
+        Log::drain(&log, Stream::Out, io::repeat(b'y').take(3 * MAX_LINE as u64), || 0, || ()).unwrap();
         assert_eq!(read(directory.path(), 0, 9, None).unwrap().lines.len(), 3);
     }
 }

@@ -26,6 +26,10 @@ pub trait Runtime: Send + Sync {
         true
     }
 
+    /// Nothing happened for a while: what makes the next start a quick one may be done. Called on the thread that starts
+    /// programs.
+    fn idle(&self) {}
+
     /// Ends whatever an earlier agent left running. Called once, before anything is started.
     fn sweep(&self);
 

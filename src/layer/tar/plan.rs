@@ -9,7 +9,7 @@ use super::{
 };
 use crate::layer::{
     sink::{Buffered, Sink},
-    tree::{Content, Device, Meta, Node, PATH_MAX, Tree, TreePath},
+    tree::{Compared, Content, Device, Meta, Node, PATH_MAX, Tree, TreePath},
 };
 use gap_format::ReadAt;
 use std::{
@@ -151,7 +151,7 @@ impl TarPlan {
     /// Those of [`TarPlan::fill`], and what the system said of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut sink = Buffered::new(out);
-        self.fill(&mut sink)?;
+        self.fill(&mut sink, Compared::Each)?;
         sink.finish()
     }
 
@@ -160,7 +160,7 @@ impl TarPlan {
     /// # Errors
     /// What the system said of a source, or the sink; [`io::ErrorKind::InvalidData`] if a source has
     /// another length by now.
-    pub fn fill(&self, sink: &mut dyn Sink) -> io::Result<()> {
+    pub fn fill(&self, sink: &mut dyn Sink, compared: Compared) -> io::Result<()> {
         let mut head = Vec::new();
         let mut at = 0;
         for member in &self.members {
@@ -169,7 +169,7 @@ impl TarPlan {
             sink.push(&head)?;
             at = member.data;
             if let Item::File(content) = &member.item {
-                write_content(content, sink)?;
+                write_content(content, sink, compared)?;
                 let end = at + content.len();
                 at = end.next_multiple_of(RECORD);
                 sink.zeros(at - end)?;

@@ -1,6 +1,9 @@
 //! Streaming the contents of files, and noticing those that changed.
 
-use crate::layer::{sink::Sink, tree::Content};
+use crate::layer::{
+    sink::Sink,
+    tree::{Compared, Content},
+};
 use std::{fs::File, io};
 
 /// Appends what a file holds.
@@ -8,11 +11,11 @@ use std::{fs::File, io};
 /// # Errors
 /// What the system said, naming a source that cannot be opened; [`io::ErrorKind::InvalidData`] for a source that has
 /// another length by now, and for one that is not as it should be.
-pub(super) fn write_content(content: &Content, sink: &mut dyn Sink) -> io::Result<()> {
+pub(super) fn write_content(content: &Content, sink: &mut dyn Sink, compared: Compared) -> io::Result<()> {
     match content {
         Content::Bytes(data) => sink.push(data),
         Content::Slice { file, offset, len } => sink.copy(&**file, *offset, *len),
-        Content::Packed(packed) => packed.stream(sink),
+        Content::Packed(packed) => packed.stream(sink, compared),
         Content::Path { path, len } => {
             let explain =
                 |error: io::Error| io::Error::new(error.kind(), format!("cannot read {}: {error}", path.display()));

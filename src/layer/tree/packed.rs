@@ -17,6 +17,21 @@ pub trait Unpack: Debug + Send + Sync {
     /// What the system said; the reader also fails with [`io::ErrorKind::InvalidData`] at the end of what is not as it
     /// should be.
     fn reader(&self) -> io::Result<Box<dyn Read + '_>>;
+
+    /// The same for who compares all that is read with what it was before: nothing else vouches for it.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn unchecked(&self) -> io::Result<Box<dyn Read + '_>>;
+}
+
+/// Who compares the contents of files that are streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// Each is compared with what vouches for it on the way.
+    Each,
+    /// The receiver compares the whole with what it was before.
+    Whole,
 }
 
 /// A file that lies packed in another. Who reads it once, from its first byte to its last, gets it as it is unpacked; for
@@ -46,10 +61,15 @@ impl Packed {
     /// # Errors
     /// Those of [`Unpack::reader`].
     pub fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
+        self.begin(Compared::Each)
+    }
+
+    fn begin(&self, compared: Compared) -> io::Result<Box<dyn Read + '_>> {
         let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match unpacked {
-            Some(content) => Ok(Box::new(InOrder::new(&content)?)),
-            None => self.source.reader(),
+        match (unpacked, compared) {
+            (Some(content), _) => Ok(Box::new(InOrder::new(&content)?)),
+            (None, Compared::Each) => self.source.reader(),
+            (None, Compared::Whole) => self.source.unchecked(),
         }
     }
 
@@ -57,8 +77,8 @@ impl Packed {
     ///
     /// # Errors
     /// Those of [`Unpack::reader`] and of the sink; [`io::ErrorKind::UnexpectedEof`] if it is shorter than it should be.
-    pub fn stream(&self, sink: &mut dyn Sink) -> io::Result<()> {
-        let mut reader = self.reader()?;
+    pub fn stream(&self, sink: &mut dyn Sink, compared: Compared) -> io::Result<()> {
+        let mut reader = self.begin(compared)?;
         let mut left = self.len;
         while left > 0 {
             let room = sink.room()?;
@@ -118,6 +138,10 @@ mod tests {
             self.0.fetch_add(1, Ordering::Relaxed);
             Ok(Box::new(Ending(self.1, self.2)))
         }
+
+        fn unchecked(&self) -> io::Result<Box<dyn Read + '_>> {
+            Ok(Box::new(Ending(self.1, true)))
+        }
     }
 
     impl Read for Ending<'_> {
@@ -157,7 +181,21 @@ mod tests {
             let mut out = Vec::new();
             let mut sink = crate::layer::sink::Buffered::new(&mut out);
             let Content::Packed(packed) = &content else { panic!("it is packed") };
-            assert!(packed.stream(&mut sink).is_err());
+            assert!(packed.stream(&mut sink, Compared::Each).is_err());
         }
+    }
+
+    #[test]
+    fn who_compares_the_whole_gets_what_nobody_vouches_for_but_nothing_of_another_length() {
+        let streamed = |len| {
+            let (Content::Packed(packed), _) = packed(len, false) else { panic!("it is packed") };
+            let mut out = Vec::new();
+            let mut sink = crate::layer::sink::Buffered::new(&mut out);
+            packed.stream(&mut sink, Compared::Whole)?;
+            sink.finish()?;
+            io::Result::Ok(out)
+        };
+        assert_eq!(streamed(5).unwrap(), b"hello");
+        assert!(streamed(4).is_err() && streamed(6).is_err());
     }
 }

@@ -111,6 +111,11 @@ pub enum WheelError {
     /// A file with other bytes than `RECORD` says.
     #[error("`{0}` has another digest or length than RECORD says; the wheel was changed after it was made")]
     Changed(String),
+    /// A file that was unpacked before and is no longer what it was.
+    #[error(
+        "`{0}`, which was unpacked before, was damaged in the store and is no longer used; run the same command again"
+    )]
+    Damaged(String),
     /// A format that is not known.
     #[error("its format is {0}; 1.x is known")]
     Format(String),

@@ -6,6 +6,7 @@ use super::{
     error::WheelError,
     opened::{Opened, Place},
     record::{self, Recorded},
+    unpacked::Unpacked,
 };
 use crate::{
     layer::tree::{Content, Meta, Node, Packed, Tree, TreePath, Unpack},
@@ -69,30 +70,43 @@ pub fn install(
     let install = |row: &&LockedWheel| {
         let wheel = Arc::new(open(row, target, store)?);
         let of_wheel = |source| InstallError::Wheel { file: row.file.clone(), source };
-        let placed = (0..wheel.archive.members().len()).map(|number| place(&wheel, number, row, scheme, spool));
+        let placed = (0..wheel.opened.archive.members().len()).map(|number| place(&wheel, number, row, scheme, spool));
         let files = placed.filter_map(Result::transpose).collect::<Result<_, _>>().map_err(of_wheel)?;
-        finish(row, &wheel, files, scheme)
+        finish(row, &wheel.opened, files, scheme)
     };
     wheels.iter().map(install).collect()
 }
 
-fn open(row: &LockedWheel, target: &Target, store: &Store) -> Result<Opened<FileReader>, InstallError> {
+/// A wheel in the store.
+#[derive(Debug)]
+struct Stored {
+    opened: Opened<FileReader>,
+    /// What it unpacks to, if that is kept.
+    unpacked: Option<Unpacked>,
+}
+
+fn open(row: &LockedWheel, target: &Target, store: &Store) -> Result<Stored, InstallError> {
     let file =
         store.open_source(&row.sha256, Some(row.size))?.ok_or_else(|| InstallError::Missing(row.file.clone()))?;
-    Opened::new(FileReader::from(file), row.size, row, target)
-        .map_err(|source| InstallError::Wheel { file: row.file.clone(), source })
+    let opened = Opened::new(FileReader::from(file), row.size, row, target)
+        .map_err(|source| InstallError::Wheel { file: row.file.clone(), source })?;
+    let members = opened.archive.members();
+    let is_wanted = |member: &Member| !matches!(opened.place(member), Ok(Place::Dropped));
+    let wanted = members.iter().enumerate().filter(|(_, member)| is_wanted(member)).map(|(number, _)| number).collect();
+    let unpacked = Unpacked::new(store, &row.sha256, members, wanted)?;
+    Ok(Stored { opened, unpacked })
 }
 
 /// Says where a file goes; `None` if nowhere.
 fn place(
-    wheel: &Arc<Opened<FileReader>>,
+    wheel: &Arc<Stored>,
     number: usize,
     row: &LockedWheel,
     scheme: &Scheme,
     spool: &Spool,
 ) -> Result<Option<(TreePath, File)>, WheelError> {
-    let Some(member) = wheel.archive.members().get(number) else { return Ok(None) };
-    let (path, is_script) = match wheel.place(member)? {
+    let Some(member) = wheel.opened.archive.members().get(number) else { return Ok(None) };
+    let (path, is_script) = match wheel.opened.place(member)? {
         Place::Dropped => return Ok(None),
         Place::Site(rest) => (scheme.site.join(rest)?, false),
         Place::Script(rest) => (scheme.scripts.join(rest)?, true),
@@ -109,7 +123,7 @@ fn place(
         Content::Packed(Arc::new(Packed::new(Box::new(source), member.size, spool.clone())))
     };
     let mode = if is_script || member.executable { 0o755 } else { 0o644 };
-    let sha256 = wheel.record.get(&member.path).and_then(|recorded| recorded.sha256.clone());
+    let sha256 = wheel.opened.record.get(&member.path).and_then(|recorded| recorded.sha256.clone());
     let recorded = Recorded { sha256, size: Some(member.size) };
     let file = File { content, mode, mtime: member.mtime.unwrap_or(FILE_DATE), recorded };
     Ok(Some((path, if is_script { with_interpreter(file, scheme)? } else { file })))
@@ -118,7 +132,7 @@ fn place(
 /// A file of a wheel.
 #[derive(Debug)]
 struct PackedMember {
-    wheel: Arc<Opened<FileReader>>,
+    wheel: Arc<Stored>,
     /// The wheel's file name.
     file: String,
     /// Which member it is.
@@ -127,35 +141,68 @@ struct PackedMember {
 
 impl Unpack for PackedMember {
     fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
-        let member = self.wheel.archive.members().get(self.number).ok_or(io::ErrorKind::NotFound)?;
         // The digest that `RECORD` has says more than the archive's own checksum.
-        let source = self.wheel.archive.unchecked_reader(member).map_err(io::Error::other)?;
-        Ok(Box::new(Compared { source, hasher: Sha256::new(), of: self, member }))
+        self.unpacking(Some(Sha256::new()))
+    }
+
+    fn unchecked(&self) -> io::Result<Box<dyn Read + '_>> {
+        self.unpacking(None)
     }
 }
 
-/// Compares a file with `RECORD` when it ends.
-struct Compared<'m, R> {
+impl PackedMember {
+    fn unpacking(&self, hasher: Option<Sha256>) -> io::Result<Box<dyn Read + '_>> {
+        let Stored { opened, unpacked } = &*self.wheel;
+        let member = opened.archive.members().get(self.number).ok_or(io::ErrorKind::NotFound)?;
+        let done = 0;
+        match unpacked.as_ref().and_then(|unpacked| unpacked.reader(self.number, member.size)) {
+            Some(source) => Ok(Box::new(Unpacking { source, hasher, of: self, member, done, was_kept: true })),
+            None => {
+                let source = opened.archive.unchecked_reader(member).map_err(io::Error::other)?;
+                Ok(Box::new(Unpacking { source, hasher, of: self, member, done, was_kept: false }))
+            }
+        }
+    }
+}
+
+/// Unpacks a file; with a hasher, compares it with `RECORD` before its last bytes are out, and keeps it.
+struct Unpacking<'m, R> {
     source: R,
-    hasher: Sha256,
+    hasher: Option<Sha256>,
+    /// Bytes read.
+    done: u64,
+    /// Whether it was unpacked before.
+    was_kept: bool,
     of: &'m PackedMember,
     member: &'m Member,
 }
 
-impl<R: Read> Read for Compared<'_, R> {
+impl<R: Read> Read for Unpacking<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let PackedMember { wheel, file, .. } = self.of;
+        let PackedMember { wheel, file, number } = self.of;
         let refused = |source: WheelError| {
             io::Error::new(io::ErrorKind::InvalidData, InstallError::Wheel { file: file.clone(), source })
         };
         let damaged = |source| ArchiveError::Read { member: self.member.path.escape_debug().to_string(), source };
         let read = self.source.read(buf).map_err(|error| refused(damaged(error).into()))?;
-        self.hasher.update(buf.get(..read).unwrap_or_default());
-        if read == 0 && !buf.is_empty() {
-            let found = record::encoded(&self.hasher.clone().into());
-            let recorded = wheel.record.get(&self.member.path).and_then(|recorded| recorded.sha256.as_ref());
-            if recorded != Some(&found) {
-                return Err(refused(WheelError::Changed(self.member.path.escape_debug().to_string())));
+        let Some(hasher) = &mut self.hasher else { return Ok(read) };
+        let data = buf.get(..read).unwrap_or_default();
+        hasher.update(data);
+        if let Some(unpacked) = wheel.unpacked.as_ref().filter(|_| !self.was_kept) {
+            unpacked.take(*number, self.done, data);
+        }
+        self.done += read as u64;
+        if self.done == self.member.size || (read == 0 && !buf.is_empty()) {
+            let found = record::encoded(&hasher.clone().into());
+            let recorded = wheel.opened.record.get(&self.member.path).and_then(|recorded| recorded.sha256.as_ref());
+            match (recorded == Some(&found), &wheel.unpacked) {
+                (true, Some(unpacked)) if !self.was_kept => unpacked.finish(*number),
+                (true, _) => {}
+                (false, Some(unpacked)) if self.was_kept => {
+                    unpacked.discard();
+                    return Err(refused(WheelError::Damaged(self.member.path.escape_debug().to_string())));
+                }
+                (false, _) => return Err(refused(WheelError::Changed(self.member.path.escape_debug().to_string()))),
             }
         }
         Ok(read)

@@ -18,6 +18,7 @@ mod record;
 mod scheme;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 mod wheelhouse;
 
 pub use built::{BUILT, BuildError, Builder, build};
@@ -28,6 +29,7 @@ pub use opened::Opened;
 pub use parts::{Bundle, bundles};
 pub use record::{RecordError, Recorded, parse as parse_record};
 pub use scheme::Scheme;
+pub use unpacked::forget as forget_unpacked;
 pub use wheelhouse::{index as wheelhouse_index, wheels as wheelhouse};
 
 use super::{

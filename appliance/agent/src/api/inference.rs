@@ -11,11 +11,21 @@ use axum::{
 };
 use gap_jobs::{JobId, Kind, State as JobState, queue::Filter};
 use http_body_util::Full;
-use hyper::{Request, client::conn::http1};
+use hyper::{
+    Request,
+    body::{Body as HttpBody, Frame, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tokio::{net::UnixStream, time::timeout};
 
 /// How long a server may take to begin its answer.
@@ -79,20 +89,62 @@ fn server_of(work: &Work, model: &str) -> Result<(JobId, PathBuf), ApiError> {
 /// Sends the request to the server and returns its answer, whose body goes on coming.
 async fn hand_on(socket: &std::path::Path, path: &str, body: Bytes) -> Result<Response, String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    // When the client goes away the answer is dropped, and with it the connection: the server sees that and stops.
-    tokio::spawn(connection);
+    let (mut sender, mut connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let request = Request::post(path)
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))
         .map_err(|error| error.to_string())?;
-    let answer = timeout(PATIENCE, sender.send_request(request)).await;
-    let answer = answer.map_err(|_| "it took too long".to_owned())?.map_err(|error| error.to_string())?;
-    let (parts, body) = answer.into_parts();
-    let mut response = (parts.status, Body::new(body)).into_response();
+    let (answer, connection) = timeout(PATIENCE, async {
+        let mut asked = pin!(sender.send_request(request));
+        tokio::select! {
+            biased;
+            answer = asked.as_mut() => (answer, Some(connection)),
+            // A short answer is here when its connection ends; otherwise this is why there is none.
+            _ = &mut connection => (asked.await, None),
+        }
+    })
+    .await
+    .map_err(|_| "it took too long".to_owned())?;
+    let (parts, body) = answer.map_err(|error| error.to_string())?.into_parts();
+    let mut response = (parts.status, Body::new(Answer { body, connection })).into_response();
     copy(&parts.headers, response.headers_mut());
     Ok(response)
+}
+
+/// The body of a server's answer, with the connection that it comes on. Whoever reads it moves the connection on: with a
+/// task of its own each token would take the way through two. When the client goes away both are dropped; the server sees
+/// that and stops.
+struct Answer {
+    body: Incoming,
+    connection: Option<Connection>,
+}
+
+type Connection = http1::Connection<TokioIo<UnixStream>, Full<Bytes>>;
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // Asking tells the connection that something is wanted; what it then brings is there to be taken.
+        let first = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(connection) = self.connection.as_mut().filter(|_| first.is_pending()) else { return first };
+        // An error of the connection is one of the body as well.
+        if Pin::new(connection).poll(cx).is_ready() {
+            self.connection = None;
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn copy(from: &HeaderMap, to: &mut HeaderMap) {

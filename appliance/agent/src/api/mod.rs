@@ -294,8 +294,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Given<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let bytes = Bytes::from_request(request, state).await.map_err(|_| ApiError::BodyTooSlow)?;
+        let invalid = |error: String| ApiError::Invalid { message: format!("the body: {error}"), param: None };
         let value = serde_json::from_slice(&bytes).or_else(|error| with_whole_numbers(&bytes).ok_or(error));
-        value.map(Given).map_err(|error| ApiError::Invalid { message: format!("the body: {error}"), param: None })
+        let value = value.map_err(|error| invalid(error.to_string()))?;
+        // A list of the fields' values would do for serde as well.
+        let is_object = bytes.trim_ascii_start().starts_with(b"{");
+        is_object.then_some(Self(value)).ok_or_else(|| invalid("it is a JSON object".to_owned()))
     }
 }
 

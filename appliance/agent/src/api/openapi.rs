@@ -16,6 +16,7 @@ use super::{
     outputs::{LogQuery, LogView, Outputs},
     promotions::{CreatePromotion, PromotionView, PromotionsQuery},
     release::StorageView,
+    terminal,
     uploads::{CompleteUpload, CreateUpload, PartView, UploadState, UploadView},
 };
 use crate::work::submit::{CreateDebug, CreateFineTuning, CreateJob, CreateSelfTest};
@@ -138,6 +139,12 @@ fn operation(route: &Route, described: Operation) -> Value {
         [("401", "Unauthorized"), ("408", "BodyTooSlow"), ("413", "BodyTooLong"), ("429", "LockedOut")]
     {
         responses.insert(status.into(), json!({"$ref": format!("#/components/responses/{name}")}));
+    }
+    if route.operation == "jobTerminal" {
+        let protocol = json!({"type": "string", "enum": [terminal::PROTOCOL]});
+        parameters.push(json!({"name": "Upgrade", "in": "header", "required": true, "schema": protocol}));
+        responses.remove("200");
+        responses.insert("101".into(), json!({"description": "From now on the connection is the terminal."}));
     }
     let mut operation = json!({
         "operationId": route.operation,

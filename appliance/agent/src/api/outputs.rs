@@ -16,15 +16,17 @@ use axum::{
 };
 use futures::stream;
 use gap_contract::Output;
-use gap_jobs::{JobId, log};
+use gap_jobs::{JobId, State as JobState, log};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
     path::{Component, Path as FilePath, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Most files that are listed.
 const MAX_FILES: usize = 10_000;
@@ -32,8 +34,10 @@ const MAX_FILES: usize = 10_000;
 const MAX_SEARCH: usize = 256;
 /// Bytes of a log that are shown when no position is said.
 const TAIL: u64 = 64 << 10;
-/// How often a log that is followed is looked at again.
+/// How often a log that is followed is looked at again when nothing is told of any job.
 const FOLLOW: Duration = Duration::from_millis(500);
+/// Shortest time between two looks at it, however much jobs print.
+const REST: Duration = Duration::from_millis(20);
 /// Most lines of a log at a time.
 const LINES: usize = 1000;
 
@@ -49,7 +53,7 @@ pub struct LogQuery {
     /// Only lines that hold this text.
     #[schemars(length(max = 256))]
     search: Option<String>,
-    /// Goes on as lines come, until the job has ended: one JSON object a line.
+    /// Goes on as lines come, until the job has ended or is paused, or `limit` lines came: one JSON object a line.
     #[serde(default)]
     follow: bool,
 }
@@ -101,7 +105,7 @@ pub(super) async fn log(
     })
     .await?;
     if query.follow {
-        return Ok(follow(work, job, from, query.search));
+        return Ok(follow(work, job, from, query.limit, query.search));
     }
     let page = read(work, job, from, most, query.search).await?;
     let view = LogView { lines: page.lines.into_iter().map(LineView::from).collect(), next: page.next };
@@ -122,33 +126,58 @@ async fn read(
     .await
 }
 
-/// Lines as they come, until the job does not run any more.
-fn follow(work: Arc<Work>, job: JobId, from: u64, search: Option<String>) -> Response {
-    let lines = stream::unfold(Some(from), move |from| {
+/// Where somebody is who follows a log.
+struct Followed {
+    from: u64,
+    /// How many lines may still come.
+    left: usize,
+    /// When it was last looked at.
+    looked: Option<Instant>,
+}
+
+/// Lines as they come, at most `most` where that is said, until the job neither runs nor waits to.
+fn follow(work: Arc<Work>, job: JobId, from: u64, most: Option<usize>, search: Option<String>) -> Response {
+    let begin = Followed { from, left: most.unwrap_or(usize::MAX), looked: None };
+    let lines = stream::unfold(begin, move |mut at| {
         let (work, job, search) = (Arc::clone(&work), job.clone(), search.clone());
         async move {
-            let mut from = from?;
-            loop {
-                // Asked before the log is read, so that nothing is missed between the two.
-                let has_ended = work.queue().job(&job).map_or(true, |job| !job.state.holds_place());
-                let page = read(Arc::clone(&work), job.clone(), from, LINES, search.clone()).await.ok()?;
-                from = page.next;
+            while at.left > 0 {
+                if let Some(looked) = at.looked {
+                    sleep_until(looked + REST).await;
+                }
+                at.looked = Some(Instant::now());
+                // Both before the log is read, so that nothing is missed between the two.
+                let mut stirred = pin!(work.stirred.notified());
+                stirred.as_mut().enable();
+                let has_ended = !goes_on(Arc::clone(&work), job.clone()).await;
+                let most = at.left.min(LINES);
+                let page = read(Arc::clone(&work), job.clone(), at.from, most, search.clone()).await.ok()?;
+                at.from = page.next;
                 if !page.lines.is_empty() {
+                    at.left = at.left.saturating_sub(page.lines.len());
                     let text =
                         |line: log::Line| serde_json::to_string(&LineView::from(line)).unwrap_or_default() + "\n";
                     let text: String = page.lines.into_iter().map(text).collect();
-                    return Some((Ok::<_, std::convert::Infallible>(text), Some(from)));
+                    return Some((Ok::<_, std::convert::Infallible>(text), at));
                 }
                 if has_ended {
                     return None;
                 }
-                tokio::time::sleep(FOLLOW).await;
+                // Without a word it is looked all the same: a job that waits may be cancelled.
+                drop(timeout(FOLLOW, stirred).await);
             }
+            None
         }
     });
     let mut response = Body::from_stream(lines).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
     response
+}
+
+/// Whether a job runs, or waits to.
+async fn goes_on(work: Arc<Work>, job: JobId) -> bool {
+    let state = blocking(move || Ok(work.queue().job(&job)?.state)).await;
+    state.is_ok_and(|state| state == JobState::Queued || state.holds_place())
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {

@@ -32,6 +32,15 @@ pub enum ImageError {
     },
 }
 
+impl ImageError {
+    /// The image that is not there.
+    pub fn image(&self) -> &str {
+        match self {
+            Self::Unknown(image) | Self::Mount { image, .. } => image,
+        }
+    }
+}
+
 /// The images of a release.
 pub trait Images: Send + Sync {
     /// Where the image is mounted; it is when this returns.

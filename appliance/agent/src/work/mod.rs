@@ -30,7 +30,7 @@ use site::SiteRules;
 use std::{io, sync::Arc};
 use storage::Storage;
 use terminals::Terminals;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use uploads::{UploadError, Uploads};
 
 /// Everything about jobs, once there is a data volume.
@@ -55,6 +55,8 @@ pub struct Work {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
+    /// Told when a job printed a line or ended.
+    pub stirred: Arc<Notify>,
     /// Held while a file is checked.
     pub checking: Arc<Semaphore>,
 }
@@ -68,6 +70,8 @@ pub struct Shared {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
+    /// Told when a job printed a line or ended.
+    pub stirred: Arc<Notify>,
 }
 
 /// Why there is no work.
@@ -107,7 +111,7 @@ impl Work {
         shared: Shared,
         complain: Box<Complain>,
     ) -> Result<Self, WorkError> {
-        let Shared { serving, site, terminals } = shared;
+        let Shared { serving, site, terminals, stirred } = shared;
         let files = Files::open(database.clone(), storage.clone())?;
         let uploads = Uploads::open(database.clone(), storage.clone())?;
         let promotions = Promotions::open(database.clone())?;
@@ -125,6 +129,7 @@ impl Work {
             serving,
             site,
             terminals,
+            stirred,
             checking,
         })
     }

@@ -84,7 +84,7 @@ impl Opening {
         let serving = Arc::new(Serving::default());
         let terminals = Arc::<Terminals>::default();
         let site = Arc::new(SiteRules { clock: self.clock, endpoints: self.endpoints, audit: self.audit });
-        let shared = Shared { serving, site, terminals };
+        let shared = Shared { serving, site, terminals, stirred: Arc::default() };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
         let capacity = capacity(&self.root, (self.slots)());

@@ -16,7 +16,7 @@ use crate::console;
 use gap_contract::Output;
 use gap_jobs::{
     CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, Spawned, keeper, spawn, terminal},
+    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, keeper, terminal},
     dispatcher::now,
     log::{Log, Stream},
 };
@@ -29,7 +29,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 
 /// Where running jobs have their bundles and sockets, in memory.
 const RUN: &str = "/run/gap/jobs";
@@ -63,6 +63,8 @@ pub struct Containers {
     serving: Arc<Serving>,
     site: Arc<SiteRules>,
     terminals: Arc<Terminals>,
+    stirred: Arc<Notify>,
+    spare: Spare,
     handle: Handle,
 }
 
@@ -75,8 +77,8 @@ struct Running {
 impl Containers {
     /// Containers that find their data on this volume. Made inside of the agent's runtime, which relays for them.
     pub fn new(storage: Storage, catalog: Catalog, shared: Shared) -> Self {
-        let Shared { serving, site, terminals } = shared;
-        Self { storage, catalog, serving, site, terminals, handle: Handle::current() }
+        let Shared { serving, site, terminals, stirred } = shared;
+        Self { storage, catalog, serving, site, terminals, stirred, spare: Spare::default(), handle: Handle::current() }
     }
 
     fn prepare(&self, job: &Job, order: &Order) -> Result<(Confinement, PathBuf), CannotStart> {
@@ -234,7 +236,7 @@ impl Runtime for Containers {
         let log = Log::open(&self.storage.log(id)).map_err(|error| passing(format!("opening its log: {error}")))?;
         let relay = Relay::open(&self.handle, id, &directory, &order.endpoints, &self.site).map_err(passing)?;
         let (ours, theirs) = terminal.unzip();
-        let spawned = spawn(id, &directory, &relay.ports(), theirs);
+        let spawned = self.spare.spawn(id, &directory, &relay.ports(), theirs);
         let Spawned { container, mut child, printed } = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
@@ -243,7 +245,8 @@ impl Runtime for Containers {
             }
         };
         let log = Arc::new(Mutex::new(log));
-        let draining = printed.map(|(out, err)| [drain(&log, Stream::Out, out), drain(&log, Stream::Err, err)]);
+        let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, Arc::clone(&self.stirred));
+        let draining = printed.map(|(out, err)| [take(Stream::Out, Box::new(out)), take(Stream::Err, Box::new(err))]);
         let follower = Follower::new(Output::new(self.storage.output(id)).events(), self.storage.told(id));
         let running = Arc::new(Running { container, follower: Mutex::new(follower) });
         if job.kind == Kind::Serve {
@@ -268,6 +271,11 @@ impl Runtime for Containers {
         !self.site.clock.holds_jobs()
     }
 
+    fn idle(&self) {
+        // Without one the next job starts its own.
+        drop(self.spare.refill());
+    }
+
     fn sweep(&self) {
         for cgroup in Cgroup::all() {
             drop(cgroup.remove());
@@ -285,6 +293,7 @@ impl Runtime for Containers {
         if job.state.is_final() {
             drop(fs::remove_dir_all(self.storage.cache(job.id.as_str())));
         }
+        self.stirred.notify_waiters();
     }
 }
 
@@ -306,10 +315,11 @@ impl Control for Running {
 fn drain(
     log: &Arc<Mutex<Log>>,
     stream: Stream,
-    source: impl io::Read + Send + 'static,
+    source: Box<dyn io::Read + Send>,
+    stirred: Arc<Notify>,
 ) -> Option<thread::JoinHandle<()>> {
     let log = Arc::clone(log);
-    let drain = move || drop(Log::drain(&log, stream, source, now));
+    let drain = move || drop(Log::drain(&log, stream, source, now, || stirred.notify_waiters()));
     thread::Builder::new().name("job log".into()).stack_size(128 << 10).spawn(drain).ok()
 }
 

@@ -9,6 +9,7 @@ mod load;
 mod machine;
 mod network;
 mod openapi;
+mod overhead;
 mod programs;
 mod promotion;
 mod proofs;

@@ -84,7 +84,7 @@ impl Real {
             endpoints: BTreeMap::new(),
             audit: Arc::clone(&machine.audit),
         });
-        let shared = Shared { serving: Arc::clone(&serving), site, terminals: Arc::default() };
+        let shared = Shared { serving: Arc::clone(&serving), site, terminals: Arc::default(), stirred: Arc::default() };
         let work = Work::start(&database, storage, catalog, capacity, programs, shared, complain).unwrap();
         machine.work.set(Ok(Arc::new(work)));
         let probing = tokio::spawn(async move {

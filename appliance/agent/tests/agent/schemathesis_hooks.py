@@ -4,7 +4,7 @@ import schemathesis
 
 # Fields that name something of the release or of the data volume, or hold a training job by the job contract.
 OF_THE_MACHINE = {
-    "appliance.parameters", "evaluation", "env", "file", "hyperparameters", "job", "method", "model", "needs", "part_ids",
+    "appliance.parameters", "evaluation", "env", "file", "hyperparameters", "image", "job", "method", "model", "needs", "part_ids",
     "training_file", "validation_file",
 }
 
@@ -15,6 +15,7 @@ def after_call(context, case, response):
     if response.status_code not in (400, 503):
         return
     error = response.json()["error"]
-    is_of_the_machine = error["param"] in OF_THE_MACHINE or "can never run on this machine" in error["message"]
+    told = ("can never run on this machine", "this image has no shell")
+    is_of_the_machine = error["param"] in OF_THE_MACHINE or any(words in error["message"] for words in told)
     if (response.status_code, error["code"]) == (503, "not_ready") or (response.status_code == 400 and is_of_the_machine):
         response.status_code = 404

@@ -17,7 +17,10 @@ use gap_handover::{
     declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION},
     site::{Rtc, Time, WrongClock},
 };
-use gap_jobs::{CannotStart, Control, Database, End, Job, JobId, Kind, News, Runtime, Started};
+use gap_jobs::{
+    CannotStart, Control, Database, End, Job, JobId, Kind, News, Runtime, Started,
+    log::{Log, Stream},
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -33,6 +36,9 @@ use std::{
 
 pub const EXAMPLES: &str = "{\"prompt\":\"2+2?\",\"completion\":\"4\"}\n{\"prompt\":\"3+3?\",\"completion\":\"6\"}\n";
 
+/// How long jobs take that end by themselves.
+const BRIEF: Duration = Duration::from_millis(300);
+
 /// Jobs that run, and how to end each.
 #[derive(Default)]
 struct Stage {
@@ -40,6 +46,8 @@ struct Stage {
     serving: Arc<Serving>,
     sockets: Mutex<BTreeMap<JobId, PathBuf>>,
     directory: PathBuf,
+    /// Where jobs print a line, if they end by themselves.
+    brief: Option<Storage>,
 }
 
 impl Stage {
@@ -85,8 +93,15 @@ impl Runtime for Player {
             self.0.sockets.lock().unwrap().insert(job.id.clone(), socket.clone());
             self.0.serving.started(&job.id, socket);
         }
-        let wait = Box::new(move || receiver.recv().unwrap_or(End::Unknown));
-        Ok(Started { control: Arc::new(Ended(sender)), wait })
+        let control = Arc::new(Ended(sender));
+        let Some(storage) = &self.0.brief else {
+            let wait = Box::new(move || receiver.recv().unwrap_or(End::Unknown));
+            return Ok(Started { control, wait });
+        };
+        Log::open(&storage.log(job.id.as_str())).unwrap().append(Stream::Out, b"a line", 0).unwrap();
+        // A server that ended well would be started again, without end.
+        let end = if job.kind == Kind::Serve { End::Exit(2) } else { End::Exit(0) };
+        Ok(Started { control, wait: Box::new(move || receiver.recv_timeout(BRIEF).unwrap_or(end)) })
     }
 
     fn sweep(&self) {}
@@ -102,7 +117,7 @@ struct Directories(PathBuf);
 impl Images for Directories {
     fn mounted(&self, image: &str) -> Result<PathBuf, ImageError> {
         let path = self.0.join(image);
-        if path.is_dir() { Ok(path) } else { Err(ImageError::Unknown(image.to_owned())) }
+        if path.is_dir() && !image.is_empty() { Ok(path) } else { Err(ImageError::Unknown(image.to_owned())) }
     }
 
     fn own(&self) -> Result<String, ImageError> {
@@ -147,10 +162,15 @@ pub struct Appliance {
 
 impl Appliance {
     pub fn start() -> Self {
-        Self::start_with(Time::default())
+        Self::start_with(Time::default(), false)
     }
 
-    fn start_with(time: Time) -> Self {
+    /// One whose jobs print a line and end by themselves.
+    pub fn start_brief() -> Self {
+        Self::start_with(Time::default(), true)
+    }
+
+    fn start_with(time: Time, is_brief: bool) -> Self {
         let machine = Machine::start(Limits::default());
         let directory = tempfile::tempdir().unwrap();
         let images = directory.path().join("images");
@@ -181,7 +201,8 @@ impl Appliance {
         let database = Database::open(&storage.database()).unwrap();
         machine.access.attach(database.clone(), 0).unwrap();
         machine.audit.attach(&storage.audit()).unwrap();
-        let stage = Arc::new(Stage { directory: directory.path().to_owned(), ..Stage::default() });
+        let brief = is_brief.then(|| storage.clone());
+        let stage = Arc::new(Stage { directory: directory.path().to_owned(), brief, ..Stage::default() });
         let catalog = Catalog { declared, images: Arc::new(Directories(images)) };
         let capacity = gap_jobs::Machine { slots: Vec::new(), memory: 16 << 30, jobs: 4 };
         let player = Arc::new(Player(Arc::clone(&stage)));
@@ -192,7 +213,7 @@ impl Appliance {
             audit: Arc::clone(&machine.audit),
         });
         let complain = Box::new(|complaint| panic!("{complaint}"));
-        let shared = Shared { serving, site, terminals: Arc::default() };
+        let shared = Shared { serving, site, terminals: Arc::default(), stirred: Arc::default() };
         let work = Work::start(&database, storage, catalog, capacity, player, shared, complain).unwrap();
         let work = Arc::new(work);
         machine.work.set(Ok(Arc::clone(&work)));
@@ -238,16 +259,30 @@ impl Appliance {
         id
     }
 
+    /// Where a job that serves would listen.
+    pub async fn socket(&self, job: &str) -> PathBuf {
+        self.stage.of(&self.stage.sockets, job).await
+    }
+
+    /// Asks all that serve how they are.
+    pub async fn probe(&self) {
+        self.stage.serving.probe().await;
+    }
+
+    /// How many of them answer.
+    pub fn ready(&self) -> usize {
+        self.stage.serving.ready()
+    }
+
     /// Something that answers for a job that serves: what it was asked.
     pub async fn answer(&self, job: &str) {
-        let socket = self.stage.of(&self.stage.sockets, job).await;
-        let listener = tokio::net::UnixListener::bind(socket).unwrap();
+        let listener = tokio::net::UnixListener::bind(self.socket(job).await).unwrap();
         let echo = axum::Router::new().route("/health", axum::routing::get(async || "ok")).route(
             "/v1/chat/completions",
             axum::routing::post(async |body: String| ([("content-type", "application/json")], body)),
         );
         tokio::spawn(async move { serve_unix(listener, echo).await });
-        self.stage.serving.probe().await;
+        self.probe().await;
     }
 
     pub async fn end(&self, id: &str, end: End) {
@@ -289,6 +324,8 @@ async fn a_terminal_is_opened_by_an_admin_for_a_while_and_recorded() {
         (json!({"command": ["x", ""]}), "command"),
         (json!({"term": "a b"}), "term"),
         (json!({"memory": 1}), "memory"),
+        (json!({"image": "none"}), "image"),
+        (json!({"image": "tiny"}), "image"),
     ] {
         let refused = create(more.clone()).await;
         assert_eq!((refused.status, &refused.body["error"]["param"]), (400, &json!(param)), "{more}: {refused:?}");
@@ -296,10 +333,50 @@ async fn a_terminal_is_opened_by_an_admin_for_a_while_and_recorded() {
     let job = create(json!({"time_limit_seconds": 60})).await;
     assert_eq!((job.status, &job.body["time_limit_seconds"]), (200, &json!(60)), "{job:?}");
     let id = job.body["id"].as_str().unwrap();
+    let list = appliance.post("/v1/appliance/debug", json!(["train"])).await;
+    assert_eq!(list.status, 400, "a list is no object, though its parts come in the order of the fields: {list:?}");
     let terminal = appliance.get(&format!("/v1/appliance/jobs/{id}/terminal")).await;
     assert_eq!((terminal.status, &terminal.body["error"]["param"]), (400, &json!("Upgrade")), "{terminal:?}");
     let audit = appliance.get("/v1/appliance/audit").await.body.to_string();
     assert!(audit.contains(&format!("terminal {id} in the image train for 60 s")), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_followed_from_before_its_job_starts_until_it_ends_or_so_many_lines_came() {
+    let appliance = Appliance::start();
+    let job = appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": "measure"})).await.body;
+    let id = job["id"].as_str().unwrap();
+    let path = format!("/v1/appliance/jobs/{id}/log?after=0&follow=true");
+    let mut log = Log::open(&appliance.work.storage.log(id)).unwrap();
+    let print = async {
+        for text in ["one", "two", "three"] {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            log.append(Stream::Out, text.as_bytes(), 7).unwrap();
+            appliance.work.stirred.notify_waiters();
+        }
+    };
+    let limited = format!("{path}&limit=2");
+    let (two, ()) = tokio::join!(appliance.get(&limited), print);
+    assert_eq!(two.text.matches("\"text\":").count(), 2, "the job runs, and no more than two lines come: {two:?}");
+    let (all, ()) = tokio::join!(appliance.get(&path), appliance.end(id, End::Exit(0)));
+    assert!(all.text.contains("\"three\"") && all.head.contains("application/jsonl"), "{all:?}");
+
+    let create = async |needs: &[&str]| {
+        let created =
+            appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": "measure", "needs": needs})).await;
+        created.body["id"].as_str().unwrap().to_owned()
+    };
+    let first = create(&[]).await;
+    let waits = create(&[&first]).await;
+    let path = format!("/v1/appliance/jobs/{waits}/log?after=0&follow=true");
+    let go_on = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        appliance.end(&first, End::Exit(0)).await;
+        Log::open(&appliance.work.storage.log(&waits)).unwrap().append(Stream::Out, b"at last", 7).unwrap();
+        appliance.end(&waits, End::Exit(0)).await;
+    };
+    let (followed, ()) = tokio::join!(appliance.get(&path), go_on);
+    assert!(followed.text.contains("at last"), "who follows a job that waits sees what it prints: {followed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -316,7 +393,7 @@ async fn a_self_test_runs_the_agents_own_program_in_its_own_image() {
 async fn with_a_wrong_clock_no_job_is_taken_where_the_site_wants_that() {
     let time = |wrong_clock| Time { rtc: Rtc::Untrusted, servers: Vec::new(), wrong_clock };
     for (policy, status) in [(WrongClock::RefuseJobs, 503), (WrongClock::Wait, 200), (WrongClock::Continue, 200)] {
-        let appliance = Appliance::start_with(time(policy));
+        let appliance = Appliance::start_with(time(policy), false);
         let answer = appliance.post("/v1/appliance/jobs", json!({"kind": "run", "job": "measure"})).await;
         assert_eq!(answer.status, status, "{policy:?}: {answer:?}");
     }

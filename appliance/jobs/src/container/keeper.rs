@@ -12,18 +12,24 @@ use libcontainer::{
     network::{NetworkError, link::LinkClient, wrapper::create_network_client},
     syscall::syscall::SyscallType,
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::dup2,
+};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_parent_process_death_signal, waitpid};
+use seccompiler::BpfProgram;
 use serde::{Deserialize, Serialize};
 use signal_hook::{
     consts::{SIGCHLD, SIGTERM},
     iterator::Signals,
 };
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     num::NonZeroU16,
-    path::Path,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +42,8 @@ pub(super) const REPORT: &str = "end.json";
 const LOCK: &str = "/run/gap/keepers.lock";
 /// Longest that keepers of an agent that was killed may take to end, once what they keep has ended.
 const LEAVE: Duration = Duration::from_secs(10);
+/// Longest order that is read, in bytes.
+const MAX_ORDER: u64 = 64 << 10;
 /// Index of the loopback interface in a new network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -88,6 +96,17 @@ enum KeeperError {
     NoProcess,
 }
 
+/// What a keeper that waited is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeeperOrder {
+    /// The job.
+    pub id: String,
+    /// Where its bundle lies.
+    pub directory: PathBuf,
+    /// What to open on its loopback.
+    pub ports: Vec<NonZeroU16>,
+}
+
 /// Keeps the container of the job `id` whose bundle lies in `directory`, until it has ended; leaves a report there.
 /// What the container prints goes where this process prints. `ports` are opened on the job's loopback and handed to the
 /// agent. The process must have one thread.
@@ -96,7 +115,30 @@ enum KeeperError {
 /// What the system said when the report cannot be written.
 pub fn run(id: &str, directory: &Path, ports: &[NonZeroU16]) -> io::Result<()> {
     let _lock = lock(Path::new(LOCK), FlockOperation::LockShared)?;
-    let report = match keep(id, directory, ports) {
+    report(prepare(), &KeeperOrder { id: id.to_owned(), directory: directory.to_owned(), ports: ports.to_vec() })
+}
+
+/// Gets ready for a job that is not known yet, waits for it on standard input, and then does as [`run`]. Returns when the
+/// agent ends, or lets it go, without one.
+///
+/// # Errors
+/// As for [`run`], and when what comes is no order.
+pub fn wait() -> io::Result<()> {
+    let _lock = lock(Path::new(LOCK), FlockOperation::LockShared)?;
+    let prepared = prepare();
+    let mut order = Vec::new();
+    io::stdin().lock().take(MAX_ORDER).read_to_end(&mut order)?;
+    if order.is_empty() {
+        return Ok(());
+    }
+    dup2(fs::File::open("/dev/null")?.as_raw_fd(), libc::STDIN_FILENO)?;
+    report(prepared, &serde_json::from_slice(&order)?)
+}
+
+/// Keeps a container and leaves a report of its end.
+fn report(prepared: Result<Vec<BpfProgram>, KeeperError>, order: &KeeperOrder) -> io::Result<()> {
+    let KeeperOrder { id, directory, ports } = order;
+    let report = match prepared.and_then(|filters| keep(filters, id, directory, ports)) {
         Ok(status) => Report::Ended { status, out_of_memory: Cgroup::of(id).ran_out_of_memory() },
         Err(error) => {
             let reason = sources(&error);
@@ -135,13 +177,17 @@ fn lock(path: &Path, operation: FlockOperation) -> io::Result<fs::File> {
     Ok(file)
 }
 
-fn keep(id: &str, directory: &Path, ports: &[NonZeroU16]) -> Result<i32, KeeperError> {
+/// What is the same for every job: the network namespace with its loopback, and the filters.
+fn prepare() -> Result<Vec<BpfProgram>, KeeperError> {
     // Without its agent nobody would hear of the end.
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
     LinkClient::new(create_network_client())?.set_up(LOOPBACK)?;
+    Ok(seccomp::filters()?)
+}
+
+fn keep(filters: Vec<BpfProgram>, id: &str, directory: &Path, ports: &[NonZeroU16]) -> Result<i32, KeeperError> {
     ports::hand_over(directory, ports).map_err(KeeperError::Ports)?;
-    let filters = seccomp::filters()?;
     fs::create_dir_all(STATE)?;
     // What an agent left that was killed is not in the way of the next one.
     drop(fs::remove_dir_all(Path::new(STATE).join(id)));

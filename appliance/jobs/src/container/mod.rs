@@ -2,7 +2,8 @@
 //!
 //! The agent writes a bundle ([`Confinement::bundle`]: an OCI runtime configuration) and starts itself once more as that
 //! job's keeper ([`keeper::run`]), a process with one thread, which libcontainer needs to clone from. The keeper takes
-//! a network namespace with nothing but a loopback in it, has libcontainer build the container and waits for its end.
+//! a network namespace with nothing but a loopback in it, has libcontainer build the container and waits for its end. One
+//! that has its namespace already waits for the next job ([`Spare`]).
 //! Inside, the first process ([`init`]) puts on the system call filter, starts the program, passes signals on and takes
 //! in orphans.
 //!
@@ -28,8 +29,8 @@ pub mod terminal;
 
 pub use bundle::{BindMount, BundleError, Confinement, DeviceNode};
 pub use cgroup::Cgroup;
-pub use spawn::{Container, Spawned, spawn};
+pub use spawn::{Container, Spare, Spawned};
 
 /// The word on the command line by which the agent starts itself as a keeper; a job's name, its directory and the ports
-/// that the keeper has to open follow it.
+/// that the keeper has to open follow it, or nothing where it waits for them.
 pub const KEEPER: &str = "keep-container";

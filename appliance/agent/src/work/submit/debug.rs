@@ -15,7 +15,7 @@ const SHELLS: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/bin/sh"];
 /// How long it lasts where the request does not say, and at most, in seconds.
 const USUAL: u64 = 900;
 const LONGEST: u64 = 3600;
-/// Most words of a program, and their longest.
+/// Most words of a program, and their longest, in characters.
 const MAX_WORDS: (usize, usize) = (64, 4096);
 
 /// A terminal to open.
@@ -26,21 +26,25 @@ pub struct CreateDebug {
     pub image: String,
     /// Program and arguments; the image's shell when absent.
     #[serde(default)]
+    #[schemars(extend("maxItems" = 64, "items" = {"type": "string", "pattern": "^[^\\u0000]{1,4096}$"}))]
     pub command: Vec<String>,
     /// A model that it sees in `/run/job/model`.
     #[serde(default)]
     pub model: Option<String>,
     /// What the person's terminal is, for `TERM`.
     #[serde(default)]
+    #[schemars(regex(pattern = "^[A-Za-z0-9_.+-]{1,64}$"))]
     pub term: Option<String>,
     /// GPUs; none when absent.
     #[serde(default)]
     pub gpus: Option<u32>,
-    /// Memory of the machine, in bytes; 1 GiB when absent.
+    /// Memory of the machine, in bytes; 16 MiB at least, 1 GiB when absent.
     #[serde(default)]
+    #[schemars(range(min = 16_777_216))]
     pub memory: Option<u64>,
     /// After so many seconds it is ended; 900 when absent, 3600 at most.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 3600))]
     pub time_limit_seconds: Option<u64>,
 }
 
@@ -54,9 +58,10 @@ impl Work {
         if !(1..=LONGEST).contains(&limit) {
             return Err(SubmitError::field("time_limit_seconds", format!("1 to {LONGEST} seconds")));
         }
+        let named = |error| of_image(error, &request.image);
         let order = Order {
             declared: String::new(),
-            command: self.program(request)?,
+            command: self.program(request).map_err(named)?,
             image: request.image.clone(),
             env: [("TERM".to_owned(), term(request.term.as_deref())?)].into(),
             datasets: Vec::new(),
@@ -68,7 +73,7 @@ impl Work {
             model: request.model.as_deref().map(|name| self.model(name)).transpose()?,
             has_terminal: true,
         };
-        self.complete(&order)?;
+        self.complete(&order).map_err(named)?;
         let memory = request.memory.unwrap_or_else(|| PROGRAM.saturating_mul(2).min(self.machine.memory));
         let demand = self.possible(Demand { gpus: request.gpus.unwrap_or(0), gpu_memory: 0, memory })?;
         // Nobody would come to a second one.
@@ -83,9 +88,9 @@ impl Work {
 
     fn program(&self, request: &CreateDebug) -> Result<Vec<String>, SubmitError> {
         let (most, longest) = MAX_WORDS;
-        let is_word = |word: &String| !word.is_empty() && word.len() <= longest && !word.contains('\0');
+        let is_word = |word: &String| (1..=longest).contains(&word.chars().count()) && !word.contains('\0');
         if request.command.len() > most || !request.command.iter().all(is_word) {
-            return Err(SubmitError::field("command", format!("at most {most} words of 1 to {longest} bytes")));
+            return Err(SubmitError::field("command", format!("at most {most} words of 1 to {longest} characters")));
         }
         if !request.command.is_empty() {
             return Ok(request.command.clone());
@@ -94,6 +99,14 @@ impl Work {
         let shell = SHELLS.into_iter().find(|shell| is_in_image(&root, "/", shell));
         let shell = shell.map(|shell| vec![shell.to_owned()]);
         shell.ok_or_else(|| SubmitError::field("command", "this image has no shell: name a program of it"))
+    }
+}
+
+/// What is wrong with the image that the request names is wrong with that field of it.
+fn of_image(error: SubmitError, named: &str) -> SubmitError {
+    match error {
+        SubmitError::Image(error) if error.image() == named => SubmitError::field("image", error),
+        other => other,
     }
 }
 
