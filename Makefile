@@ -42,7 +42,7 @@ test: tools-test lint
 test-all: test deny fuzz
 	GAPIMAGE_TEST_MIRROR=1 $(CARGO) test --workspace --locked --test debian_mirror
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test real -- --ignored
-	$(CARGO) build --workspace --locked --bin gap-train --bin gap-serve
+	$(CARGO) build --workspace --locked --bin gap-train --bin gap-serve --bin gapctl
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test agent -- --ignored proofs:: --test-threads 1
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test reproducible --test boot --test faults -- --ignored
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test false_alarms -- --ignored

@@ -29,7 +29,7 @@ fn a_killed_agent_loses_nothing_and_training_goes_on() {
         assert!(site.log(&murder).contains("survived"), "{}", site.log(&murder));
     }
 
-    site.trained_as_if_nothing_had_been(&training, &file);
+    site.trained_as_if_nothing_had_been(&training, &site.trained_undisturbed(&file));
     let counted = site.wait_within(Duration::from_secs(300), &counting, OVER);
     assert_eq!(counted["state"], "succeeded", "{counted}\n{}", site.log(&counting));
     assert!(counted["starts"].as_u64().unwrap() > 1, "{counted}");

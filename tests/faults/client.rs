@@ -63,7 +63,20 @@ impl Api {
 
     /// Brings a file, or goes on with bringing it.
     pub fn bring(&self, path: &Path, purpose: &str) -> Result<Uploaded, UploadError> {
-        upload::send(&self.client, path, purpose, Some(&self.memory), &ProgressBar::hidden())
+        self.bring_shown(path, purpose, &ProgressBar::hidden())
+    }
+
+    /// The same, with a bar that shows how much of it is there.
+    pub fn bring_shown(&self, path: &Path, purpose: &str, bar: &ProgressBar) -> Result<Uploaded, UploadError> {
+        upload::send(&self.client, path, purpose, Some(&self.memory), bar)
+    }
+
+    /// The appliance has a file that was brought, as it was sent.
+    #[track_caller]
+    pub fn has(&self, file: &Uploaded) {
+        let found = self.wait_for(&format!("/v1/files/{}", file.id), PATIENCE, |file| Some(file.clone())).unwrap();
+        assert!(file.sha256.is_some() && found["sha256"].as_str() == file.sha256.as_deref(), "{found}");
+        assert_eq!(found["bytes"].as_u64(), Some(file.bytes), "{found}");
     }
 
     /// Waits until the appliance answers and its data volume is open, or cannot be.

@@ -28,7 +28,7 @@ const TRAINING: Duration = Duration::from_secs(900);
 /// Memory of a job that needs next to none, so that others find room beside it.
 pub const LITTLE: u64 = 64 << 20;
 /// Steps of a training job that is disturbed.
-pub const STEPS: u64 = 400;
+pub const STEPS: u64 = 240;
 /// The program that a machine runs in.
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -90,6 +90,14 @@ impl Site {
     /// A client with this token.
     pub fn with_token(&self, token: &str) -> Api {
         Api::new(&server(self.port), self.certificate, token, self.file("uploads"))
+    }
+
+    /// The command `gapctl`, for an admin of this site. It is another package's, and built before.
+    pub fn gapctl(&self) -> Command {
+        let mut gapctl = Command::new(Path::new(env!("CARGO_BIN_EXE_gapimage")).with_file_name("gapctl"));
+        gapctl.args(["--server", &server(self.port), "--fingerprint", &self.certificate.to_string()]);
+        gapctl.env("GAPCTL_TOKEN", &self.token).env("XDG_CONFIG_HOME", self.file("config"));
+        gapctl
     }
 
     /// A terminal of a job: bytes in, bytes out, through OpenSSL's client, which knows nothing of HTTP.
@@ -217,23 +225,44 @@ impl Site {
         }
     }
 
-    /// A training job of [`STEPS`] steps ends well, each step was done once and in order, and what came of it is what comes
-    /// of an undisturbed one.
+    /// What comes of training on a file for [`STEPS`] steps when nothing disturbs it.
     #[track_caller]
-    pub fn trained_as_if_nothing_had_been(&self, disturbed: &str, file: &str) {
+    pub fn trained_undisturbed(&self, file: &str) -> Value {
+        let undisturbed = self.train(file, STEPS);
+        let ended = self.wait_within(TRAINING, &undisturbed, OVER);
+        assert_eq!((&ended["state"], &ended["starts"]), (&"succeeded".into(), &1.into()), "{ended}");
+        self.result(&undisturbed)
+    }
+
+    /// A training job of [`STEPS`] steps that was disturbed ends well, each step was done once and in order, and what came of
+    /// it is what comes of an undisturbed one.
+    #[track_caller]
+    pub fn trained_as_if_nothing_had_been(&self, disturbed: &str, undisturbed: &Value) {
         let ended = self.wait_within(TRAINING, disturbed, OVER);
         assert_eq!(ended["state"], "succeeded", "{ended}\n{}", self.log(disturbed));
         assert!(ended["starts"].as_u64().unwrap() > 1, "it was never disturbed: {ended}");
         assert_eq!(self.steps(disturbed), (1..=STEPS).collect::<Vec<_>>());
-        let undisturbed = self.train(file, STEPS);
-        let ended = self.wait_within(TRAINING, &undisturbed, OVER);
-        assert_eq!((&ended["state"], &ended["starts"]), (&"succeeded".into(), &1.into()), "{ended}");
-        assert_eq!(self.result(disturbed), self.result(&undisturbed));
+        assert_eq!(self.result(disturbed), *undisturbed);
+    }
+
+    /// No record of the audit log is missing between its first and its last, and none was changed.
+    #[track_caller]
+    pub fn audit_is_whole(&self) {
+        let audit = self.client.get("/v1/appliance/audit?limit=1000").unwrap();
+        let records = audit["data"].as_array().unwrap();
+        let numbers: Vec<u64> = records.iter().map(|record| record["number"].as_u64().unwrap()).collect();
+        assert_eq!(
+            numbers,
+            (1..=records.len() as u64).collect::<Vec<_>>(),
+            "records are in the order of what was done"
+        );
+        let follows = |pair: &[Value]| pair[1]["previous"] == pair[0]["hash"];
+        assert!(!records.is_empty() && records.windows(2).all(follows), "{audit}");
     }
 
     /// What a training job left, by name and digest.
     #[track_caller]
-    pub fn result(&self, job: &str) -> Value {
+    fn result(&self, job: &str) -> Value {
         let lineage = self.client.get(&format!("/v1/appliance/jobs/{job}/outputs/lineage.json")).unwrap();
         assert!(lineage["result"].as_object().is_some_and(|result| !result.is_empty()), "{lineage}");
         lineage["result"].clone()
@@ -323,10 +352,11 @@ impl Drop for Machine {
     }
 }
 
-/// Writes a file of this many MiB, no two of which are alike.
-pub fn bulk(path: &Path, mebibytes: u32) {
+/// Writes a file of this many MiB, no two of which are alike, nor are those of files with other numbers.
+pub fn bulk(path: &Path, mebibytes: u32, number: u32) {
     let mut file = std::io::BufWriter::new(File::create(path).unwrap());
-    (0..mebibytes << 18).for_each(|word| file.write_all(&word.wrapping_mul(2_654_435_761).to_le_bytes()).unwrap());
+    let word = |index: u32| (index.wrapping_mul(2_654_435_761) ^ number).to_le_bytes();
+    (0..mebibytes << 18).for_each(|index| file.write_all(&word(index)).unwrap());
 }
 
 /// Writes a file with this many rows to train on.

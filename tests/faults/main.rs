@@ -5,6 +5,7 @@
 
 mod agent;
 mod blocks;
+mod burn_in;
 mod client;
 mod clock;
 mod confinement;
@@ -13,6 +14,7 @@ mod excess;
 mod fixture;
 mod machine;
 mod power;
+mod uploads;
 
 use std::sync::Mutex;
 
