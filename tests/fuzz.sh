@@ -38,7 +38,8 @@ seed() { mkdir -p "$work/$1"; cat >"$work/$1/$2"; }
 sum=$(printf 'a%.0s' {1..64})
 
 mkdir -p "$work/recipe"
-cp recipes/*.toml layers/*.toml "$work/recipe/"
+cp recipes/*.toml "$work/recipe/"
+for layer in layers/*.toml; do cp "$layer" "$work/recipe/layer-$(basename "$layer")"; done
 for lock in recipes/*.lock; do
   # The whole of it would make every try slow.
   if [ -e "$lock" ]; then head -n 40 "$lock" | seed lock "$(basename "$lock")"; fi

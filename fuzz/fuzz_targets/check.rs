@@ -23,7 +23,7 @@ fuzz_target!(|text: &str| {
             model: "m".to_owned(),
             datasets: Vec::new(),
             trainer: if name == "a.json" { Trainer::GapTrain } else { Trainer::Trl },
-            method: Method::Lora(Adapter { rank: u64::from(u32::MAX), targets: Vec::new() }),
+            method: Method::Lora(Adapter { rank: u64::from(u32::MAX), alpha: Some(u64::MAX), targets: Vec::new() }),
             precision: Precision::Bf16,
             batch: u64::from(u32::MAX),
             length: u64::from(u32::MAX),
@@ -31,6 +31,8 @@ fuzz_target!(|text: &str| {
             checkpointing: false,
             optimizer: Optimizer::AdamW,
             sharding: Sharding::Fsdp,
+            learning_rate: None,
+            epochs: Some(u64::MAX),
         };
         let job = Job {
             name: "j".to_owned(),
@@ -39,6 +41,7 @@ fuzz_target!(|text: &str| {
             run: Vec::new(),
             configs: Vec::new(),
             gpus: None,
+            endpoints: Default::default(),
         };
         let target = Target {
             gpu: gapimage::recipe::Gpu::named("A100-80GB"),
