@@ -5,6 +5,7 @@ use super::{
     index::PageError,
     metadata::MetadataError,
     name::NameError,
+    requirement::RequirementError,
     sdist::SdistError,
     target::{Glibc, Target},
 };
@@ -133,12 +134,12 @@ pub enum WheelsError {
         expected: String,
     },
     /// A line of requirements is none.
-    #[error("`{line}` is no requirement: {reason}")]
+    #[error("`{line}` is no requirement: {source}")]
     Requirement {
         /// The line, escaped.
         line: String,
         /// What is wrong.
-        reason: String,
+        source: RequirementError,
     },
     /// The image lacks what it is said to provide.
     #[error(

@@ -1,8 +1,10 @@
 //! The core metadata of a project (`METADATA` in a wheel, `PKG-INFO` elsewhere).
 
-use super::name::{NameError, ProjectName};
+use super::{
+    name::{NameError, ProjectName},
+    requirement::{RequirementError, requirement},
+};
 use pep508_rs::{MarkerTree, Requirement, VerbatimUrl};
-use std::str::FromStr;
 
 /// Longest metadata read, in bytes; descriptions can be long.
 pub const MAX_LEN: u64 = 16 << 20;
@@ -57,12 +59,12 @@ pub enum MetadataError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// A requirement that is none.
-    #[error("the metadata requires `{requirement}`: {reason}")]
+    #[error("the metadata requires `{requirement}`: {source}")]
     Requirement {
         /// What it says, escaped.
         requirement: String,
         /// Why it is no requirement.
-        reason: String,
+        source: RequirementError,
     },
 }
 
@@ -80,10 +82,8 @@ impl Metadata {
         };
         let one = |wanted: &'static str| all(wanted).first().copied().ok_or(MetadataError::Missing(wanted));
         let requires = all("Requires-Dist").into_iter().map(|text| {
-            Requirement::from_str(text).map_err(|error| MetadataError::Requirement {
-                requirement: text.escape_debug().to_string(),
-                reason: error.message.to_string(),
-            })
+            requirement(text)
+                .map_err(|source| MetadataError::Requirement { requirement: text.escape_debug().to_string(), source })
         });
         Ok(Self {
             name: ProjectName::new(one("Name")?)?,

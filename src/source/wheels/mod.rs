@@ -16,6 +16,7 @@ mod pip_config;
 mod provided;
 mod pylock;
 mod remote;
+pub mod requirement;
 mod resolve;
 pub mod sdist;
 mod sources;

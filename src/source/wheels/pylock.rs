@@ -4,12 +4,13 @@ use super::{
     error::WheelsError,
     index::file_name,
     name::{ProjectName, WheelName},
+    requirement::marker,
     target::Target,
 };
 use gap_format::Digest;
-use pep508_rs::{MarkerEnvironment, MarkerTree};
+use pep508_rs::MarkerEnvironment;
 use serde::Deserialize;
-use std::{collections::BTreeMap, path::Path, str::FromStr};
+use std::{collections::BTreeMap, path::Path};
 use url::Url;
 
 /// A wheel that was chosen, and where it was found.
@@ -67,7 +68,7 @@ pub(super) fn chosen(
 ) -> Result<Vec<Chosen>, WheelsError> {
     let document: Document = toml::from_str(text).map_err(|error| WheelsError::Answer(error.to_string()))?;
     let applies = |package: &Package| {
-        let marker = package.marker.as_deref().and_then(|marker| MarkerTree::from_str(marker).ok());
+        let marker = package.marker.as_deref().and_then(|text| marker(text).ok());
         marker.is_none_or(|marker| marker.evaluate(environment, &[]))
     };
     let packages = document.packages.into_iter().filter(applies);

@@ -11,6 +11,7 @@ use super::{
     provided::{self, Found},
     pylock::{Chosen, chosen},
     remote::{Remote, metadata_in},
+    requirement::requirement,
     sources::Sources,
     taken::{Taken, take},
     target::Target,
@@ -118,9 +119,9 @@ fn environment_of(target: &Target) -> Result<MarkerEnvironment, WheelsError> {
 
 /// A requirement of the recipe.
 pub(super) fn parsed(line: &str) -> Result<Requirement<VerbatimUrl>, WheelsError> {
-    Requirement::from_str(line).map_err(|error| WheelsError::Requirement {
+    requirement(line).map_err(|source| WheelsError::Requirement {
         line: without_credentials(line).escape_debug().to_string(),
-        reason: error.message.to_string(),
+        source,
     })
 }
 

@@ -7,6 +7,7 @@ use super::{
     index::Offer,
     metadata::{Metadata, MetadataError},
     name::ProjectName,
+    requirement::requirement,
 };
 use flate2::read::GzDecoder;
 use pep508_rs::{
@@ -208,11 +209,9 @@ fn old_requirements(text: &str) -> Result<Vec<Requirement<VerbatimUrl>>, Metadat
             continue;
         }
         let whole = if condition.is_empty() { line.to_owned() } else { format!("{line} ; {condition}") };
-        let requirement = Requirement::from_str(&whole).map_err(|error| MetadataError::Requirement {
-            requirement: whole.escape_debug().to_string(),
-            reason: error.message.to_string(),
-        })?;
-        found.push(requirement);
+        let read = requirement(&whole)
+            .map_err(|source| MetadataError::Requirement { requirement: whole.escape_debug().to_string(), source })?;
+        found.push(read);
     }
     Ok(found)
 }
