@@ -14,6 +14,7 @@ mod model;
 mod name;
 mod policy;
 mod problem;
+pub mod requirement;
 mod run;
 mod section;
 mod stack;

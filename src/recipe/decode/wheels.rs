@@ -4,10 +4,11 @@ use super::{Mention, checked, layer::destination, read_source};
 use crate::recipe::{
     Provided, Sdists, WheelsLayer, name,
     problem::{At, Problems, suggestion},
+    requirement,
     section::{Placed, Section, string, wrong_type},
     value::{Kind, Value},
 };
-use pep508_rs::{PackageName, Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{PackageName, Requirement, VersionOrUrl};
 use std::str::FromStr;
 
 /// Decodes `wheels` of the layer `name`.
@@ -97,7 +98,7 @@ fn requirements(section: &mut Section<'_>, key: &'static str, problems: &Problem
 /// A requirement (PEP 508) of something that an index has.
 fn requirement(text: &str, at: &At, problems: &Problems) -> Option<String> {
     let shown = text.split("://").next().unwrap_or_default().escape_debug().to_string();
-    match Requirement::<VerbatimUrl>::from_str(text) {
+    match requirement::requirement(text) {
         Ok(Requirement { version_or_url: Some(VersionOrUrl::Url(_)), name, .. }) => {
             let help = "name an index that has it with `extra_indexes`";
             problems.add_with_help(at, format!("`{name}` is to come from an address of its own"), help);
@@ -106,7 +107,7 @@ fn requirement(text: &str, at: &At, problems: &Problems) -> Option<String> {
         Ok(_) => Some(text.trim().to_owned()),
         Err(error) => {
             let help = "write it as `name`, `name[extra]`, `name>=1.2,<2` or `name; python_version < \"3.14\"`";
-            problems.add_with_help(at, format!("`{shown}` is no requirement: {}", error.message), help);
+            problems.add_with_help(at, format!("`{shown}` is no requirement: {error}"), help);
             None
         }
     }

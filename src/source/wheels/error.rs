@@ -5,11 +5,11 @@ use super::{
     index::PageError,
     metadata::MetadataError,
     name::NameError,
-    requirement::RequirementError,
     sdist::SdistError,
     target::{Glibc, Target},
 };
 use crate::{
+    recipe::requirement::RequirementError,
     source::{debian::deb::DebError, http::HttpError},
     store::StoreError,
 };

@@ -1,9 +1,7 @@
 //! The core metadata of a project (`METADATA` in a wheel, `PKG-INFO` elsewhere).
 
-use super::{
-    name::{NameError, ProjectName},
-    requirement::{RequirementError, requirement},
-};
+use super::name::{NameError, ProjectName};
+use crate::recipe::requirement::{RequirementError, requirement};
 use pep508_rs::{MarkerTree, Requirement, VerbatimUrl};
 
 /// Longest metadata read, in bytes; descriptions can be long.

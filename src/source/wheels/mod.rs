@@ -16,7 +16,6 @@ mod pip_config;
 mod provided;
 mod pylock;
 mod remote;
-pub mod requirement;
 mod resolve;
 pub mod sdist;
 mod sources;

@@ -4,9 +4,9 @@ use super::{
     error::WheelsError,
     index::file_name,
     name::{ProjectName, WheelName},
-    requirement::marker,
     target::Target,
 };
+use crate::recipe::requirement::marker;
 use gap_format::Digest;
 use pep508_rs::MarkerEnvironment;
 use serde::Deserialize;

@@ -11,7 +11,6 @@ use super::{
     provided::{self, Found},
     pylock::{Chosen, chosen},
     remote::{Remote, metadata_in},
-    requirement::requirement,
     sources::Sources,
     taken::{Taken, take},
     target::Target,
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     parallel::try_map,
-    recipe::{Arch, Provided as Wanted, WheelsLayer},
+    recipe::{Arch, Provided as Wanted, WheelsLayer, requirement::requirement},
     source::{
         debian::{LockedPackage, fetch::fetch_packages},
         http::{Client, Progress},

@@ -7,8 +7,8 @@ use super::{
     index::Offer,
     metadata::{Metadata, MetadataError},
     name::ProjectName,
-    requirement::requirement,
 };
+use crate::recipe::requirement::requirement;
 use flate2::read::GzDecoder;
 use pep508_rs::{
     Requirement, VerbatimUrl, VersionOrUrl,
