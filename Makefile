@@ -50,6 +50,7 @@ test-all: test deny fuzz
 	tests/memory/measure.sh $(CACHE) > $(CACHE)/measured.jsonl
 	GAPIMAGE_MEASURED=$(CACHE)/measured.jsonl $(CARGO) test --workspace --locked --lib check::memory
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test oracles -- --ignored
+	CARGO="$(CARGO)" tests/mistralrs.sh $(CACHE)/mistralrs
 	CARGO="$(CARGO)" tests/cuda.sh $(CACHE)/cuda
 
 deny:
