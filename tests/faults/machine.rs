@@ -291,8 +291,10 @@ impl Site {
     }
 
     /// What a job printed.
+    #[track_caller]
     pub fn log(&self, job: &str) -> String {
-        let page = self.client.get(&format!("/v1/appliance/jobs/{job}/log?after=0")).unwrap();
+        let page = self.client.get(&format!("/v1/appliance/jobs/{job}/log?after=0"));
+        let page = page.unwrap_or_else(|error| panic!("{error}; the machine said:\n{}", self.console()));
         let lines = page["lines"].as_array().unwrap().iter();
         lines.map(|line| format!("{}\n", line["text"].as_str().unwrap())).collect()
     }
