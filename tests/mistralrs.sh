@@ -8,7 +8,7 @@ directory=$(realpath -m "${1:?usage: tests/mistralrs.sh DIR}")
 cargo=${CARGO:-cargo}
 cd "$here"
 $cargo build --workspace --locked --bin gap-train
-$cargo build --locked --manifest-path tests/mistralrs/Cargo.toml --target-dir "$directory/target"
+$cargo build --manifest-path tests/mistralrs/Cargo.toml --target-dir "$directory/target"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 train=$here/target/debug/gap-train
