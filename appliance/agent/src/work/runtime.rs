@@ -255,12 +255,16 @@ impl Runtime for Containers {
         if let Some(ours) = ours {
             self.offer(job, ours, &running);
         }
-        let waiting = Arc::clone(&running);
+        let (waiting, storage) = (Arc::clone(&running), self.storage.clone());
         let wait = Box::new(move || {
             let end = waiting.container.wait(&mut child);
             relay.close();
             for thread in draining.into_iter().flatten().flatten() {
                 drop(thread.join());
+            }
+            // Before its end is kept: whoever finds that, after a power cut too, finds its last lines and its results.
+            if let Err(error) = storage.sync() {
+                console::say(format_args!("what a job left may not all be on the disk: {error}"));
             }
             end
         });

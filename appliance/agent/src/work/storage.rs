@@ -123,6 +123,15 @@ impl Storage {
         remove(&self.output(job))
     }
 
+    /// Returns when all that any program has written so far is on the disk. Jobs do not sync what they print, and many not even
+    /// what they make.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(fs::File::open(&self.root)?)?)
+    }
+
     /// Bytes free for programs without privileges, and in all.
     ///
     /// # Errors
