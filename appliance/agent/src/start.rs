@@ -51,6 +51,8 @@ use tokio::{
 const DEFAULT_HOSTNAME: &str = "appliance";
 /// Time for the answer to a power-off to reach its client before PID 1 is asked.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
+/// How often tokens whose time has passed are deleted.
+const FORGET_TOKENS: Duration = Duration::from_secs(60);
 
 /// How the agent is started.
 #[derive(Debug, Clone)]
@@ -265,6 +267,7 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
         console::say(format_args!("NO JOBS ARE TAKEN: {reason}"));
         opening::without_volume(&access).unwrap_or_else(console::say);
     }
+    tokio::spawn(forget_tokens(access));
     cell.set(opened);
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
@@ -273,6 +276,17 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
         opening::check_files(&files).unwrap_or_else(console::say);
     }));
     opening::watch_servers(work).await;
+}
+
+/// Deletes tokens soon after their time has passed, for ever.
+async fn forget_tokens(access: Arc<Access>) {
+    loop {
+        tokio::time::sleep(FORGET_TOKENS).await;
+        let access = access.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || access.forget(now())).await {
+            console::say(error);
+        }
+    }
 }
 
 /// Keeps the network, and the certificate in step with it; leaves both alone where no drivers are to be loaded.

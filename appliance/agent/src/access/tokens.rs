@@ -1,7 +1,7 @@
 //! Tokens: that of the site configuration, and those that are kept as hashes in the database. The first of these is
 //! claimed with a code that only the console shows, as long as there is no admin otherwise.
 
-use super::Role;
+use super::{Role, expiry};
 use crate::token::{self, TokenError, TokenHash};
 use gap_format::Digest;
 use gap_jobs::{Database, DatabaseError, identifier};
@@ -191,6 +191,24 @@ impl Access {
         kept.tokens.retain(|_, row| row.id != id);
         Ok(removed > 0)
     }
+
+    /// Deletes the tokens whose time has passed at `now`, for good: a clock that is set back later must not open with them
+    /// again. To be called again and again. Returns how many they were.
+    ///
+    /// # Errors
+    /// [`TokensError`] when the database fails; they open nothing all the same until the clock is set back.
+    pub fn forget(&self, now: i64) -> Result<usize, TokensError> {
+        let has_any = |kept: &Kept| kept.tokens.values().any(|row| row.is_over(now));
+        if !has_any(&self.kept.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(0);
+        }
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let count = kept.tokens.len();
+        kept.tokens.retain(|_, row| !row.is_over(now));
+        let database = kept.database.clone().ok_or(TokensError::NoDatabase)?;
+        expiry::forget(&database, now)?;
+        Ok(count.saturating_sub(kept.tokens.len()))
+    }
 }
 
 impl TokenRow {
@@ -281,6 +299,19 @@ mod tests {
         let (token, _) = access.make(new(Role::Viewer, Some(10)), 5).unwrap();
         assert!(access.caller(token.as_bytes(), 9).is_some());
         assert!(access.caller(token.as_bytes(), 10).is_none());
+    }
+
+    #[test]
+    fn a_token_whose_time_has_passed_is_not_taken_again_when_the_clock_is_set_back() {
+        let (access, database) = access();
+        let (token, _) = access.make(new(Role::Viewer, Some(10)), 5).unwrap();
+        let (stays, _) = access.make(new(Role::Viewer, Some(20)), 5).unwrap();
+        assert_eq!((access.forget(9).unwrap(), access.forget(10).unwrap(), access.forget(10).unwrap()), (0, 1, 0));
+        let again = Access::new(None);
+        again.attach(database, 5).unwrap();
+        for access in [access, again] {
+            assert!(access.caller(token.as_bytes(), 5).is_none() && access.caller(stays.as_bytes(), 5).is_some());
+        }
     }
 
     #[test]
