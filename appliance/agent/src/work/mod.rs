@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod devices;
 pub mod files;
 pub mod images;
+pub mod left;
 mod news;
 pub mod opening;
 pub mod order;
@@ -21,7 +22,7 @@ pub mod volume;
 use catalog::Catalog;
 use files::{Files, FilesError};
 use gap_jobs::{
-    Database, DatabaseError, Dispatcher, Machine, Patience, Queue, Runtime,
+    Database, DatabaseError, Dispatcher, JobId, Machine, Patience, Queue, Runtime,
     dispatcher::{Complain, StartError},
 };
 use promotion::{Promotions, PromotionsError};
@@ -132,6 +133,20 @@ impl Work {
             stirred,
             checking,
         })
+    }
+
+    /// Deletes what jobs that are over kept between their runs: a power cut may have come before.
+    ///
+    /// # Errors
+    /// What the system said of the list.
+    pub fn sweep_caches(&self) -> io::Result<()> {
+        for name in self.storage.cached_jobs()? {
+            let Ok(id) = JobId::try_from(name) else { continue };
+            if self.queue().job(&id).is_ok_and(|job| job.state.is_final()) {
+                self.storage.delete_cache(id.as_str())?;
+            }
+        }
+        Ok(())
     }
 
     /// The queue.

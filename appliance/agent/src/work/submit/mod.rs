@@ -17,6 +17,7 @@ use super::{
     Work,
     catalog::{ImageError, size_of},
     files::{FilesError, Purpose, Status},
+    left::Left,
     order::{DataOrder, ModelOrder, Order},
 };
 use gap_handover::{
@@ -275,7 +276,7 @@ impl Work {
         if let Some(model) = &order.model {
             self.catalog.place(&model.base)?;
             if let Some(job) = &model.trained
-                && !self.result_of(job.as_str()).is_some_and(|path| path.is_dir())
+                && self.result_of(job.as_str()).is_none()
             {
                 return Err(SubmitError::NoModel(model.name.clone()));
             }
@@ -285,8 +286,9 @@ impl Work {
 
     /// The adapter or whole model that a job left behind.
     pub fn result_of(&self, job: &str) -> Option<std::path::PathBuf> {
-        let output = gap_contract::Output::new(self.storage.output(job));
-        [output.adapter(), output.model()].into_iter().find(|path| path.is_dir())
+        let (root, names) = (self.storage.output(job), gap_contract::Output::new(""));
+        let left = Left::open(&root).ok()?;
+        [names.adapter(), names.model()].into_iter().find(|name| left.has_directory(name)).map(|name| root.join(name))
     }
 }
 
