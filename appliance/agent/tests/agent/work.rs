@@ -1,6 +1,10 @@
 //! Files, jobs, models and tokens through the real server.
 
-use crate::appliance::{Appliance, EXAMPLES};
+use crate::{
+    appliance::{Appliance, EXAMPLES},
+    machine::{Machine, TOKEN},
+};
+use gap_agent::server::Limits;
 use gap_handover::site::{Rtc, Time, WrongClock};
 use gap_jobs::{
     End,
