@@ -164,7 +164,8 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let limits = Limits::default();
     // When the channel is full, a wish for PID 1 is on its way already.
     let ask = Box::new(move |request| ask.try_send(request).unwrap_or_default());
-    let (access, audit, work) = (Arc::new(Access::new(token)), Arc::new(Audit::default()), Arc::<WorkCell>::default());
+    let (access, audit) = (Arc::new(Access::new(token, system.clock.clone())), Arc::new(Audit::start()?));
+    let work = Arc::<WorkCell>::default();
     let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
     let (stop, stopping) = watch::channel(false);
     tell_api(&listener, &identity);
@@ -331,7 +332,8 @@ async fn keep_clock(system: Arc<System>, servers: Vec<SocketAddr>, audit: Arc<Au
             what,
             outcome: "noted".to_owned(),
         };
-        audit.record(entry).unwrap_or_else(console::say);
+        let audit = Arc::clone(&audit);
+        tokio::spawn(async move { audit.keep(entry).await.unwrap_or_else(console::say) });
     };
     clock::keep(servers, system.report.clock.built, &system.clock, clock::step, say).await;
 }

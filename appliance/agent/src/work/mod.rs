@@ -34,6 +34,9 @@ use terminals::Terminals;
 use tokio::sync::{Notify, Semaphore};
 use uploads::{UploadError, Uploads};
 
+/// Most who move many bytes of files at once.
+const MAX_BULK: usize = 4;
+
 /// Everything about jobs, once there is a data volume.
 pub struct Work {
     /// Where everything lies.
@@ -60,6 +63,8 @@ pub struct Work {
     pub stirred: Arc<Notify>,
     /// Held while a file is checked.
     pub checking: Arc<Semaphore>,
+    /// Held by each who moves many bytes of files: threads are left for what is quick.
+    pub bulk: Arc<Semaphore>,
 }
 
 /// What the runtime of jobs holds too.
@@ -118,7 +123,7 @@ impl Work {
         let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
-        let checking = Arc::new(Semaphore::new(1));
+        let (checking, bulk) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(MAX_BULK)));
         Ok(Self {
             storage,
             catalog,
@@ -132,6 +137,7 @@ impl Work {
             terminals,
             stirred,
             checking,
+            bulk,
         })
     }
 

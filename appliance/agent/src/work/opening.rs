@@ -14,7 +14,7 @@ use super::{
     volume,
 };
 use crate::{
-    access::{Access, audit::Audit, expiry},
+    access::{Access, audit::Audit},
     clock, console, machine,
     modules::Modules,
     recheck::Verified,
@@ -105,7 +105,6 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
         ));
         damage::settle(database.clone(), storage.clone()).map_err(|error| error.to_string())?;
     }
-    expiry::forget(&database, now()).map_err(|error| error.to_string())?;
     Ok(database)
 }
 

@@ -142,7 +142,8 @@ impl Machine {
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
         let ask = Box::new(move |request| ask.lock().unwrap().push(request));
-        let (access, audit) = (Arc::new(Access::new(token.map(TokenHash::of))), Arc::new(Audit::default()));
+        let access = Arc::new(Access::new(token.map(TokenHash::of), system.clock.clone()));
+        let audit = Arc::new(Audit::start().unwrap());
         let work = Arc::<WorkCell>::default();
         let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
         let listener = server::listen_on("127.0.0.1:0".parse().unwrap()).unwrap();
