@@ -139,9 +139,10 @@ struct Followed {
 
 /// Lines as they come, at most `most` where that is said, until the job neither runs nor waits to.
 fn follow(work: Arc<Work>, job: JobId, from: u64, most: Option<usize>, search: Option<String>) -> Response {
+    let notify = work.stirred.of(&job);
     let begin = Followed { from, left: most.unwrap_or(usize::MAX), looked: None };
     let lines = stream::unfold(begin, move |mut at| {
-        let (work, job, search) = (Arc::clone(&work), job.clone(), search.clone());
+        let (work, job, search, notify) = (Arc::clone(&work), job.clone(), search.clone(), Arc::clone(&notify));
         async move {
             while at.left > 0 {
                 if let Some(looked) = at.looked {
@@ -149,7 +150,7 @@ fn follow(work: Arc<Work>, job: JobId, from: u64, most: Option<usize>, search: O
                 }
                 at.looked = Some(Instant::now());
                 // Both before the log is read, so that nothing is missed between the two.
-                let mut stirred = pin!(work.stirred.notified());
+                let mut stirred = pin!(notify.notified());
                 stirred.as_mut().enable();
                 let has_ended = !goes_on(Arc::clone(&work), job.clone()).await;
                 let most = at.left.min(LINES);

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod runtime;
 pub mod serving;
 pub mod site;
+pub mod stirred;
 pub mod storage;
 pub mod submit;
 pub mod terminals;
@@ -29,9 +30,10 @@ use promotion::{Promotions, PromotionsError};
 use serving::Serving;
 use site::SiteRules;
 use std::{io, sync::Arc};
+use stirred::Stirred;
 use storage::Storage;
 use terminals::Terminals;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use uploads::{UploadError, Uploads};
 
 /// Most who move many bytes of files at once.
@@ -59,8 +61,8 @@ pub struct Work {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
-    /// Told when a job printed a line or ended.
-    pub stirred: Arc<Notify>,
+    /// Told when jobs print a line or end.
+    pub stirred: Arc<Stirred>,
     /// Held while a file is checked.
     pub checking: Arc<Semaphore>,
     /// Held by each who moves many bytes of files: threads are left for what is quick.
@@ -76,8 +78,8 @@ pub struct Shared {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
-    /// Told when a job printed a line or ended.
-    pub stirred: Arc<Notify>,
+    /// Told when jobs print a line or end.
+    pub stirred: Arc<Stirred>,
 }
 
 /// Why there is no work.

@@ -10,6 +10,7 @@ use super::{
     relay::Relay,
     serving::Serving,
     site::SiteRules,
+    stirred::Stirred,
     storage::{Storage, make, own, publish},
     terminals::Terminals,
 };
@@ -64,7 +65,7 @@ pub struct Containers {
     serving: Arc<Serving>,
     site: Arc<SiteRules>,
     terminals: Arc<Terminals>,
-    stirred: Arc<Notify>,
+    stirred: Arc<Stirred>,
     spare: Spare,
     handle: Handle,
 }
@@ -251,7 +252,7 @@ impl Runtime for Containers {
             }
         };
         let log = Arc::new(Mutex::new(log));
-        let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, Arc::clone(&self.stirred));
+        let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, self.stirred.of(&job.id));
         let draining = printed.map(|(out, err)| [take(Stream::Out, Box::new(out)), take(Stream::Err, Box::new(err))]);
         let follower = Follower::new(self.storage.output(id), self.storage.told(id));
         let running = Arc::new(Running { container, has_terminal: order.has_terminal, follower: Mutex::new(follower) });
@@ -305,7 +306,7 @@ impl Runtime for Containers {
             // A cache may be millions of files; others are waiting for this thread.
             self.handle.spawn_blocking(move || drop(storage.delete_cache(id.as_str())));
         }
-        self.stirred.notify_waiters();
+        self.stirred.ended(&job.id);
     }
 }
 

@@ -75,7 +75,7 @@ async fn a_log_is_followed_from_before_its_job_starts_until_it_ends_or_so_many_l
         for text in ["one", "two", "three"] {
             tokio::time::sleep(Duration::from_millis(50)).await;
             log.append(Stream::Out, text.as_bytes(), 7).unwrap();
-            appliance.work.stirred.notify_waiters();
+            appliance.work.stirred.of(&id.to_owned().try_into().unwrap()).notify_waiters();
         }
     };
     let limited = format!("{path}&limit=2");
