@@ -21,6 +21,12 @@ const FAULTY: u8 = 2;
 const USAGE: &str = "usage: gapd [--root DIRECTORY [--owns-machine]] [--listen ADDRESS:PORT]";
 
 fn main() -> ExitCode {
+    let status = act();
+    gap_agent::console::flush();
+    status
+}
+
+fn act() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [KEEPER] => return reported(keeper::wait()),

@@ -51,6 +51,8 @@ use tokio::{
 const DEFAULT_HOSTNAME: &str = "appliance";
 /// Time for the answer to a power-off to reach its client before PID 1 is asked.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
+/// How often tokens whose time has passed are deleted.
+const FORGET_TOKENS: Duration = Duration::from_secs(60);
 
 /// How the agent is started.
 #[derive(Debug, Clone)]
@@ -128,7 +130,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         let (site, hostname) = (given.site.clone(), hostname.clone());
         move || identity(&site, &hostname)
     });
-    let verified = recheck::recheck(&root, &given)?;
+    let verified = Arc::new(recheck::recheck(&root, &given)?);
     let signers = verified.release.signers().to_vec();
     stages.push(boot_clock::stage("release verified again"));
     tell_release(&given.report, &signers);
@@ -142,10 +144,12 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let token = TokenHash::of_site(&site)?;
     let identity = Arc::new(identity.await.map_err(io::Error::from)??);
     let listener = listen(options, &site)?;
+    let image = verified.name_of(&verified.image).unwrap_or_else(|| verified.image.to_string());
+    let layers = scrub::layers::of_system(&report, &image);
     let system = Arc::new(System {
         root: root.clone(),
         hostname,
-        scrub: Arc::new(scrub::Board::new(&report.layers)),
+        scrub: Arc::new(scrub::Board::new(layers)),
         clock: Arc::new(clock::Board::new(&site.time, report.clock)),
         report,
         signers,
@@ -160,7 +164,8 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let limits = Limits::default();
     // When the channel is full, a wish for PID 1 is on its way already.
     let ask = Box::new(move |request| ask.try_send(request).unwrap_or_default());
-    let (access, audit, work) = (Arc::new(Access::new(token)), Arc::new(Audit::default()), Arc::<WorkCell>::default());
+    let (access, audit) = (Arc::new(Access::new(token, system.clock.clone())), Arc::new(Audit::start()?));
+    let work = Arc::<WorkCell>::default();
     let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
     let (stop, stopping) = watch::channel(false);
     tell_api(&listener, &identity);
@@ -172,7 +177,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         root: root.clone(),
         data: site.data.clone(),
         medium: system.report.medium.device.clone(),
-        verified,
+        verified: verified.clone(),
         access,
         audit: audit.clone(),
         clock: system.clock.clone(),
@@ -189,9 +194,13 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         options.owns_machine.then(|| tokio::spawn(keep_clock(system.clone(), clock::addresses(&site.time), audit)));
     let network = tokio::spawn(keep_network(system.clone(), site.network, drivers));
     let scrub_stop = Arc::new(AtomicBool::new(false));
-    let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
-    let layers = system.report.layers.clone();
-    scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
+    let owns_machine = options.owns_machine;
+    let more = Box::new(move |known: &[scrub::Layer]| match owns_machine {
+        true => scrub::layers::of_others(&verified, known),
+        false => Vec::new(),
+    });
+    let open = Box::new(move |layer: &scrub::Layer| scrub::layers::open(&root, layer));
+    scrub::start(system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), more, open)?;
     if options.owns_machine {
         let (locking, system) = ((system.clone(), work.clone()), system.clone());
         // Nobody waits for it: the API shows the outcome once it is there.
@@ -265,14 +274,27 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
         console::say(format_args!("NO JOBS ARE TAKEN: {reason}"));
         opening::without_volume(&access).unwrap_or_else(console::say);
     }
+    tokio::spawn(forget_tokens(access));
     cell.set(opened);
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
     let files = work.clone();
     drop(spawn_blocking(move || {
+        files.sweep_caches().unwrap_or_else(console::say);
         opening::check_files(&files).unwrap_or_else(console::say);
     }));
     opening::watch_servers(work).await;
+}
+
+/// Deletes tokens soon after their time has passed, for ever.
+async fn forget_tokens(access: Arc<Access>) {
+    loop {
+        tokio::time::sleep(FORGET_TOKENS).await;
+        let access = access.clone();
+        if let Ok(Err(error)) = spawn_blocking(move || access.forget(now())).await {
+            console::say(error);
+        }
+    }
 }
 
 /// Keeps the network, and the certificate in step with it; leaves both alone where no drivers are to be loaded.
@@ -310,7 +332,8 @@ async fn keep_clock(system: Arc<System>, servers: Vec<SocketAddr>, audit: Arc<Au
             what,
             outcome: "noted".to_owned(),
         };
-        audit.record(entry).unwrap_or_else(console::say);
+        let audit = Arc::clone(&audit);
+        tokio::spawn(async move { audit.keep(entry).await.unwrap_or_else(console::say) });
     };
     clock::keep(servers, system.report.clock.built, &system.clock, clock::step, say).await;
 }

@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -65,15 +66,24 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in `directory`, which is made where it is missing, to go on with it.
+    /// Opens the log in `directory`, which is made where it is missing, to go on with it. What a power cut left of a line is
+    /// ended, so that the next one does not become part of it.
     ///
     /// # Errors
     /// What the system said.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let begin = files(directory)?.last().copied().unwrap_or(0);
-        let file = open(directory, begin)?;
-        let len = file.metadata()?.len();
+        let mut file = open(directory, begin)?;
+        let mut len = file.metadata()?.len();
+        if len > 0 {
+            let mut last = [0];
+            file.read_exact_at(&mut last, len.saturating_sub(1))?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+                len = len.saturating_add(1);
+            }
+        }
         Ok(Self { directory: directory.to_owned(), file, begin, len })
     }
 
@@ -218,7 +228,7 @@ fn path(directory: &Path, begin: u64) -> PathBuf {
 }
 
 fn open(directory: &Path, begin: u64) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path(directory, begin))
+    OpenOptions::new().read(true).append(true).create(true).open(path(directory, begin))
 }
 
 /// Positions at which the files of a log begin, in order.
@@ -267,6 +277,19 @@ mod tests {
         let page = read(directory.path(), 0, 9, None).unwrap();
         assert_eq!(texts(&page), ["a b", "c"]);
         assert_eq!((page.lines[0].stream, page.lines[1].stream), (Stream::Err, Stream::Out));
+    }
+
+    #[test]
+    fn a_line_that_a_power_cut_left_unfinished_does_not_swallow_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        Log::open(directory.path()).unwrap().append(Stream::Out, b"whole", 1).unwrap();
+        let file = path(directory.path(), 0);
+        let mut torn = fs::read(&file).unwrap();
+        torn.extend(b"2 o tor");
+        fs::write(&file, torn).unwrap();
+        let mut log = Log::open(directory.path()).unwrap();
+        log.append(Stream::Err, b"next", 3).unwrap();
+        assert_eq!(texts(&read(directory.path(), 0, 9, None).unwrap()), ["whole", "tor", "next"]);
     }
 
     #[test]

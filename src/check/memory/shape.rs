@@ -246,45 +246,23 @@ fn activation(config: &Value, gated: bool) -> u64 {
 
 /// Whether a share of attention is left out in training; where a configuration does not say, Transformers goes by the type.
 fn drops_attention(config: &Value, kind: &str) -> bool {
-    const BY_DEFAULT: [&str; 10] = [
-        "bert",
-        "distilbert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "electra",
-        "mpnet",
-        "deberta",
-        "deberta-v2",
-        "gpt2",
-    ];
     let said = ["attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"]
         .iter()
         .find_map(|key| config.get(key)?.as_f64());
-    said.map_or(BY_DEFAULT.contains(&kind), |share| share > 0.0)
+    said.map_or_else(|| is_bert_like(kind) || kind == "gpt2", |share| share > 0.0)
 }
 
 /// Whether models of this type have a gate in their feed-forward part.
 fn is_gated(kind: &str) -> bool {
-    const PLAIN: [&str; 16] = [
-        "bert",
-        "distilbert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "electra",
-        "mpnet",
-        "albert",
-        "deberta",
-        "deberta-v2",
-        "gpt2",
-        "gpt_neo",
-        "gpt_neox",
-        "opt",
-        "bloom",
-        "falcon",
-    ];
-    !PLAIN.contains(&kind)
+    const PLAIN: [&str; 7] = ["albert", "gpt2", "gpt_neo", "gpt_neox", "opt", "bloom", "falcon"];
+    !is_bert_like(kind) && !PLAIN.contains(&kind)
+}
+
+/// Whether models of this type are built, and by default trained, as BERT is.
+fn is_bert_like(kind: &str) -> bool {
+    const KINDS: [&str; 9] =
+        ["bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta", "deberta-v2"];
+    KINDS.contains(&kind)
 }
 
 fn is_language_model(config: &Value) -> bool {

@@ -6,7 +6,7 @@ use gap_jobs::{Database, DatabaseError};
 ///
 /// # Errors
 /// [`DatabaseError`].
-pub fn forget(database: &Database, now: i64) -> Result<usize, DatabaseError> {
+pub(super) fn forget(database: &Database, now: i64) -> Result<usize, DatabaseError> {
     database.write(|transaction| Ok(transaction.execute("DELETE FROM token WHERE expires_at <= ?1", [now])?))
 }
 

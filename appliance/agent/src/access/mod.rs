@@ -1,7 +1,7 @@
 //! Who may do what: tokens with roles, and the record of what was done with them.
 
 pub mod audit;
-pub mod expiry;
+mod expiry;
 mod role;
 mod tokens;
 

@@ -13,7 +13,7 @@ use axum::{Extension, Json, extract::State};
 use gap_jobs::dispatcher::now;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 /// What the audit log calls who has no token yet.
 const CLAIMANT: &str = "claim";
@@ -56,20 +56,17 @@ pub(super) async fn claim(
     if let Some(wait) = api.lockout.wait(address, began) {
         return Err(ApiError::LockedOut(wait));
     }
-    blocking(move || claimed(&api, address, &request.code, name, began)).await
-}
-
-fn claimed(api: &Api, address: IpAddr, code: &str, name: String, began: Instant) -> Result<Json<TokenView>, ApiError> {
     let claimant = Caller { id: CLAIMANT.to_owned(), name: CLAIMANT.to_owned(), role: Role::Admin };
-    if let Err(error) = api.access.check_code(code) {
+    if let Err(error) = api.access.check_code(&request.code) {
         if matches!(error, ClaimError::WrongCode) {
             api.lockout.wrong(address, began);
-            api.record(&claimant, address, WHAT, "refused 403")?;
+            api.record(&claimant, address, WHAT, "refused 403").await?;
         }
         return Err(error.into());
     }
-    api.record(&claimant, address, WHAT, "asked")?;
-    let (token, row) = api.access.claim(code, name, now())?;
+    api.record(&claimant, address, WHAT, "asked").await?;
+    let here = Arc::clone(&api);
+    let (token, row) = blocking(move || Ok(here.access.claim(&request.code, name, now())?)).await?;
     console::say(format_args!("claimed from {address}: `{}` is the first admin", row.name));
     Ok(Json(TokenView::new(row, Some(token))))
 }

@@ -3,7 +3,7 @@
 use super::{
     Api, ApiError, Asked, Form,
     answers::{self, List, limit, seconds},
-    blocking,
+    blocking, bulk,
 };
 use crate::{
     console,
@@ -23,7 +23,6 @@ use axum::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
-use tokio::task::spawn_blocking;
 
 /// Longest value of a field that is no file, in bytes.
 const MAX_FIELD: usize = 4096;
@@ -119,7 +118,7 @@ pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) ->
                 let files = Arc::clone(&work);
                 let mut incoming = blocking(move || Ok(files.files.receive(0)?)).await?;
                 while let Some(bytes) = patient(field.chunk()).await? {
-                    incoming = blocking(move || {
+                    incoming = bulk(&work, move || {
                         incoming.write(&bytes)?;
                         Ok(incoming)
                     })
@@ -137,7 +136,7 @@ pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) ->
     let purpose = wanted.ok_or_else(|| ApiError::invalid("purpose", "say what the file is for"))?;
     let (incoming, filename) = received.ok_or_else(|| ApiError::invalid("file", "there is no file in the form"))?;
     let files = Arc::clone(&work);
-    let row = blocking(move || Ok(files.files.keep(incoming, &filename, purpose)?)).await?;
+    let row = bulk(&work, move || Ok(files.files.keep(incoming, &filename, purpose)?)).await?;
     check(work, row.id.clone());
     Ok(Json(row.into()))
 }
@@ -179,8 +178,8 @@ pub(super) fn check(work: Arc<Work>, id: String) {
     tokio::spawn(async move {
         // It is never closed.
         let Ok(_turn) = work.checking.clone().acquire_owned().await else { return };
-        let checked = spawn_blocking(move || work.files.check(&id)).await;
-        if let Ok(Err(error)) = checked {
+        let here = Arc::clone(&work);
+        if let Err(error) = bulk(&work, move || Ok(here.files.check(&id)?)).await {
             console::say(format_args!("checking a file: {error}"));
         }
     });
@@ -217,13 +216,13 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 
 pub(super) async fn download(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let path = blocking(move || Ok(work.files.content(&work.files.get(&id)?.id))).await?;
-    answers::file(&path, "application/octet-stream", "file").await
+    let (path, id) = blocking(move || Ok((work.files.content(&work.files.get(&id)?.id), id))).await?;
+    answers::file(move || answers::own(&path), id, "application/octet-stream", "file").await
 }
 
 /// What was found in a file: format, duplicates, personal data, lengths, problems (docs/data.md, the card).
 pub(super) async fn report(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let path = blocking(move || Ok(work.files.card(&work.files.get(&id)?.id))).await?;
-    answers::file(&path, "application/json", "report").await
+    let (path, id) = blocking(move || Ok((work.files.card(&work.files.get(&id)?.id), id))).await?;
+    answers::file(move || answers::own(&path), id, "application/json", "report").await
 }

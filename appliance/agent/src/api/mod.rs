@@ -16,6 +16,7 @@ pub mod openapi;
 mod outputs;
 mod promotions;
 mod rate;
+mod recording;
 mod release;
 mod routes;
 mod system;
@@ -27,10 +28,7 @@ pub use routes::{Needs, ROUTES, Route};
 pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
-    access::{
-        Access, Caller,
-        audit::{Audit, Entry},
-    },
+    access::{Access, Caller, audit::Audit},
     metrics::Sampler,
     work::Work,
 };
@@ -172,22 +170,6 @@ impl Api {
             ApiError::WrongToken
         })
     }
-
-    /// Records what somebody asks for, before it is done.
-    fn record(&self, caller: &Caller, from: IpAddr, what: &str, outcome: &str) -> Result<(), ApiError> {
-        let entry = Entry {
-            at: now(),
-            who: caller.name.clone(),
-            role: caller.role.name().to_owned(),
-            from: from.to_string(),
-            what: what.to_owned(),
-            outcome: outcome.to_owned(),
-        };
-        self.audit.record(entry).map_err(|error| {
-            crate::console::say(&error);
-            ApiError::NotReady(format!("{error}: nothing is changed"))
-        })
-    }
 }
 
 /// A route's handler behind its guard: who asks, is it recorded, and is the body here.
@@ -207,7 +189,7 @@ async fn guard(api: Arc<Api>, route: Route, request: Request, next: Next) -> Res
             {
                 // The change was not made; a record of that which cannot be written changes nothing.
                 let outcome = format!("refused {}", response.status().as_u16());
-                let _ = tokio::task::spawn_blocking(move || api.record(&caller, from, &what, &outcome)).await;
+                drop(api.record(&caller, from, &what, &outcome).await);
             }
             response
         }
@@ -232,9 +214,7 @@ async fn admit(api: &Arc<Api>, route: Route, request: Request) -> Result<(Reques
     if let Some((caller, address)) = caller {
         if route.is_change {
             let what = format!("{} {}", parts.method, parts.uri.path());
-            let (recorder, who, words) = (Arc::clone(api), caller.clone(), what.clone());
-            let kept = tokio::task::spawn_blocking(move || recorder.record(&who, address, &words, "asked")).await;
-            kept.map_err(|_| ApiError::Internal)??;
+            api.record(&caller, address, &what, "asked").await?;
             recorded = Some((caller.clone(), address, what));
         }
         parts.extensions.insert(caller);
@@ -284,6 +264,20 @@ async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(act).await.map_err(|_| ApiError::Internal)?
+}
+
+/// The same for what moves many bytes of files: only a few do so at once, and the others wait without a thread.
+async fn bulk<T: Send + 'static>(
+    work: &Work,
+    act: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = Arc::clone(&work.bulk).acquire_owned().await.map_err(|_| ApiError::Internal)?;
+    blocking(move || {
+        // Until it is done, even when the client went away.
+        let _turn = turn;
+        act()
+    })
+    .await
 }
 
 /// A body of JSON whose mistakes are told in the API's own shape.

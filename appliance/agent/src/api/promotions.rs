@@ -153,7 +153,7 @@ pub(super) async fn create(
         let record = |model: &ModelOrder| {
             let Some(reason) = reason else { return Ok(()) };
             let what = format!("override: {} becomes {name} whatever the release demands: {reason}", model.name);
-            api.record(&caller, address, &what, "asked")
+            api.record_here(&caller, address, &what, "asked")
         };
         Ok(Json(work.promote(new, record)?.into()))
     })

@@ -31,7 +31,7 @@ pub(super) async fn create(
         let job = work.debug(&request)?;
         // The record of the request says that one was asked for; this one says which, before anybody can work in it.
         let what = format!("terminal {} in the image {} for {}", job.id, request.image, work.limit_of(&job));
-        api.record(&caller, from, &what, "opened").inspect_err(|_| drop(work.dispatcher.cancel(&job.id)))?;
+        api.record_here(&caller, from, &what, "opened").inspect_err(|_| drop(work.dispatcher.cancel(&job.id)))?;
         Ok(Json(JobView::new(job, &work)))
     })
     .await
@@ -80,15 +80,15 @@ pub(super) async fn attach(
 
 /// Nobody works in it any more, so nothing of it goes on running.
 async fn end(api: &Arc<Api>, caller: &Caller, from: std::net::IpAddr, job: JobId, outcome: String) {
-    let (api, caller) = (Arc::clone(api), caller.clone());
-    let ended = blocking(move || {
-        if let Ok(work) = api.work() {
+    let what = format!("terminal {job}");
+    if let Ok(work) = api.work() {
+        let ended = blocking(move || {
             // It has ended already where its program did.
             drop(work.dispatcher.cancel(&job));
-        }
-        api.record(&caller, from, &format!("terminal {job}"), &outcome)
-    });
-    if let Err(error) = ended.await {
-        crate::console::say(error);
+            Ok(())
+        });
+        drop(ended.await);
     }
+    // The console tells what is not recorded.
+    drop(api.record(caller, from, &what, &outcome).await);
 }

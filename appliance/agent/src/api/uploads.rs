@@ -3,7 +3,7 @@
 use super::{
     Api, ApiError, Form, Given,
     answers::seconds,
-    blocking,
+    blocking, bulk,
     files::{FileView, check, check_field, patient, purpose},
 };
 use crate::work::{
@@ -135,13 +135,14 @@ pub(super) async fn add_part(
         let here = Arc::clone(&work);
         let mut incoming = blocking(move || Ok(here.uploads.receive(&id, &here.files)?)).await?;
         while let Some(bytes) = patient(field.chunk()).await? {
-            incoming = blocking(move || {
+            incoming = bulk(&work, move || {
                 incoming.write(&bytes)?;
                 Ok(incoming)
             })
             .await?;
         }
-        return blocking(move || Ok(Json(work.uploads.keep(incoming)?.into()))).await;
+        let here = Arc::clone(&work);
+        return bulk(&work, move || Ok(Json(here.uploads.keep(incoming)?.into()))).await;
     }
     Err(ApiError::invalid("data", "there is no part in the form"))
 }
@@ -153,7 +154,7 @@ pub(super) async fn complete(
 ) -> Result<Json<UploadView>, ApiError> {
     let work = api.work()?;
     let here = Arc::clone(&work);
-    let (upload, file) = blocking(move || Ok(here.uploads.complete(&id, &request.part_ids, &here.files)?)).await?;
+    let (upload, file) = bulk(&work, move || Ok(here.uploads.complete(&id, &request.part_ids, &here.files)?)).await?;
     check(work, file.id.clone());
     Ok(Json(UploadView::new(upload, Some(file))))
 }

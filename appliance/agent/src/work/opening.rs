@@ -14,7 +14,7 @@ use super::{
     volume,
 };
 use crate::{
-    access::{Access, audit::Audit, expiry},
+    access::{Access, audit::Audit},
     clock, console, machine,
     modules::Modules,
     recheck::Verified,
@@ -47,7 +47,7 @@ pub struct Opening {
     /// The device that the release lies on.
     pub medium: String,
     /// The release.
-    pub verified: Verified,
+    pub verified: Arc<Verified>,
     /// Tokens, to which those of the database are added.
     pub access: Arc<Access>,
     /// The audit log, which gets its file.
@@ -105,7 +105,6 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
         ));
         damage::settle(database.clone(), storage.clone()).map_err(|error| error.to_string())?;
     }
-    expiry::forget(&database, now()).map_err(|error| error.to_string())?;
     Ok(database)
 }
 

@@ -1,10 +1,10 @@
 //! Many clients, and bad ones: what they leave behind, seen through the API.
 
 use crate::{
+    appliance::Appliance,
     daemon::Running,
     machine::{TOKEN, connect_by_fingerprint, statuses},
     release::Booted,
-    work::Appliance,
 };
 use gap_format::Digest;
 use serde_json::{Value, json};

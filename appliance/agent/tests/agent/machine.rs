@@ -129,7 +129,7 @@ impl Machine {
         let system = Arc::new(System {
             root,
             hostname: "appliance".into(),
-            scrub: Arc::new(scrub::Board::new(&report.layers)),
+            scrub: Arc::new(scrub::Board::new(scrub::layers::of_system(&report, "os"))),
             clock: Arc::new(clock::Board::new(&Time::default(), report.clock)),
             site: Site { endpoints: [endpoint()].into(), ..Site::default() },
             report,
@@ -142,7 +142,8 @@ impl Machine {
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
         let ask = Box::new(move |request| ask.lock().unwrap().push(request));
-        let (access, audit) = (Arc::new(Access::new(token.map(TokenHash::of))), Arc::new(Audit::default()));
+        let access = Arc::new(Access::new(token.map(TokenHash::of), system.clock.clone()));
+        let audit = Arc::new(Audit::start().unwrap());
         let work = Arc::<WorkCell>::default();
         let api = Api::new(system.clone(), access.clone(), audit.clone(), ask, limits.body, work.clone());
         let listener = server::listen_on("127.0.0.1:0".parse().unwrap()).unwrap();

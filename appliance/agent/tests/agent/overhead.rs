@@ -1,6 +1,6 @@
 //! The API before a served model, for `tests/bench.py` to measure what it adds.
 
-use crate::{machine::TOKEN, work::Appliance};
+use crate::{appliance::Appliance, machine::TOKEN};
 use rustix::process::getpid;
 use serde_json::json;
 use std::{fs, io};

@@ -1,8 +1,8 @@
 //! Stable names: only for models that were measured on the release's own data to be good enough, or by an admin's word.
 
 use crate::{
+    appliance::{Appliance, EXAMPLES},
     machine::{Answer, TOKEN},
-    work::{Appliance, EXAMPLES},
 };
 use gap_format::Digest;
 use gap_jobs::End;

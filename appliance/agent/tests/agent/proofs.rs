@@ -2,9 +2,9 @@
 //! proofs::`, after `cargo build --workspace --bins`.
 
 use crate::{
+    appliance::Appliance,
     machine::{Machine, TOKEN},
     programs::Real,
-    work::Appliance,
 };
 use std::{
     collections::BTreeSet,

@@ -12,7 +12,7 @@ use gap_jobs::{Database, DatabaseError, identifier};
 use rusqlite::{Row, Transaction, params};
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
 /// Most promotions that are kept.
@@ -69,6 +69,8 @@ impl From<rusqlite::Error> for PromotionsError {
 #[derive(Debug)]
 pub struct Promotions {
     database: Database,
+    /// Held by who adds one, while the database writes: requests to models do not wait for it.
+    adding: Mutex<()>,
     targets: RwLock<BTreeMap<String, Promotion>>,
 }
 
@@ -82,7 +84,7 @@ impl Promotions {
         let text = format!("SELECT {COLUMNS} FROM promotion WHERE sequence IN ({newest})");
         let rows = database.read(|transaction| select(transaction, &text, params![]))?;
         let targets = rows.into_iter().map(|promotion| (promotion.name.clone(), promotion)).collect();
-        Ok(Self { database, targets: RwLock::new(targets) })
+        Ok(Self { database, adding: Mutex::default(), targets: RwLock::new(targets) })
     }
 
     /// The model that a stable name stands for.
@@ -137,8 +139,9 @@ impl Promotions {
     /// Keeps a promotion, which decides from then on. Its `id` is made here.
     fn add(&self, mut promotion: Promotion) -> Result<Promotion, PromotionsError> {
         promotion.id = identifier::random("promotion");
-        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         self.database.write(|transaction| insert(transaction, &promotion))?;
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
         targets.insert(promotion.name.clone(), promotion.clone());
         Ok(promotion)
     }
@@ -216,6 +219,11 @@ pub fn is_stable_name(name: &str) -> bool {
 mod tests {
     use super::*;
     use gap_contract::Release;
+    use std::{
+        sync::{Arc, mpsc::channel},
+        thread,
+        time::Duration,
+    };
 
     fn promotion(name: &str, model: &str) -> Promotion {
         let release = Release { name: "r".into(), version: "1".into(), digest: "d".into() };
@@ -264,6 +272,28 @@ mod tests {
         assert_eq!(again.get(&first.id).unwrap(), first);
         assert!(matches!(again.get("x"), Err(PromotionsError::None(_))));
         assert!(matches!(again.list(None, Some("x"), 1), Err(PromotionsError::None(_))));
+    }
+
+    #[test]
+    fn who_asks_what_a_name_stands_for_does_not_wait_for_the_disk() {
+        let database = Database::in_memory().unwrap();
+        let promotions = Arc::new(Promotions::open(database.clone()).unwrap());
+        promotions.add(promotion("support", "tiny")).unwrap();
+        let (sender, receiver) = channel();
+        let adding = database
+            .write(|_| -> Result<_, rusqlite::Error> {
+                let (adds, asks) = (Arc::clone(&promotions), Arc::clone(&promotions));
+                let adding = thread::spawn(move || adds.add(promotion("support", "ft:a:x:1")).unwrap());
+                thread::spawn(move || {
+                    thread::sleep(Duration::from_millis(100));
+                    sender.send(asks.target("support")).unwrap();
+                });
+                assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap().as_deref(), Some("tiny"));
+                Ok(adding)
+            })
+            .unwrap();
+        adding.join().unwrap();
+        assert_eq!(promotions.target("support").as_deref(), Some("ft:a:x:1"));
     }
 
     #[test]

@@ -3,21 +3,30 @@
 //! A record is a line of JSON whose `hash` is the SHA-256 of the line without it (the JSON object with `hash` empty). It
 //! holds the hash of the record before as `previous`, so that none can be changed, left out or added without changing
 //! all after it. Who holds the newest hash from elsewhere can prove that nothing was cut off either.
+//!
+//! One thread writes: what has come while it waited for the disk goes there in one write, and whoever asked waits without
+//! holding a thread.
 
+mod chain;
+
+use chain::{Chain, Shown};
 use gap_format::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Write},
+    fmt,
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
 };
+use tokio::sync::{mpsc, oneshot};
 
-/// Longest line that is read, in bytes.
-const MAX_LINE: usize = 64 << 10;
-/// Records that are kept in memory while there is no file yet.
-const MAX_HELD: usize = 1000;
+/// Most records that wait for the disk; who comes then waits for a place.
+const MAX_WAITING: usize = 256;
+/// Most records of one write.
+const MAX_BATCH: usize = 64;
 
 /// What happened, without its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +42,7 @@ pub struct Entry {
     pub from: String,
     /// What was asked for: method and path.
     pub what: String,
-    /// `asked` before it is carried out; `refused` and the status when it was not.
+    /// `asked` before it is carried out.
     pub outcome: String,
 }
 
@@ -52,15 +61,15 @@ pub struct Record {
 }
 
 /// Why nothing can be recorded.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AuditError {
     /// The file.
     #[error("the audit log {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
+        /// The system's answer, for all who waited for it.
+        source: Arc<io::Error>,
     },
     /// The chain does not hold.
     #[error("the audit log {} was changed: record {number} does not follow from the one before", path.display())]
@@ -73,19 +82,34 @@ pub enum AuditError {
     /// Nothing can be kept any more.
     #[error("there is no room for the audit log, so nothing can be changed")]
     Full,
+    /// Nobody writes any more.
+    #[error("the thread that writes the audit log has ended, so nothing can be changed; restart the appliance")]
+    Ended,
+}
+
+impl AuditError {
+    fn file(path: &Path, source: io::Error) -> Self {
+        Self::File { path: path.to_owned(), source: Arc::new(source) }
+    }
 }
 
 /// The log: in memory until there is a file for it.
-#[derive(Debug, Default)]
-pub struct Audit(Mutex<Chain>);
+pub struct Audit {
+    chain: Arc<Mutex<Chain>>,
+    shown: Shown,
+    queue: mpsc::Sender<Waiting>,
+}
 
-#[derive(Debug, Default)]
-struct Chain {
-    file: Option<File>,
-    path: PathBuf,
-    held: Vec<Entry>,
-    number: u64,
-    last: String,
+/// A record that is to be written, and who waits for it.
+struct Waiting {
+    entry: Entry,
+    answer: oneshot::Sender<Result<(), AuditError>>,
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").field("shown", &self.shown).finish_non_exhaustive()
+    }
 }
 
 impl Record {
@@ -102,48 +126,56 @@ impl Record {
 }
 
 impl Audit {
-    /// Goes on with the log in this file, checks it, and writes down what was held in memory.
+    /// Begins a log in memory, with the thread that writes it.
+    ///
+    /// # Errors
+    /// What the system says when there is no thread to be had.
+    pub fn start() -> io::Result<Self> {
+        let chain = Chain::default();
+        let (shown, chain) = (chain.shown(), Arc::new(Mutex::new(chain)));
+        let (queue, waiting) = mpsc::channel(MAX_WAITING);
+        let written = Arc::clone(&chain);
+        thread::Builder::new().name("audit".to_owned()).spawn(move || write_down(&written, waiting))?;
+        Ok(Self { chain, shown, queue })
+    }
+
+    /// Goes on with the log in this file, checks it, and writes down what was held in memory. Blocks.
     ///
     /// # Errors
     /// [`AuditError`]; [`AuditError::Broken`] is told once, the file is set aside and the next call begins another.
     pub fn attach(&self, path: &Path) -> Result<(), AuditError> {
-        let mut chain = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |source| AuditError::File { path: path.to_owned(), source };
-        let (number, last) = match check(path) {
-            Ok(end) => end,
-            Err(error @ AuditError::Broken { .. }) => {
-                let aside = path.with_extension(format!("broken-{}", gap_jobs::identifier::random("log")));
-                std::fs::rename(path, aside).map_err(failed)?;
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        };
-        let file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
-        let held = std::mem::take(&mut chain.held);
-        *chain = Chain { file: Some(file), path: path.to_owned(), held: Vec::new(), number, last };
-        held.into_iter().try_for_each(|entry| chain.write(entry))
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).attach(path)
     }
 
-    /// Writes an entry, which is on the disk when this returns.
+    /// Writes an entry, which is on the disk when this returns. Blocks: it is for threads that are about to do one thing
+    /// for a while, as that of a job.
     ///
     /// # Errors
     /// [`AuditError`]; what was to be recorded must not be done then.
     pub fn record(&self, entry: Entry) -> Result<(), AuditError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(entry)
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner).append(vec![entry])
     }
 
-    /// At most `limit` records after number `after`, oldest first.
+    /// Writes an entry, which is on the disk when this is done.
+    ///
+    /// # Errors
+    /// As for [`Self::record`].
+    pub async fn keep(&self, entry: Entry) -> Result<(), AuditError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Waiting { entry, answer }).await.map_err(|_| AuditError::Ended)?;
+        answered.await.map_err(|_| AuditError::Ended)?
+    }
+
+    /// At most `limit` records after number `after`, oldest first. What is not on the disk yet is not among them.
     ///
     /// # Errors
     /// [`AuditError`] when the file cannot be read.
     pub fn read(&self, after: u64, limit: usize) -> Result<Vec<Record>, AuditError> {
-        let path = self.0.lock().unwrap_or_else(PoisonError::into_inner).path.clone();
-        if path.as_os_str().is_empty() {
-            return Ok(Vec::new());
-        }
-        let failed = |source| AuditError::File { path: path.clone(), source };
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((path, len)) = shown else { return Ok(Vec::new()) };
+        let failed = |source| AuditError::file(&path, source);
         let mut records = Vec::new();
-        for line in BufReader::new(File::open(&path).map_err(failed)?).lines() {
+        for line in BufReader::new(File::open(&path).map_err(failed)?.take(len)).lines() {
             let record: Record = serde_json::from_str(&line.map_err(failed)?).map_err(|error| failed(error.into()))?;
             if record.number > after {
                 records.push(record);
@@ -156,66 +188,17 @@ impl Audit {
     }
 }
 
-impl Chain {
-    fn write(&mut self, entry: Entry) -> Result<(), AuditError> {
-        let Some(file) = &mut self.file else {
-            if self.held.len() >= MAX_HELD {
-                return Err(AuditError::Full);
-            }
-            self.held.push(entry);
-            return Ok(());
-        };
-        let write = || -> io::Result<Record> {
-            let record = Record::after(self.number.saturating_add(1), &self.last, entry)?;
-            let mut line = serde_json::to_vec(&record)?;
-            line.push(b'\n');
-            file.write_all(&line)?;
-            file.sync_data()?;
-            Ok(record)
-        };
-        let record = write().map_err(|source| AuditError::File { path: self.path.clone(), source })?;
-        self.number = record.number;
-        self.last = record.hash;
-        Ok(())
-    }
-}
-
-/// Follows the chain in a file to its end. A last line that was cut off by a power cut is removed: what it would have
-/// recorded was not done. Returns the last number and hash.
-fn check(path: &Path) -> Result<(u64, String), AuditError> {
-    let failed = |source| AuditError::File { path: path.to_owned(), source };
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, String::new())),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut reader = BufReader::new(&file);
-    let (mut number, mut last, mut good) = (0_u64, String::new(), 0_u64);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let len = reader.read_until(b'\n', &mut line).map_err(failed)?;
-        if len == 0 {
-            return Ok((number, last));
+/// Writes what comes, as much at once as has come, until nobody can bring anything any more.
+fn write_down(chain: &Mutex<Chain>, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut batch = Vec::new();
+    while waiting.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+        let (entries, answers): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|Waiting { entry, answer }| (entry, answer)).unzip();
+        let written = chain.lock().unwrap_or_else(PoisonError::into_inner).append(entries);
+        for answer in answers {
+            // Who went away meanwhile does not carry it out either.
+            drop(answer.send(written.clone()));
         }
-        if line.last() != Some(&b'\n') {
-            file.set_len(good).map_err(failed)?;
-            return Ok((number, last));
-        }
-        let broken = || AuditError::Broken { path: path.to_owned(), number: number.saturating_add(1) };
-        if len > MAX_LINE {
-            return Err(broken());
-        }
-        let record: Record = serde_json::from_slice(&line).map_err(|_| broken())?;
-        let follows = record.number == number.saturating_add(1)
-            && record.previous == last
-            && record.digest().is_ok_and(|digest| digest == record.hash);
-        if !follows {
-            return Err(broken());
-        }
-        number = record.number;
-        last = record.hash;
-        good = good.saturating_add(u64::try_from(len).unwrap_or(0));
     }
 }
 
@@ -223,7 +206,7 @@ fn check(path: &Path) -> Result<(u64, String), AuditError> {
 mod tests {
     use super::*;
 
-    fn entry(what: &str) -> Entry {
+    pub(super) fn entry(what: &str) -> Entry {
         Entry {
             at: 1,
             who: "first".into(),
@@ -237,7 +220,7 @@ mod tests {
     fn log() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.log");
-        let audit = Audit::default();
+        let audit = Audit::start().unwrap();
         audit.record(entry("before there was a disk")).unwrap();
         audit.attach(&path).unwrap();
         for what in ["POST /a", "POST /b"] {
@@ -249,7 +232,7 @@ mod tests {
     #[test]
     fn a_log_goes_on_after_a_restart() {
         let (_directory, path) = log();
-        let audit = Audit::default();
+        let audit = Audit::start().unwrap();
         audit.attach(&path).unwrap();
         audit.record(entry("POST /c")).unwrap();
         let records = audit.read(1, 10).unwrap();
@@ -270,7 +253,7 @@ mod tests {
             let (_directory, path) = log();
             let text = std::fs::read_to_string(&path).unwrap();
             std::fs::write(&path, change(&text)).unwrap();
-            let audit = Audit::default();
+            let audit = Audit::start().unwrap();
             assert!(matches!(audit.attach(&path), Err(AuditError::Broken { .. })));
             audit.attach(&path).unwrap();
             assert_eq!(audit.read(0, 10).unwrap(), []);
@@ -283,7 +266,7 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"number\":4,");
         std::fs::write(&path, text).unwrap();
-        let audit = Audit::default();
+        let audit = Audit::start().unwrap();
         audit.attach(&path).unwrap();
         audit.record(entry("POST /c")).unwrap();
         assert_eq!(audit.read(0, 10).unwrap().len(), 4);
