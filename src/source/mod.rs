@@ -3,6 +3,7 @@
 pub mod cargo;
 pub mod dataset;
 pub mod debian;
+mod entries;
 pub mod files;
 pub mod http;
 pub mod licence;

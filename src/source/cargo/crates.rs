@@ -4,7 +4,7 @@ use super::{
     LockedCargo, LockedCrate, cargo, checkout::Checkout, error::CargoError, stage::Staged, staging_dir,
     toolchain::failed,
 };
-use crate::{recipe::CargoLayer, store::Store};
+use crate::{recipe::CargoLayer, source::entries::each_entry, store::Store};
 use flate2::read::GzDecoder;
 use gap_format::Digest;
 use serde::Deserialize;
@@ -232,9 +232,7 @@ pub(super) fn unpack(row: &LockedCrate, file: impl Read, dest: &Path, limit: u64
     let io = |error: io::Error| bad(error.to_string());
     let own = format!("{}-{}", row.name, row.version);
     // One byte more than allowed tells a crate that is too large from one that just fits.
-    let mut archive = tar::Archive::new(GzDecoder::new(file).take(limit + 1));
-    for (count, entry) in archive.entries().map_err(io)?.enumerate() {
-        let mut entry = entry.map_err(io)?;
+    each_entry(GzDecoder::new(file).take(limit + 1), io, |count, entry| {
         let path = entry.path().map_err(io)?.into_owned();
         let shown = path.display().to_string().escape_debug().to_string();
         if entry.raw_file_position().saturating_add(entry.size()) > limit {
@@ -259,11 +257,12 @@ pub(super) fn unpack(row: &LockedCrate, file: impl Read, dest: &Path, limit: u64
             let mut options = fs::OpenOptions::new();
             let open = options.write(true).create_new(true).mode(mode).open(&target);
             let mut file = open.map_err(CargoError::io("making", &target))?;
-            io::copy(&mut entry, &mut file).map_err(io)?;
+            io::copy(entry, &mut file).map_err(io)?;
         } else {
             return Err(bad(format!("`{shown}` is neither a file nor a directory")));
         }
-    }
+        Ok(())
+    })?;
     let checksum = dest.join(own).join(".cargo-checksum.json");
     let content = format!("{{\"files\":{{}},\"package\":\"{}\"}}", row.sha256.to_hex());
     File::create(&checksum)

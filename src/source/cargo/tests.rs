@@ -284,6 +284,13 @@ fn a_crate_that_is_a_bomb_is_refused() {
 }
 
 #[test]
+fn a_crate_whose_headers_unpack_to_more_than_any_real_ones_is_refused() {
+    use tar::EntryType::{GNULongName, Regular};
+    let error = unpack(&[("a-1.0.0/n", &[b'n'; 2 << 20], GNULongName), ("a-1.0.0/x", b"", Regular)]).unwrap_err();
+    assert!(error.to_string().contains("headers are larger"), "{error}");
+}
+
+#[test]
 fn crates_from_elsewhere_than_a_registry_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Cargo.lock");

@@ -1,15 +1,13 @@
 //! A tar stream from outside as a file tree: confined, bounded, whole.
 
 use super::spool::Spool;
-use crate::layer::tree::{Device, Meta, Node, PathError, Tree, TreePath, Xattrs};
-use std::{
-    cell::Cell,
-    io::{self, Read},
+use crate::{
+    layer::tree::{Device, Meta, Node, PathError, Tree, TreePath, Xattrs},
+    source::entries::each_entry,
 };
-use tar::{Archive, Entry, EntryType};
+use std::io::{self, Read};
+use tar::{Entry, EntryType};
 
-/// Bytes of headers, long names and extended attributes accepted for one entry.
-const HEADERS_MAX: u64 = 1 << 20;
 /// Entries accepted in one tar; the largest Debian packages have about 50,000.
 const ENTRIES_MAX: usize = 1_000_000;
 
@@ -73,50 +71,19 @@ pub enum TarError {
     Trailing,
 }
 
-/// Lets only so many bytes pass between two refills, so that a header cannot claim more memory.
-struct Metered<'a, R> {
-    inner: R,
-    allowance: &'a Cell<u64>,
-}
-
-impl<R: Read> Read for Metered<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.allowance.get()).unwrap_or(usize::MAX).min(buf.len());
-        if room == 0 && !buf.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "an entry's headers are larger than any real ones",
-            ));
-        }
-        let read = self.inner.read(buf.get_mut(..room).unwrap_or_default())?;
-        self.allowance.set(self.allowance.get() - read as u64);
-        Ok(read)
-    }
-}
-
 /// Reads a tar to its end: entries into a tree, contents into the spool. The root itself gets no
 /// node; directories that are implied only become 0755, owned by root.
 ///
 /// # Errors
 /// [`TarError`]; `source` should bound what it yields.
 pub fn read_tree(source: impl Read, spool: &Spool) -> Result<Tree, TarError> {
-    let allowance = Cell::new(HEADERS_MAX);
-    let mut archive = Archive::new(Metered { inner: source, allowance: &allowance });
     let mut builder = Builder { tree: Tree::new(), spool, buffer: Vec::new() };
-    let mut entries = archive.entries()?;
-    let mut count = 0_usize;
-    loop {
-        allowance.set(HEADERS_MAX);
-        let Some(entry) = entries.next().transpose()? else { break };
-        count += 1;
-        if count > ENTRIES_MAX {
-            return Err(TarError::TooMany);
-        }
-        allowance.set(u64::MAX);
-        builder.add(entry)?;
-    }
+    let rest = each_entry(source, TarError::Io, |number, entry| match number < ENTRIES_MAX {
+        true => builder.add(entry),
+        false => Err(TarError::TooMany),
+    })?;
     // Reads to the very end: only there does the decompressor compare its checksum.
-    drain_zeros(archive.into_inner().inner)?;
+    drain_zeros(rest)?;
     Ok(builder.tree)
 }
 
@@ -140,32 +107,31 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn add(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), TarError> {
+    fn add(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), TarError> {
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
-            io::copy(&mut entry, &mut io::sink())?;
             return Ok(());
         }
         let raw = entry.path_bytes().into_owned();
         let path = confined(&raw)?;
-        let meta = read_meta(&mut entry)?;
+        let meta = read_meta(entry)?;
         let node = match kind {
             EntryType::Regular if raw.ends_with(b"/") && entry.size() == 0 => Node::Directory { meta, opaque: false },
             EntryType::Regular | EntryType::Continuous => {
                 let len = entry.size();
-                Node::File { meta, content: self.spool.store(&mut entry, len, &mut self.buffer)? }
+                Node::File { meta, content: self.spool.store(&mut *entry, len, &mut self.buffer)? }
             }
             EntryType::Directory => Node::Directory { meta, opaque: false },
             EntryType::Symlink => {
-                let target = link_name(&entry);
+                let target = link_name(entry);
                 if !stays_inside(&path, &target) {
                     return Err(TarError::LeadsOut { path, target: escaped(&target) });
                 }
                 Node::Symlink { meta, target }
             }
-            EntryType::Link => self.hard_link(&path, &link_name(&entry))?,
-            EntryType::Char => Node::CharDevice { meta, device: device(&entry)? },
-            EntryType::Block => Node::BlockDevice { meta, device: device(&entry)? },
+            EntryType::Link => self.hard_link(&path, &link_name(entry))?,
+            EntryType::Char => Node::CharDevice { meta, device: device(entry)? },
+            EntryType::Block => Node::BlockDevice { meta, device: device(entry)? },
             EntryType::Fifo => Node::Fifo { meta },
             other => return Err(TarError::Kind { path, kind: char::from(other.as_byte()) }),
         };

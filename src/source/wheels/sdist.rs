@@ -8,7 +8,7 @@ use super::{
     metadata::{Metadata, MetadataError},
     name::ProjectName,
 };
-use crate::recipe::requirement::requirement;
+use crate::{recipe::requirement::requirement, source::entries::each_entry};
 use flate2::read::GzDecoder;
 use pep508_rs::{
     Requirement, VerbatimUrl, VersionOrUrl,
@@ -141,27 +141,27 @@ pub(super) fn bounds<'r>(
 /// [`SdistError`].
 pub(super) fn describe(reader: impl Read) -> Result<Description, SdistError> {
     let mut files = Files::default();
-    let mut archive = tar::Archive::new(GzDecoder::new(reader).take(UNPACKED_MAX));
-    for (number, entry) in archive.entries()?.enumerate() {
-        let entry = entry?;
-        if number == MEMBERS_MAX {
+    let unpacked = GzDecoder::new(reader).take(UNPACKED_MAX);
+    each_entry(unpacked, SdistError::Archive, |number, entry| {
+        if number >= MEMBERS_MAX {
             return Err(SdistError::TooMany);
         }
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./");
-        let Some((_, inner)) = path.split_once('/') else { continue };
+        let Some((_, inner)) = path.split_once('/') else { return Ok(()) };
         let place = match inner {
             "PKG-INFO" => &mut files.info,
             "pyproject.toml" => &mut files.project,
             _ if inner.ends_with(".egg-info/requires.txt") => &mut files.requires,
-            _ => continue,
+            _ => return Ok(()),
         };
         if entry.header().entry_type().is_file() && entry.size() <= FILE_MAX {
             let mut data = Vec::new();
             entry.take(FILE_MAX).read_to_end(&mut data)?;
             *place = Some(data);
         }
-    }
+        Ok(())
+    })?;
     files.description()
 }
 
@@ -259,6 +259,14 @@ mod tests {
         let broken = described(&[("a-1.0/PKG-INFO", INFO), ("a-1.0/pyproject.toml", "= 1")]);
         assert!(matches!(broken, Err(SdistError::Project(_))));
         assert!(matches!(describe(&b"no gzip"[..]), Err(SdistError::Archive(_))));
+    }
+
+    #[test]
+    fn a_small_archive_that_unpacks_to_a_name_of_megabytes_is_refused_and_a_large_member_is_not() {
+        let long = described(&[(&format!("a-1.0/{}", "n".repeat(2 << 20)), ""), ("a-1.0/PKG-INFO", INFO)]);
+        assert!(matches!(&long, Err(SdistError::Archive(error)) if error.kind() == io::ErrorKind::FileTooLarge));
+        let large = "0".repeat(3 << 20);
+        described(&[("a-1.0/data", &large), ("a-1.0/more", &large), ("a-1.0/PKG-INFO", INFO)]).unwrap();
     }
 
     #[test]
