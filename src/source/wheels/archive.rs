@@ -16,6 +16,10 @@ use std::{
 const BUFFER: usize = 256 << 10;
 /// Members accepted in one archive; the largest wheels have about 30,000.
 const MEMBERS_MAX: usize = 500_000;
+/// Longest directory, in bytes; the largest wheels have some 5 MB.
+const DIRECTORY_MAX: u64 = 32 << 20;
+/// Bytes of names that are held to tell whether one is there twice, with those of the directories above them.
+const NAMES_MAX: usize = 64 << 20;
 /// Bytes that may come out of an archive however short it is.
 const SMALL: u64 = 1 << 30;
 /// How many times its own length an archive may unpack to beyond that.
@@ -67,6 +71,12 @@ pub enum ArchiveError {
     /// More members than any real wheel has.
     #[error("it has more than {MEMBERS_MAX} members")]
     TooMany,
+    /// A longer directory than any real wheel has.
+    #[error("its directory is {0} bytes long, far more than that of any wheel")]
+    LongDirectory(u64),
+    /// Names that lie so deep that they cannot be held.
+    #[error("its members lie in more and deeper directories than those of any wheel")]
+    Deep,
     /// A member that is needed is missing or too long.
     #[error("the member `{0}` is missing or too long")]
     NoMember(String),
@@ -111,6 +121,10 @@ impl<R: ReaderAt> Archive<R> {
             return Err(ArchiveError::Layout("has something after its end"));
         }
         let directory = zip.directory_offset();
+        let length = len.saturating_sub(directory);
+        if length > DIRECTORY_MAX {
+            return Err(ArchiveError::LongDirectory(length));
+        }
         let (mut members, mut folders) = (Vec::new(), Vec::new());
         let mut seen = Names::default();
         let mut total = 0_u64;
@@ -267,6 +281,8 @@ fn inflated<'a, R: ReaderAt>(entry: &ZipEntry<'a, R>, member: &Member) -> Box<dy
 struct Names {
     kinds: BTreeMap<String, bool>,
     listed: BTreeSet<String>,
+    /// Bytes of the names of directories.
+    held: usize,
 }
 
 impl Names {
@@ -285,6 +301,10 @@ impl Names {
                 return Err(twice());
             }
             if !self.kinds.contains_key(above) {
+                self.held += above.len();
+                if self.held > NAMES_MAX {
+                    return Err(ArchiveError::Deep);
+                }
                 self.kinds.insert(above.to_owned(), true);
             }
         }
@@ -327,4 +347,40 @@ fn mtime(time: &rawzip::time::DosDateTime) -> Option<i64> {
         0,
     );
     Some(date.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_directory_longer_than_any_is_refused_before_it_is_read() {
+        let length: u32 = 33 << 20;
+        let mut file = vec![0; length as usize];
+        file.extend_from_slice(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+        file.extend_from_slice(&[length.to_le_bytes(), [0; 4]].concat());
+        file.extend_from_slice(&[0; 2]);
+        let len = file.len() as u64;
+        assert!(matches!(Archive::open(file, len), Err(ArchiveError::LongDirectory(found)) if found == len));
+    }
+
+    #[test]
+    fn names_of_thousands_of_directories_each_are_refused_before_they_fill_the_memory() {
+        let archive = |count: usize| {
+            let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+            for number in 0..count {
+                let path = format!("{number}{}", "/a".repeat(2000));
+                zip.start_file(path, zip::write::SimpleFileOptions::default()).unwrap();
+                zip.write_all(b"x").unwrap();
+            }
+            zip.finish().unwrap().into_inner()
+        };
+        let open = |file: Vec<u8>| {
+            let len = file.len() as u64;
+            Archive::open(file, len).map(|archive| archive.members().len())
+        };
+        assert_eq!(open(archive(3)).unwrap(), 3);
+        assert!(matches!(open(archive(20)), Err(ArchiveError::Deep)));
+    }
 }

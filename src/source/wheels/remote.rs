@@ -12,6 +12,10 @@ use std::{io, sync::Mutex};
 /// Bytes asked for at once: most directories and metadata need no second request.
 const CHUNK: u64 = 256 << 10;
 
+/// Bytes that are fetched of one file: more than the directory and the metadata of any wheel that is accepted. Pieces stay in
+/// memory, and a member can be written so that all of a file is needed to see that nothing is in it.
+const FETCHED_MAX: u64 = 64 << 20;
+
 /// A file on a server that gives pieces of it.
 pub(super) struct Remote<'c> {
     client: &'c Client,
@@ -44,6 +48,11 @@ impl ReaderAt for Remote<'_> {
             return Ok(0);
         }
         let len = CHUNK.max(buf.len() as u64).min(self.total - offset);
+        let held: u64 = pieces.iter().map(|piece| piece.data.len() as u64).sum();
+        if held + len > FETCHED_MAX {
+            let what = "more of it would have to be fetched for its metadata than any wheel has";
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
         let piece = self.client.piece(&self.url, Span::From(offset, len)).map_err(io::Error::other)?;
         let piece = piece.filter(|piece| piece.start == offset && piece.total == self.total);
         let piece = piece.ok_or_else(|| io::Error::other("the server gives other bytes than before"))?;
@@ -92,5 +101,17 @@ mod tests {
             assert_eq!(buffer, bytes[offset..offset + len]);
         }
         assert!(remote.read_exact_at(&mut [0; 2], 3_999_999).is_err());
+    }
+
+    #[test]
+    fn only_so_much_of_a_file_is_fetched() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FETCHED_MAX + (8 << 20)).unwrap();
+        let client = Client::new(Settings::default());
+        let remote = Remote::open(&client, &format!("file://{}", file.path().display())).unwrap().unwrap();
+        let refused = (0..remote.total()).step_by(1 << 16).find_map(|at| remote.read_at(&mut [0], at).err());
+        assert_eq!(refused.unwrap().kind(), io::ErrorKind::FileTooLarge);
+        let held: u64 = remote.pieces.lock().unwrap().iter().map(|piece| piece.data.len() as u64).sum();
+        assert!(held <= FETCHED_MAX && held > FETCHED_MAX - (2 * CHUNK), "{held}");
     }
 }
