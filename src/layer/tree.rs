@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
+    ops::Range,
     os::unix::fs::FileExt,
     path::Path,
     sync::Arc,
@@ -161,8 +162,16 @@ impl Content {
     pub fn reader(&self) -> io::Result<Box<dyn Read + '_>> {
         Ok(match self {
             Self::Packed(packed) => packed.reader()?,
-            content => Box::new(InOrder::new(content)?),
+            content => Box::new(content.reader_of(0..content.len())?),
         })
+    }
+
+    /// Reads these bytes of the content in order; what is packed is unpacked for it.
+    ///
+    /// # Errors
+    /// As of [`Content::reader`].
+    pub fn reader_of(&self, range: Range<u64>) -> io::Result<impl Read + use<>> {
+        Ok(InOrder { content: self.open()?, at: range.start, end: range.end })
     }
 
     /// Opens the content for reads at any offset, counted from its own first byte.
@@ -201,22 +210,16 @@ impl ReadAt for OpenContent {
     }
 }
 
-/// Reads what is open from its first byte to its last.
+/// Reads what is open from one byte to another.
 struct InOrder {
     content: OpenContent,
     at: u64,
-    len: u64,
-}
-
-impl InOrder {
-    fn new(content: &Content) -> io::Result<Self> {
-        Ok(Self { content: content.open()?, at: 0, len: content.len() })
-    }
+    end: u64,
 }
 
 impl Read for InOrder {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = usize::try_from(self.len - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let count = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(buf.len());
         self.content.read_exact_at(buf.get_mut(..count).unwrap_or_default(), self.at)?;
         self.at += count as u64;
         Ok(count)

@@ -31,6 +31,8 @@ pub struct Header {
     pub lengths: BTreeMap<String, u64>,
     /// Each tensor by name.
     pub tensors: BTreeMap<String, Tensor>,
+    /// Where the data begins, from which the tensors' places are counted; behind the end of a file that has none.
+    pub data: u64,
 }
 
 /// One tensor.
@@ -139,8 +141,8 @@ pub fn read_header(file: impl Read, size: u64) -> Result<Header, GgufError> {
     if alignment == 0 || alignment % 8 != 0 || alignment > HEAD_MAX {
         return Err(GgufError::Odd(format!("its alignment is {alignment}")));
     }
-    let start = reader.position().next_multiple_of(alignment);
-    places(&header.tensors, alignment, size.saturating_sub(start))?;
+    header.data = reader.position().next_multiple_of(alignment);
+    places(&header.tensors, alignment, size.saturating_sub(header.data))?;
     Ok(header)
 }
 

@@ -20,6 +20,8 @@ pub struct Header {
     pub tensors: BTreeMap<String, Tensor>,
     /// Free texts by key (`__metadata__`).
     pub metadata: BTreeMap<String, String>,
+    /// Where the tensors' data begins, which goes on to the end of the file.
+    pub data: u64,
 }
 
 /// One tensor.
@@ -87,17 +89,17 @@ pub fn read_header(mut file: impl Read, size: u64) -> Result<Header, Safetensors
     if tensors != data {
         return Err(SafetensorsError::Length { tensors, data });
     }
-    Ok(header(&metadata))
+    Ok(header(&metadata, LENGTH + length))
 }
 
-fn header(metadata: &Metadata) -> Header {
+fn header(metadata: &Metadata, data: u64) -> Header {
     let tensors = metadata.tensors().into_iter().map(|(name, info)| {
         let shape = info.shape.iter().map(|&side| side as u64).collect();
         let bytes = info.data_offsets.1.saturating_sub(info.data_offsets.0) as u64;
         (name, Tensor { dtype: info.dtype, shape, bytes })
     });
     let texts = metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
-    Header { tensors: tensors.collect(), metadata: texts.collect() }
+    Header { tensors: tensors.collect(), metadata: texts.collect(), data }
 }
 
 #[cfg(test)]
@@ -122,6 +124,7 @@ mod tests {
             "b":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}}"#;
         let header = read(&file(json, 26)).unwrap();
         assert_eq!(header.metadata["format"], "pt");
+        assert_eq!(header.data, 8 + json.len() as u64);
         assert_eq!(header.tensors["a"], Tensor { dtype: Dtype::F32, shape: vec![2, 3], bytes: 24 });
         assert_eq!(header.tensors["b"].elements(), 1);
     }

@@ -5,9 +5,10 @@ mod patterns;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub use environment::secret_variables;
 pub use scan::{Finding, Origin, scan_tree};
 
 /// Raised when the patterns or the way in which files are read change, so that layers are scanned again.
-pub const FORMAT: u64 = 2;
+pub const FORMAT: u64 = 3;

@@ -1,6 +1,9 @@
 //! Reading the files of a layer, several at a time.
 
-use super::patterns::{ADDRESS, LITERALS, LONGEST, by_name, is_example, pattern};
+use super::{
+    patterns::{ADDRESS, LITERALS, LONGEST, by_name, is_example, pattern},
+    weights::parts_to_search,
+};
 use crate::{
     layer::tree::{Content, Node, Tree, TreePath},
     parallel::try_map,
@@ -29,7 +32,7 @@ const MAX_FINDINGS: usize = 1000;
 pub struct Finding {
     /// Path in the image, absolute; bytes that are no UTF-8 are escaped.
     pub path: String,
-    /// Line, from 1.
+    /// Line, from 1; of what follows a tensor counted from there.
     pub line: u64,
     /// What it looks like.
     pub kind: String,
@@ -55,7 +58,7 @@ pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
     let files: Vec<(&TreePath, &Content)> = tree
         .iter()
         .filter_map(|(path, node)| match node {
-            Node::File { content, .. } if !is_tensors(path.as_bytes()) => Some((path, content)),
+            Node::File { content, .. } => Some((path, content)),
             _ => None,
         })
         .collect();
@@ -68,25 +71,25 @@ pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Whether a file holds numbers only. Its header is text, but made by a program of names and shapes.
-fn is_tensors(path: &[u8]) -> bool {
-    path.ends_with(b".safetensors") || path.ends_with(b".gguf")
-}
-
 fn scan_file(path: &[u8], content: &Content, origin: Origin) -> io::Result<Vec<Finding>> {
-    let (mut reader, len) = (content.reader()?, content.len());
-    let mut window = Window::default();
-    window.fill(&mut reader, len)?;
-    let harmless = origin == Origin::Packages && (is_among_tests(path) || window.data.starts_with(PROGRAM));
+    let mut harmless = origin == Origin::Packages && is_among_tests(path);
     let mut here: Vec<Finding> = Vec::new();
-    let finding = |line: u64, kind: &str| {
+    let finding = |line: u64, kind: &str, harmless: bool| {
         let came_with_package = kind.ends_with("private key") && harmless;
         Finding { path: format!("/{}", path.escape_ascii()), line, kind: kind.to_owned(), came_with_package }
     };
-    window.scan(origin, &mut |line, kind| here.push(finding(line, kind)));
-    while !window.is_last {
-        window.fill(&mut reader, len)?;
-        window.scan(origin, &mut |line, kind| here.push(finding(line, kind)));
+    for part in parts_to_search(path, content)? {
+        let mut reader: Box<dyn Read> = match part.start {
+            0 => content.reader()?,
+            _ => Box::new(content.reader_of(part.clone())?),
+        };
+        let mut window = Window::default();
+        while !window.is_last {
+            let is_beginning = part.start == 0 && window.end == 0;
+            window.fill(&mut reader, part.end - part.start)?;
+            harmless |= is_beginning && origin == Origin::Packages && window.data.starts_with(PROGRAM);
+            window.scan(origin, &mut |line, kind| here.push(finding(line, kind, harmless)));
+        }
     }
     if let Some((kind, expression)) = by_name(path)
         && content.len() <= MAX_NAMED
@@ -98,7 +101,7 @@ fn scan_file(path: &[u8], content: &Content, origin: Origin) -> io::Result<Vec<F
             let line = 1 + count_lines(data.get(..start).unwrap_or_default());
             // The kind of token says more than the name of the file.
             if !here.iter().any(|other| other.line == line) {
-                here.push(finding(line, kind));
+                here.push(finding(line, kind, harmless));
             }
         }
     }

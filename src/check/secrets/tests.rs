@@ -167,6 +167,49 @@ fn a_secret_across_the_border_of_two_parts_is_found_once_with_its_line() {
     }
 }
 
+/// The name of a file, its bytes, and where the data of its tensors begins.
+type Weights = (&'static str, Vec<u8>, usize);
+
+/// Files of weights with this note in their headers, of one tensor each of 512 bytes.
+fn weights(note: &str) -> [Weights; 2] {
+    let header = format!(
+        "{{\"__metadata__\":{{\"note\":\"{note}\"}},\"a\":{{\"dtype\":\"F32\",\"shape\":[128],\"data_offsets\":[0,512]}}}}"
+    );
+    let safetensors = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut gguf = [&b"GGUF"[..], &3_u32.to_le_bytes(), &1_u64.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+    gguf.extend([text("general.note"), 8_u32.to_le_bytes().to_vec(), text(note)].concat());
+    gguf.extend([text("a"), 1_u32.to_le_bytes().to_vec(), 128_u64.to_le_bytes().to_vec()].concat());
+    gguf.extend([&0_u32.to_le_bytes()[..], &0_u64.to_le_bytes()].concat());
+    gguf.resize(gguf.len().next_multiple_of(32), 0);
+    [("a.safetensors", safetensors), ("a.gguf", gguf)].map(|(name, mut file)| {
+        let data = file.len();
+        file.resize(data + 512, 0);
+        (name, file, data)
+    })
+}
+
+#[test]
+fn of_weights_all_but_the_numbers_is_looked_through() {
+    let token = format!(" {}{} ", "hf_", letters(34));
+    let found = |name: &str, file: &[u8]| !scan(Origin::Owner, &[(name, file)]).is_empty();
+    for (name, file, _) in weights(&token) {
+        assert!(found(name, &file), "the header of {name}");
+    }
+    for (name, mut file, data) in weights("nothing") {
+        assert!(!found(name, &file), "{name}");
+        file[data..data + token.len()].copy_from_slice(token.as_bytes());
+        assert!(!found(name, &file), "what stands among the numbers of {name} is one of them");
+        assert!(found("other.bin", &file));
+        file[8] ^= 0xff;
+        assert!(found(name, &file), "{name} with a header that is none");
+        assert!(found(name, token.as_bytes()), "{name} that holds something else");
+    }
+    let [_, (name, mut file, _)] = weights("nothing");
+    file.extend_from_slice(token.as_bytes());
+    assert!(found(name, &file), "what follows the last tensor");
+}
+
 #[test]
 fn paths_that_would_command_a_terminal_are_escaped() {
     let token = format!("{}{}", "hf_", letters(34));

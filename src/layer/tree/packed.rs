@@ -1,6 +1,6 @@
 //! Files that are unpacked when they are read.
 
-use super::{Content, InOrder};
+use super::Content;
 use crate::{layer::sink::Sink, source::debian::spool::Spool};
 use std::{
     fmt::Debug,
@@ -67,7 +67,7 @@ impl Packed {
     fn begin(&self, compared: Compared) -> io::Result<Box<dyn Read + '_>> {
         let unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (unpacked, compared) {
-            (Some(content), _) => Ok(Box::new(InOrder::new(&content)?)),
+            (Some(content), _) => Ok(Box::new(content.reader_of(0..content.len())?)),
             (None, Compared::Each) => self.source.reader(),
             (None, Compared::Whole) => self.source.unchecked(),
         }

@@ -46,7 +46,9 @@ fn read(bytes: &[u8]) -> Result<Header, GgufError> {
 #[test]
 fn keys_and_tensors_are_read() {
     let tensors = [tensor_row("a", &[64, 2], 0, 0), tensor_row("b", &[32], 8, 512)];
-    let header = read(&file(&tensors, 512 + 34)).unwrap();
+    let file = file(&tensors, 512 + 34);
+    let header = read(&file).unwrap();
+    assert_eq!(header.data, file.len() as u64 - (512 + 34));
     assert_eq!(header.architecture(), Some("llama"));
     assert_eq!(header.of_architecture("embedding_length"), Some(64));
     assert!(header.has_tokenizer());
