@@ -27,7 +27,7 @@ pub(super) fn lock(
     Ok(file)
 }
 
-/// Fetches the file into the store; refuses another one than the recipe names.
+/// Fetches the file into the store, if it is not there; refuses another one than the recipe names.
 pub(super) fn download(
     url: &str,
     file: &LockedDataFile,
@@ -35,10 +35,20 @@ pub(super) fn download(
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<(), DatasetError> {
+    let is_here = || store.has_source(&file.sha256, Some(file.size));
+    if is_here() {
+        return Ok(());
+    }
+    let wanted = Digest::of(b"datasets");
+    let directory = store.cache_dir("downloads", &wanted)?;
+    let _alone = store.build_lock(&wanted, || ())?;
+    // Another process may have fetched it meanwhile.
+    if is_here() {
+        return Ok(());
+    }
     let (mirror, path) = url.rsplit_once('/').unwrap_or((url, ""));
     let item =
         Download { mirrors: vec![mirror.to_owned()], path: path.to_owned(), size: file.size, sha256: file.sha256 };
-    let directory = store.cache_dir("downloads", &Digest::of(b"datasets"))?;
     let fetched = client.download(&item, &directory, progress)?;
     Ok(store.adopt_source(&fetched, &file.sha256)?)
 }

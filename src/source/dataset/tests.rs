@@ -73,3 +73,24 @@ fn a_file_at_an_address_is_fetched_once_and_only_the_one_that_was_named() {
     fs::remove_file(&file).unwrap();
     assert_eq!(lock_with(&good, None, &store).unwrap(), rows);
 }
+
+#[test]
+fn what_another_process_fetches_is_waited_for_and_not_fetched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store")).unwrap();
+    let sha256 = Digest::of(ROWS.as_bytes());
+    let file = LockedDataFile { name: "rows.jsonl".to_owned(), size: ROWS.len() as u64, sha256 };
+    // Nothing is at the address: who asks there fails.
+    let url = format!("file://{}", directory.path().join("rows.jsonl").display());
+    let fetch = || address::download(&url, &file, &client(), &store, &|_| {});
+    assert!(matches!(fetch(), Err(DatasetError::Http(_))));
+    let other = store.build_lock(&Digest::of(b"datasets"), || ()).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| fetch().map_err(|error| error.to_string()));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        store.insert_source(Some(&sha256), u64::MAX, ROWS.as_bytes()).unwrap();
+        drop(other);
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+    });
+    fetch().unwrap();
+}
