@@ -7,13 +7,16 @@ use std::{
     path::Path,
 };
 
+/// How the names of temporary files begin; not as those of unfinished artifacts, which a build in the same directory removes.
+const PREFIX: &str = ".gapimage-new-";
+
 /// Writes a new file with these permission bits: temporary file beside it → fsync → link.
 ///
 /// # Errors
 /// What the system said; [`io::ErrorKind::AlreadyExists`] if something of this name is there, which stays as it is.
 pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".gapimage-").suffix(".partial").tempfile_in(dir)?;
+    let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(dir)?;
     file.write_all(bytes)?;
     // Set apart, as the umask may have taken bits away that readers need.
     fs::set_permissions(file.path(), Permissions::from_mode(mode))?;

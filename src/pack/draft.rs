@@ -1,5 +1,6 @@
 //! The file in which an artifact is assembled. Where the file system can, it has no name until it is whole, so that
-//! whatever ends the process, Ctrl-C or a power cut, leaves nothing behind.
+//! whatever ends the process, Ctrl-C or a power cut, leaves nothing behind. From its making to its last name it is locked, so
+//! that no other build takes it for abandoned, whatever it is called in between.
 
 use rustix::{
     fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, linkat, openat},
@@ -8,7 +9,10 @@ use rustix::{
 use std::{
     fs::{self, File, Permissions},
     io,
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 use tempfile::{Builder, NamedTempFile};
@@ -22,9 +26,9 @@ const MODE: u32 = 0o644;
 /// A file that is to become an artifact.
 #[derive(Debug)]
 pub(super) enum Draft {
-    /// Without a name.
+    /// Without a name until it is whole.
     Unnamed(File),
-    /// With a name, where there is no other way; locked, so that nobody takes it for abandoned.
+    /// With a name, where there is no other way.
     Named(NamedTempFile),
 }
 
@@ -42,10 +46,15 @@ impl Draft {
     }
 
     fn named(dir: &Path) -> io::Result<Self> {
-        let permissions = Permissions::from_mode(MODE);
-        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(permissions).tempfile_in(dir)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self::Named(file))
+        loop {
+            let permissions = Permissions::from_mode(MODE);
+            let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).permissions(permissions).tempfile_in(dir)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            // One that was swept before it was locked has lost its name.
+            if file.as_file().metadata()?.nlink() > 0 {
+                return Ok(Self::Named(file));
+            }
+        }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -80,7 +89,12 @@ impl Draft {
 /// A file without a name, if the file system has such and it can be given one later.
 fn unnamed(dir: &Path) -> io::Result<Option<File>> {
     match openat(CWD, dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(MODE)) {
-        Ok(file) => Ok(Some(File::from(file)).filter(|file| descriptor(file).exists())),
+        Ok(file) => {
+            let file = File::from(file);
+            // It has a draft's name for a moment, between link and rename.
+            flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(Some(file).filter(|file| descriptor(file).exists()))
+        }
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -146,6 +160,18 @@ mod tests {
         assert_eq!(names(dir.path()).len(), 2, "the living one and what is no draft");
         living.persist(&dir.path().join("b.gap")).unwrap();
         assert_eq!(names(dir.path()), [".gapimage-other", "b.gap"]);
+    }
+
+    #[test]
+    fn a_draft_that_just_got_its_first_name_is_not_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = Draft::new_in(dir.path()).unwrap();
+        if let Draft::Unnamed(file) = &draft {
+            let path = dir.path().join(".gapimage-linked.partial");
+            linkat(CWD, descriptor(file), CWD, &path, AtFlags::SYMLINK_FOLLOW).unwrap();
+            sweep(dir.path());
+            assert!(path.exists());
+        }
     }
 
     #[test]
