@@ -120,6 +120,13 @@ impl Hub {
         self.state.lock().unwrap().behaviour = behaviour;
     }
 
+    /// Forgets what was asked so far.
+    pub fn forget(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.asked.clear();
+        state.stored.clear();
+    }
+
     /// What the hub itself was asked, in order: `METHOD path`, with `@FIRST` where a part was asked for.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.iter().map(Asked::shown).collect()

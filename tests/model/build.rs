@@ -29,7 +29,8 @@ pub fn command(project: &Project, hub: &Hub, verb: &str) -> Command {
     let mut command = gapimage();
     command.arg(verb).arg(project.path().join("recipe.toml"));
     command.env("HF_ENDPOINT", &hub.url).env("HF_HOME", project.path().join("none")).env_remove("HF_TOKEN");
-    command.env_remove("HF_TOKEN_PATH").env("GAPIMAGE_STORE", project.path().join("store"));
+    command.env_remove("HF_TOKEN_PATH").env_remove("GAPIMAGE_HF_TOKEN_FOR");
+    command.env("GAPIMAGE_STORE", project.path().join("store"));
     command
 }
 
@@ -165,6 +166,33 @@ fn a_token_is_in_nothing_that_is_written_or_said() {
     assert_eq!(hub.leaked_tokens(), [""; 0]);
     let found = Command::new("grep").args(["-rlF", SECRET]).arg(project.path()).output().unwrap();
     assert_eq!(stdout(&found), "");
+}
+
+/// Has a recipe name a hub that wants a token, which only the user may send there.
+pub fn keeps_the_token_from_a_hub_that_only_the_recipe_names(project: &Project, hub: &Hub, recipe: &str) {
+    const SECRET: &str = "hf_averysecrettoken";
+    project.recipe(&format!("{recipe}endpoint = \"{}\"\n", hub.url));
+    // Nobody listens on this port of the loopback device.
+    for own in [None, Some("http://127.0.0.1:9")] {
+        let mut command = command(project, hub, "lock");
+        command.env_remove("HF_ENDPOINT").envs(own.map(|url| ("HF_ENDPOINT", url))).env("HF_TOKEN", SECRET);
+        let refused = fail_with(1, &mut command);
+        assert!(refused.contains(&format!("set GAPIMAGE_HF_TOKEN_FOR={}", hub.url)), "{refused}");
+        assert!(!hub.tokens().is_empty() && hub.tokens().iter().all(Option::is_none), "{own:?}");
+        assert!(!refused.contains(SECRET));
+        hub.forget();
+    }
+    let mut build = build(project, hub);
+    succeed(build.env_remove("HF_ENDPOINT").env("HF_TOKEN", SECRET).env("GAPIMAGE_HF_TOKEN_FOR", &hub.url));
+    assert!(hub.tokens().iter().all(Option::is_some));
+    assert_eq!(hub.leaked_tokens(), [""; 0]);
+}
+
+#[test]
+fn the_token_goes_to_no_hub_that_only_the_recipe_names() {
+    let (project, hub) = project(MODEL, &sample::files());
+    hub.gate(REPO, "hf_averysecrettoken");
+    keeps_the_token_from_a_hub_that_only_the_recipe_names(&project, &hub, MODEL);
 }
 
 /// What a build of these files says when it refuses them.

@@ -1,7 +1,7 @@
 //! Data sets of a hub: pinned to a commit, fetched as models are, prepared; and hubs that do not behave.
 
 use crate::{
-    build::{build, command, unpack},
+    build::{build, command, keeps_the_token_from_a_hub_that_only_the_recipe_names, unpack},
     fixture::{Project, fail_with, said, succeed},
     hub::{Behaviour, Hub},
 };
@@ -130,4 +130,11 @@ fn a_gated_data_set_asks_for_the_token_and_keeps_it_nowhere() {
     let found = Command::new("grep").args(["-rlF", SECRET]).arg(project.path()).output().unwrap();
     assert_eq!(said(&found), "");
     assert!(lock_text(&project).contains("gated = true"));
+}
+
+#[test]
+fn the_token_goes_to_no_hub_that_only_the_recipe_of_a_data_set_names() {
+    let (project, hub) = project("");
+    hub.gate(REPO, "hf_averysecrettoken");
+    keeps_the_token_from_a_hub_that_only_the_recipe_names(&project, &hub, RECIPE);
 }

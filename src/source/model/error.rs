@@ -30,6 +30,16 @@ pub enum ModelError {
         /// What the hub said.
         said: String,
     },
+    /// The hub wants a token, and may not have the user's.
+    #[error("the hub does not give `{repo}` without a token ({said}), and yours stayed here: {remedy}")]
+    Withheld {
+        /// The repository.
+        repo: RepoName,
+        /// What the hub said.
+        said: String,
+        /// Why it was not sent, and what to do.
+        remedy: String,
+    },
     /// The token is missing, wrong, or of somebody who may not see the repository.
     #[error(
         "the hub does not show `{repo}` ({said}): it does not exist, or it is private and {token}; check the name and \

@@ -1,6 +1,6 @@
 //! Talking to a hub.
 
-use super::{Endpoint, GitId, ModelError, Token, api::Revision};
+use super::{Endpoint, GitId, ModelError, Token, api::Revision, endpoint::Withheld};
 use crate::{
     recipe::RepoName,
     source::http::{Access, Client, HttpError},
@@ -52,7 +52,18 @@ impl Repository<'_> {
 pub struct Hub {
     client: Client,
     endpoint: Endpoint,
-    has_token: bool,
+    sent: Sent,
+}
+
+/// What the hub gets of the user's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// There is none.
+    Nothing,
+    /// The token itself.
+    Token,
+    /// There is one, but it is not for this hub.
+    Withheld(Withheld),
 }
 
 impl Hub {
@@ -61,19 +72,26 @@ impl Hub {
     /// # Errors
     /// [`ModelError::Token`] if the token cannot be sent.
     pub fn new(client: &Client, endpoint: Endpoint, token: Option<&Token>) -> Result<Self, ModelError> {
-        let Some(token) = token else {
-            return Ok(Self { client: client.clone(), endpoint, has_token: false });
-        };
+        let Some(token) = token else { return Ok(Self::without(client, endpoint, Sent::Nothing)) };
         let access = Access::bearer(endpoint.as_str(), token.expose()).ok_or(ModelError::Token)?;
-        Ok(Self { client: client.with_access(access), endpoint, has_token: true })
+        Ok(Self { client: client.with_access(access), endpoint, sent: Sent::Token })
     }
 
-    /// The hub that recipe and environment name, with the user's token.
+    /// The hub that recipe and environment name, with the user's token if it is one that the user trusts with it: a recipe
+    /// may come from anybody.
     ///
     /// # Errors
     /// [`ModelError::Endpoint`] or [`ModelError::Token`].
     pub fn find(client: &Client, recipe: Option<&str>) -> Result<Self, ModelError> {
-        Self::new(client, Endpoint::find(recipe)?, Token::find().as_ref())
+        let (endpoint, token) = (Endpoint::find(recipe)?, Token::find());
+        match endpoint.withholds() {
+            Some(why) if token.is_some() => Ok(Self::without(client, endpoint, Sent::Withheld(why))),
+            _ => Self::new(client, endpoint, token.as_ref()),
+        }
+    }
+
+    fn without(client: &Client, endpoint: Endpoint, sent: Sent) -> Self {
+        Self { client: client.clone(), endpoint, sent }
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -123,13 +141,17 @@ impl Hub {
             false => message.clone(),
         };
         let repo = repo.clone();
+        if let (Sent::Withheld(why), 401 | 403) = (self.sent, status) {
+            return ModelError::Withheld { repo, said, remedy: why.remedy(self.address()) };
+        }
         match (code.as_str(), status) {
             ("GatedRepo", _) | ("", 403) => ModelError::Gated { repo, said },
             ("RevisionNotFound", _) => ModelError::NoRevision { repo, revision: revision.to_owned() },
             ("RepoNotFound", _) | (_, 401 | 403 | 404) => {
-                let token = match self.has_token {
-                    true => "the token's account may not see it",
-                    false => "no token was sent",
+                let token = match self.sent {
+                    Sent::Token => "the token's account may not see it",
+                    Sent::Nothing => "no token was sent",
+                    Sent::Withheld(_) => "the token was not sent to this hub",
                 };
                 ModelError::NotShown { repo, said, token }
             }
