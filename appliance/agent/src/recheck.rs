@@ -6,15 +6,20 @@
 use crate::{given::Given, root::Root};
 use gap_format::{
     Digest, Release, Timestamp, VerifyError,
+    oci::{MOUNT_TYPE, Manifest, REF_NAME},
     release::{MountSet, Policy},
     statement::Kind,
     trust::{Clock, ParseTrustError, Trust},
 };
 use gap_handover::{BootReport, boot_report};
-use std::{fs::File, io};
+use gap_mapping::Number;
+use std::{fs::File, io, os::unix::fs::MetadataExt};
 
 /// Longest kernel command line that is read, in bytes; the kernel's own limit on x86 is 2048.
 const MAX_COMMAND_LINE: u64 = 64 << 10;
+
+/// Longest manifest or configuration that is read, in bytes.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// Why the agent does not serve this release.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,39 @@ pub struct Verified {
     pub medium: File,
     /// The manifest of the image that the agent runs in.
     pub image: Digest,
+}
+
+impl Verified {
+    /// The name of an image in the release.
+    pub fn name_of(&self, image: &Digest) -> Option<String> {
+        let mut named = self.release.index().manifests.iter().filter(|entry| entry.digest == *image);
+        named.find_map(|entry| entry.annotations.get(REF_NAME)).cloned()
+    }
+
+    /// How each image is mounted that can be, in the order of the index, or why that cannot be read.
+    pub fn mount_sets(&self) -> impl Iterator<Item = Result<MountSet, VerifyError>> {
+        let manifests = self.release.index().manifests.iter();
+        let mounts = manifests.filter(|entry| entry.artifact_type.as_deref() == Some(MOUNT_TYPE));
+        mounts.map(|entry| self.release.mount_set(&self.medium, &entry.digest))
+    }
+
+    /// The manifest of an image.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn manifest(&self, image: &Digest) -> Result<Manifest, String> {
+        let bytes = self.release.read_blob(&self.medium, image, MAX_DOCUMENT).map_err(|error| error.to_string())?;
+        Manifest::parse(&bytes).map_err(|error| error.to_string())
+    }
+
+    /// The numbers of the block device that the medium is.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn device(&self) -> io::Result<Number> {
+        let device = self.medium.metadata()?.rdev();
+        Ok(Number { major: rustix::fs::major(device), minor: rustix::fs::minor(device) })
+    }
 }
 
 /// Verifies the release again and compares it with the boot report.

@@ -133,7 +133,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         let (site, hostname) = (given.site.clone(), hostname.clone());
         move || identity(&site, &hostname)
     });
-    let verified = recheck::recheck(&root, &given)?;
+    let verified = Arc::new(recheck::recheck(&root, &given)?);
     let signers = verified.release.signers().to_vec();
     stages.push(boot_clock::stage("release verified again"));
     tell_release(&given.report, &signers);
@@ -147,10 +147,12 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let token = TokenHash::of_site(&site)?;
     let identity = Arc::new(identity.await.map_err(io::Error::from)??);
     let listener = listen(options, &site)?;
+    let image = verified.name_of(&verified.image).unwrap_or_else(|| verified.image.to_string());
+    let layers = scrub::layers::of_system(&report, &image);
     let system = Arc::new(System {
         root: root.clone(),
         hostname,
-        scrub: Arc::new(scrub::Board::new(&report.layers)),
+        scrub: Arc::new(scrub::Board::new(layers)),
         clock: Arc::new(clock::Board::new(&site.time, report.clock)),
         report,
         signers,
@@ -178,7 +180,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         root: root.clone(),
         data: site.data.clone(),
         medium: system.report.medium.device.clone(),
-        verified,
+        verified: verified.clone(),
         access,
         audit: audit.clone(),
         clock: system.clock.clone(),
@@ -195,9 +197,13 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         options.owns_machine.then(|| tokio::spawn(keep_clock(system.clone(), clock::addresses(&site.time), audit)));
     let network = tokio::spawn(keep_network(system.clone(), site.network, drivers));
     let scrub_stop = Arc::new(AtomicBool::new(false));
-    let open = Box::new(move |layer: &boot_report::Layer| scrub::open_device(root.at(&layer.device)));
-    let layers = system.report.layers.clone();
-    scrub::start(layers, system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), open)?;
+    let owns_machine = options.owns_machine;
+    let more = Box::new(move |known: &[scrub::Layer]| match owns_machine {
+        true => scrub::layers::of_others(&verified, known),
+        false => Vec::new(),
+    });
+    let open = Box::new(move |layer: &scrub::Layer| scrub::layers::open(&root, layer));
+    scrub::start(system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), more, open)?;
     if options.owns_machine {
         let (locking, system) = ((system.clone(), work.clone()), system.clone());
         // Nobody waits for it: the API shows the outcome once it is there.
@@ -275,6 +281,8 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     cell.set(opened);
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
+    let swept = work.clone();
+    drop(spawn_blocking(move || swept.sweep_caches().unwrap_or_else(console::say)));
     checking::check_all(&work).await.unwrap_or_else(console::say);
     opening::watch_servers(work).await;
 }

@@ -24,6 +24,8 @@ use std::{
 
 /// Longest wait between two turns.
 const TURN: Duration = Duration::from_secs(1);
+/// Most looks at what a program told before its end is kept.
+const LAST_LOOKS: usize = 50;
 /// How often the time that a job has run is kept.
 const NOTE_EVERY: Duration = Duration::from_secs(30);
 
@@ -32,16 +34,30 @@ const NOTE_EVERY: Duration = Duration::from_secs(30);
 pub struct Patience {
     /// For the checkpoint of a pause, or at the end of a time limit.
     pub pause: Duration,
-    /// When the job is not wanted any more.
+    /// When the job is not wanted any more, or no training and out of time.
     pub cancel: Duration,
+    /// For the requests that a server is still answering.
+    pub drain: Duration,
     /// When the agent itself ends.
     pub shutdown: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
+        let seconds = Duration::from_secs;
         // PID 1 gives ten seconds at shutdown.
-        Self { pause: Duration::from_secs(300), cancel: Duration::from_secs(30), shutdown: Duration::from_secs(8) }
+        Self { pause: seconds(300), cancel: seconds(30), drain: seconds(150), shutdown: seconds(8) }
+    }
+}
+
+impl Patience {
+    /// How long a program of this kind may take to end, whose checkpoint is worth waiting for or not.
+    const fn of(&self, kind: Kind, has_checkpoint: bool) -> Duration {
+        match kind {
+            Kind::Serve => self.drain,
+            _ if has_checkpoint => self.pause,
+            _ => self.cancel,
+        }
     }
 }
 
@@ -62,6 +78,8 @@ enum Message {
     Ended(JobId, End),
     /// End this program at once, whatever comes of it.
     Kill(JobId),
+    /// A job is over without a program having run.
+    Over(Box<Job>),
     /// End everything and return.
     Stop,
 }
@@ -147,7 +165,7 @@ impl Dispatcher {
     /// As for [`Queue::cancel`].
     pub fn cancel(&self, id: &JobId) -> Result<Job, QueueError> {
         let job = self.queue.cancel(id, now())?;
-        self.look();
+        self.send(if job.state.is_final() { Message::Over(Box::new(job.clone())) } else { Message::Look });
         Ok(job)
     }
 
@@ -226,6 +244,7 @@ impl Turns {
                     running.control.kill();
                 }
             }
+            Message::Over(job) => self.runtime.ended(&job),
             Message::Stop => {
                 self.is_stopping = true;
                 let patience = self.patience.shutdown;
@@ -259,10 +278,8 @@ impl Turns {
     /// Keeps what programs tell, and how long they have run.
     fn collect(&mut self) {
         for (id, running) in &mut self.running {
-            for news in running.control.news() {
-                let kept = self.queue.tell(id, news.level, &news.message, news.data.as_deref(), now());
-                kept.unwrap_or_else(|error| (self.complain)(error.to_string()));
-            }
+            let kept = self.queue.tell(id, &running.control.news(), now());
+            kept.unwrap_or_else(|error| (self.complain)(error.to_string()));
             let more = running.noted.elapsed();
             if more >= NOTE_EVERY {
                 running.noted = Instant::now();
@@ -272,14 +289,28 @@ impl Turns {
         }
     }
 
+    /// Keeps what an ended program told to the last: the reason of its end is among it.
+    fn collect_last(&self, id: &JobId, control: &dyn Control) {
+        for _ in 0..LAST_LOOKS {
+            let news = control.news();
+            if news.is_empty() {
+                return;
+            }
+            self.queue.tell(id, &news, now()).unwrap_or_else(|error| (self.complain)(error.to_string()));
+        }
+    }
+
     /// Has those end that shall, first by word and then by force.
     fn press(&mut self) {
         for (id, running) in &mut self.running {
             let state = self.queue.job(id).map(|job| job.state);
             match state {
-                Ok(State::Pausing) => running.wish(self.patience.pause, false),
-                Ok(State::Cancelling) => running.wish(self.patience.cancel, false),
-                _ if running.is_over_time() => running.wish(self.patience.pause, true),
+                Ok(state @ (State::Pausing | State::Cancelling)) => {
+                    running.wish(self.patience.of(running.kind, state == State::Pausing), false);
+                }
+                _ if running.is_over_time() => {
+                    running.wish(self.patience.of(running.kind, running.kind == Kind::Train), true);
+                }
                 _ => {}
             }
             running.force();
@@ -319,8 +350,8 @@ impl Turns {
     }
 
     fn end(&mut self, id: &JobId, end: End) {
-        self.collect();
         let Some(running) = self.running.remove(id) else { return };
+        self.collect_last(id, &*running.control);
         let (ending, reason) = match running.wish {
             Some(wish) if wish.is_expiry => (Ending::Failure, Some("its time limit has passed".to_owned())),
             // It may have been done before the word reached it.

@@ -1,7 +1,7 @@
 //! Shapes that several resources share.
 
-use super::ApiError;
-use crate::work::{catalog::ImageError, files::FilesError, submit::SubmitError, uploads::UploadError};
+use super::{ApiError, blocking};
+use crate::work::{catalog::ImageError, files::FilesError, left::Left, submit::SubmitError, uploads::UploadError};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -11,7 +11,7 @@ use futures::stream;
 use gap_jobs::{JobId, QueueError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{fs::File, io, path::Path};
 use tokio::io::AsyncReadExt;
 
 /// Most items of a page.
@@ -84,16 +84,31 @@ pub const fn seconds(millis: i64) -> i64 {
     millis.div_euclid(1000)
 }
 
-/// A file as the answer, read bit by bit.
-pub async fn file(path: &Path, kind: &'static str, what: &'static str) -> Result<Response, ApiError> {
-    let missing = |_| ApiError::not_found(what, path.file_name().unwrap_or_default().to_string_lossy());
-    // A job may have put anything in its place; nothing but a regular file is read, and a link is not followed.
-    let is_file = tokio::fs::symlink_metadata(path).await.map_err(missing)?.is_file();
-    if !is_file {
-        return Err(ApiError::not_found(what, path.file_name().unwrap_or_default().to_string_lossy()));
-    }
-    let file = tokio::fs::File::open(path).await.map_err(missing)?;
-    let len = file.metadata().await.map_err(|_| ApiError::Internal)?.len();
+/// A file that lies in a directory of the agent's own.
+///
+/// # Errors
+/// What the system said.
+pub fn own(path: &Path) -> io::Result<File> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    Left::open(directory)?.file(name.as_ref())
+}
+
+/// A file as the answer, read bit by bit. Where it cannot be opened there is no `what` of this `name`.
+pub async fn file(
+    open: impl FnOnce() -> io::Result<File> + Send + 'static,
+    name: String,
+    kind: &'static str,
+    what: &'static str,
+) -> Result<Response, ApiError> {
+    let opened = blocking(move || {
+        let file = open().map_err(|_| ApiError::not_found(what, name))?;
+        let len = file.metadata().map_err(|_| ApiError::Internal)?.len();
+        Ok((file, len))
+    });
+    let (file, len) = opened.await?;
+    let file = tokio::fs::File::from_std(file);
     let pieces = stream::unfold(file.take(len), move |mut file| async move {
         let mut piece = vec![0; PIECE];
         match file.read(&mut piece).await {

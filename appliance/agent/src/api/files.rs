@@ -202,13 +202,13 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 
 pub(super) async fn download(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let path = blocking(move || Ok(work.files.content(&work.files.get(&id)?.id))).await?;
-    answers::file(&path, "application/octet-stream", "file").await
+    let (path, id) = blocking(move || Ok((work.files.content(&work.files.get(&id)?.id), id))).await?;
+    answers::file(move || answers::own(&path), id, "application/octet-stream", "file").await
 }
 
 /// What was found in a file: format, duplicates, personal data, lengths, problems (docs/data.md, the card).
 pub(super) async fn report(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let path = blocking(move || Ok(work.files.card(&work.files.get(&id)?.id))).await?;
-    answers::file(&path, "application/json", "report").await
+    let (path, id) = blocking(move || Ok((work.files.card(&work.files.get(&id)?.id), id))).await?;
+    answers::file(move || answers::own(&path), id, "application/json", "report").await
 }

@@ -6,7 +6,12 @@ use super::{
     blocking,
     recording::Made,
 };
-use crate::work::{Work, order::Order, submit::CreateFineTuning};
+use crate::work::{
+    Work,
+    left::{Left, Lines},
+    order::Order,
+    submit::CreateFineTuning,
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -17,14 +22,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead, BufReader},
+    collections::{BTreeMap, BTreeSet},
+    io::{Seek, SeekFrom},
     sync::Arc,
 };
 
-/// Most lines of `metrics.jsonl` that are read.
-const MAX_METRICS: usize = 1_000_000;
+/// Most bytes of `metrics.jsonl` that are read: a million rows.
+const MAX_METRICS: u64 = 512 << 20;
+/// Longest of its rows, in bytes.
+const MAX_ROW: u64 = 64 << 10;
+/// Bytes at its end in which its last row is looked for.
+const TAIL: u64 = 2 * MAX_ROW;
+/// Most checkpoints that are looked at.
+const MAX_CHECKPOINTS: usize = 10_000;
 /// Prefix of the names of events and checkpoints.
 const EVENT: &str = "ftevent";
 const CHECKPOINT: &str = "ftckpt";
@@ -157,7 +167,7 @@ pub struct EventView {
     created_at: i64,
     level: &'static str,
     message: String,
-    /// `message`, or `metrics` with numbers in `data`.
+    /// `message`.
     r#type: &'static str,
     data: Value,
 }
@@ -336,17 +346,19 @@ pub(super) async fn checkpoints(
 
 /// The checkpoints that lie there now, the last first.
 fn all_checkpoints(work: &Work, job: &Job) -> Vec<CheckpointView> {
-    let output = Output::new(work.storage.output(job.id.as_str()));
-    let Ok(entries) = fs::read_dir(output.checkpoints()) else { return Vec::new() };
-    let metrics = all_metrics(work, &job.id);
+    let Ok(left) = Left::open(&work.storage.output(job.id.as_str())) else { return Vec::new() };
+    let checkpoints = Output::new("").checkpoints();
+    let entries = left.entries(&checkpoints, MAX_CHECKPOINTS).unwrap_or_default();
     let mut steps: Vec<(u64, i64)> = entries
-        .flatten()
+        .into_iter()
         .filter_map(|entry| {
-            let step = Output::checkpoint_step(entry.file_name().to_str()?)?;
-            let written = entry.metadata().ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+            let step = Output::checkpoint_step(entry.name.to_str()?)?;
+            let written = left.directory(&checkpoints.join(entry.name)).ok()?.metadata().ok()?.modified().ok()?;
+            let written = written.duration_since(std::time::UNIX_EPOCH).ok()?;
             Some((step, i64::try_from(written.as_secs()).unwrap_or(i64::MAX)))
         })
         .collect();
+    let metrics = metrics_of(&left, &steps.iter().map(|(step, _)| *step).collect());
     steps.sort_unstable_by_key(|(step, _)| std::cmp::Reverse(*step));
     let view = |(step, created_at): (u64, i64)| CheckpointView {
         id: format!("{CHECKPOINT}-{}-{step}", job.id),
@@ -360,17 +372,23 @@ fn all_checkpoints(work: &Work, job: &Job) -> Vec<CheckpointView> {
     steps.into_iter().map(view).collect()
 }
 
-/// What each step measured, as far as it can be read.
-fn all_metrics(work: &Work, id: &JobId) -> BTreeMap<u64, Metrics> {
-    let path = Output::new(work.storage.output(id.as_str())).metrics();
-    if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+/// What these steps measured, as far as it can be read.
+fn metrics_of(left: &Left, steps: &BTreeSet<u64>) -> BTreeMap<u64, Metrics> {
+    if steps.is_empty() {
         return BTreeMap::new();
     }
-    let Ok(file) = fs::File::open(path) else { return BTreeMap::new() };
-    let rows = BufReader::new(file).lines().map_while(Result::ok).take(MAX_METRICS);
-    rows.filter_map(|row| serde_json::from_str::<Metrics>(&row).ok()).map(|row| (row.step, row)).collect()
+    let Ok(file) = left.file(&Output::new("").metrics()) else { return BTreeMap::new() };
+    let rows = Lines::new(file, MAX_ROW, MAX_METRICS).map_while(Result::ok);
+    let rows = rows.filter_map(|row| serde_json::from_slice::<Metrics>(&row).ok());
+    rows.filter(|row| steps.contains(&row.step)).map(|row| (row.step, row)).collect()
 }
 
+/// What the last step measured. Only the end of the rows is read: many jobs are looked at in a row.
 fn last_metrics(work: &Work, id: &JobId) -> Option<Metrics> {
-    all_metrics(work, id).pop_last().map(|(_, metrics)| metrics)
+    let left = Left::open(&work.storage.output(id.as_str())).ok()?;
+    let mut file = left.file(&Output::new("").metrics()).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL))).ok()?;
+    let rows = Lines::new(file, MAX_ROW, TAIL).map_while(Result::ok);
+    rows.filter_map(|row| serde_json::from_slice(&row).ok()).last()
 }

@@ -2,7 +2,7 @@
 //! comes.
 
 use super::{Api, ApiError, blocking};
-use crate::work::Work;
+use crate::work::{Work, left::Socket};
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -88,7 +88,8 @@ fn server_of(work: &Work, model: &str) -> Result<(JobId, PathBuf), ApiError> {
 
 /// Sends the request to the server and returns its answer, whose body goes on coming.
 async fn hand_on(socket: &std::path::Path, path: &str, body: Bytes) -> Result<Response, String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let socket = Socket::at(socket).map_err(|error| error.to_string())?;
+    let stream = UnixStream::connect(socket.path()).await.map_err(|error| error.to_string())?;
     let (mut sender, mut connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let request = Request::post(path)

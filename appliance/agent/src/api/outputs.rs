@@ -6,7 +6,7 @@ use super::{
     blocking,
     files::Deleted,
 };
-use crate::work::Work;
+use crate::work::{Work, left::Left};
 use axum::{
     Json,
     body::Body,
@@ -17,11 +17,11 @@ use axum::{
 use futures::stream;
 use gap_contract::Output;
 use gap_jobs::{JobId, State as JobState, log};
+use rustix::fs::FileType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
-    path::{Component, Path as FilePath, PathBuf},
+    path::{Path as FilePath, PathBuf},
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -30,6 +30,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Most files that are listed.
 const MAX_FILES: usize = 10_000;
+/// Most entries of directories that are looked at for that.
+const MAX_SEEN: usize = 100_000;
 /// Longest text to search for, in characters.
 const MAX_SEARCH: usize = 256;
 /// Bytes of a log that are shown when no position is said.
@@ -137,9 +139,10 @@ struct Followed {
 
 /// Lines as they come, at most `most` where that is said, until the job neither runs nor waits to.
 fn follow(work: Arc<Work>, job: JobId, from: u64, most: Option<usize>, search: Option<String>) -> Response {
+    let notify = work.stirred.of(&job);
     let begin = Followed { from, left: most.unwrap_or(usize::MAX), looked: None };
     let lines = stream::unfold(begin, move |mut at| {
-        let (work, job, search) = (Arc::clone(&work), job.clone(), search.clone());
+        let (work, job, search, notify) = (Arc::clone(&work), job.clone(), search.clone(), Arc::clone(&notify));
         async move {
             while at.left > 0 {
                 if let Some(looked) = at.looked {
@@ -147,7 +150,7 @@ fn follow(work: Arc<Work>, job: JobId, from: u64, most: Option<usize>, search: O
                 }
                 at.looked = Some(Instant::now());
                 // Both before the log is read, so that nothing is missed between the two.
-                let mut stirred = pin!(work.stirred.notified());
+                let mut stirred = pin!(notify.notified());
                 stirred.as_mut().enable();
                 let has_ended = !goes_on(Arc::clone(&work), job.clone()).await;
                 let most = at.left.min(LINES);
@@ -182,12 +185,13 @@ async fn goes_on(work: Arc<Work>, job: JobId) -> bool {
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let path = blocking(move || {
+    let (root, id) = blocking(move || {
         let job = work.queue().job(&job_id(id)?)?;
-        Ok(Output::new(work.storage.output(job.id.as_str())).metrics())
+        Ok((work.storage.output(job.id.as_str()), job.id.to_string()))
     })
     .await?;
-    answers::file(&path, "application/jsonl", "metrics").await
+    let open = move || Left::open(&root)?.file(&Output::new("").metrics());
+    answers::file(open, id, "application/jsonl", "metrics").await
 }
 
 /// A file that a job left behind.
@@ -238,27 +242,36 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
 
 /// Regular files below a directory, sorted; links are neither listed nor followed.
 fn files_of(root: &FilePath) -> (Vec<OutputView>, bool) {
-    let (mut left, mut files) = (vec![root.to_owned()], Vec::new());
+    let Ok(tree) = Left::open(root) else { return (Vec::new(), false) };
+    let (mut left, mut files, mut seen) = (vec![PathBuf::from(".")], Vec::new(), 0_usize);
+    let mut has_more = false;
     while let Some(directory) = left.pop() {
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                left.push(entry.path());
-            } else if metadata.is_file()
-                && let Ok(path) = entry.path().strip_prefix(root)
-                && let Some(path) = path.to_str()
-            {
-                files.push(OutputView { path: path.to_owned(), bytes: metadata.len() });
-            }
-            if files.len() > MAX_FILES {
-                files.truncate(MAX_FILES);
-                return (files, true);
+        if seen >= MAX_SEEN || files.len() > MAX_FILES {
+            has_more = true;
+            break;
+        }
+        // What was exchanged since it was seen is passed over.
+        let Ok(entries) = tree.entries(&directory, MAX_SEEN - seen) else { continue };
+        seen += entries.len();
+        for entry in entries {
+            let path = directory.join(&entry.name);
+            match entry.kind {
+                FileType::Directory => left.push(path),
+                FileType::RegularFile => files.extend(view(&tree, &path)),
+                _ => {}
             }
         }
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
-    (files, false)
+    has_more |= files.len() > MAX_FILES;
+    files.truncate(MAX_FILES);
+    (files, has_more)
+}
+
+fn view(tree: &Left, path: &FilePath) -> Option<OutputView> {
+    let bytes = tree.file(path).ok()?.metadata().ok()?.len();
+    let path = path.strip_prefix(".").unwrap_or(path).to_str()?.to_owned();
+    Some(OutputView { path, bytes })
 }
 
 pub(super) async fn download(
@@ -266,45 +279,31 @@ pub(super) async fn download(
     Path((id, path)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let work = api.work()?;
-    let missing = ApiError::not_found("output", path.clone());
-    let file = blocking(move || {
+    let wanted = path.clone();
+    let output = blocking(move || {
         let job = work.queue().job(&job_id(id)?)?;
-        Ok(confined(&work.storage.output(job.id.as_str()), &path))
-    })
-    .await?;
-    answers::file(&file.ok_or(missing)?, "application/octet-stream", "output").await
-}
-
-/// A path below `root` on which there is no symbolic link: a job may have put one anywhere.
-fn confined(root: &FilePath, path: &str) -> Option<PathBuf> {
-    let mut place = root.to_owned();
-    for component in FilePath::new(path).components() {
-        let Component::Normal(name) = component else { return None };
-        place.push(name);
-        if fs::symlink_metadata(&place).ok()?.is_symlink() {
-            return None;
-        }
-    }
-    (place != root).then_some(place)
+        Ok(work.storage.output(job.id.as_str()))
+    });
+    let output = output.await?;
+    let open = move || Left::open(&output)?.file(wanted.as_ref());
+    answers::file(open, path, "application/octet-stream", "output").await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
-    fn nothing_outside_of_the_output_is_reached() {
+    fn links_are_neither_listed_nor_followed() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("output");
         fs::create_dir_all(root.join("adapter")).unwrap();
         fs::write(root.join("adapter/x"), "x").unwrap();
-        fs::write(directory.path().join("secret"), "s").unwrap();
+        fs::write(root.join("z"), "zz").unwrap();
         std::os::unix::fs::symlink(directory.path(), root.join("out")).unwrap();
-        assert_eq!(confined(&root, "adapter/x"), Some(root.join("adapter/x")));
-        for bad in ["../secret", "/etc/passwd", "out/secret", "adapter/../../secret", "", "none"] {
-            assert_eq!(confined(&root, bad), None, "{bad}");
-        }
         let (files, has_more) = files_of(&root);
-        assert_eq!((files.len(), files[0].path.as_str(), has_more), (1, "adapter/x", false));
+        let listed: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+        assert_eq!((listed, has_more), (vec![("adapter/x", 1), ("z", 2)], false));
     }
 }

@@ -103,6 +103,7 @@ struct Trust {
 /// A layer and its verification.
 #[derive(Debug, Serialize)]
 struct LayerView {
+    image: String,
     name: String,
     digest: Digest,
     size: u64,
@@ -201,9 +202,9 @@ impl System {
     }
 
     fn layers(&self) -> Vec<LayerView> {
-        let progress = self.scrub.layers();
-        let view = |(layer, progress): (&gap_handover::boot_report::Layer, scrub::LayerProgress)| LayerView {
-            name: layer.name.clone(),
+        let view = |(layer, progress): (scrub::Layer, scrub::LayerProgress)| LayerView {
+            image: layer.image,
+            name: layer.name,
             digest: layer.digest,
             size: layer.size,
             verity_root: layer.verity_root,
@@ -211,7 +212,7 @@ impl System {
             checked_bytes: progress.checked_bytes,
             damaged: progress.damaged,
         };
-        self.report.layers.iter().zip(progress).map(view).collect()
+        self.scrub.layers().into_iter().map(view).collect()
     }
 }
 

@@ -1,21 +1,21 @@
-//! Scrubbing: reading every verity device through once, so that a rotten block shows before somebody needs it.
+//! Scrubbing: reading every blob of the release through once, so that a rotten block shows before somebody needs it.
 //!
 //! dm-verity checks each block as it is read and answers a damaged one with an error. The scrubber reads in the
-//! background: with idle priority, at a bounded speed, past the page cache where the device can do that (else a block
+//! background: with idle priority, at a bounded speed, half of the time at most, past the page cache where the device can do that (else a block
 //! that was read before the medium rotted would look well, and the cache would fill with what nobody asked for).
 
 mod blocks;
+pub mod layers;
 mod state;
 
 pub use blocks::DirectFile;
+pub use layers::Layer;
 pub use state::{Board, LayerProgress, LayerState, Range};
 
 use crate::console;
 use gap_format::ReadAt;
-use gap_handover::boot_report::Layer;
 use std::{
     io,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,28 +36,34 @@ const GIVE_UP_AFTER: u64 = 1024;
 /// Bytes a second when nothing else is said.
 pub const DEFAULT_SPEED: u64 = 64 << 20;
 
+/// Longest rest after a piece that took long.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
 /// Opens the device of a layer for reading.
 pub type Open = dyn Fn(&Layer) -> io::Result<Box<dyn ReadAt>> + Send;
 
-/// The opener of real devices, in the directory that stands for `/`.
-pub fn open_device(path: PathBuf) -> io::Result<Box<dyn ReadAt>> {
-    Ok(Box::new(DirectFile::open(&path)?))
-}
+/// Lists further layers, once the thread runs that reads them.
+pub type More = dyn FnOnce(&[Layer]) -> Vec<Layer> + Send;
 
-/// Starts the background thread. It ends when all is read, or soon after `stop` becomes true.
+/// Starts the background thread, which reads the layers of the board and then `more` of them. It ends when all is read, or
+/// soon after `stop` becomes true.
 ///
 /// # Errors
 /// What the system said when it gives no thread.
 pub fn start(
-    layers: Vec<Layer>,
     board: Arc<Board>,
     speed: u64,
     stop: Arc<AtomicBool>,
+    more: Box<More>,
     open: Box<Open>,
 ) -> io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("scrub".into()).stack_size(256 << 10).spawn(move || {
         become_idle();
         let mut pace = Pace::new(speed);
+        let mut layers: Vec<Layer> = board.layers().into_iter().map(|(layer, _)| layer).collect();
+        let others = more(&layers);
+        board.add(others.clone());
+        layers.extend(others);
         for (number, layer) in layers.iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return;
@@ -82,7 +88,7 @@ fn scrub_layer(number: usize, layer: &Layer, board: &Board, pace: &mut Pace, sto
     let device = match open(layer) {
         Ok(device) => device,
         Err(error) => {
-            console::say(format_args!("layer {}: {} cannot be opened: {error}", layer.name, layer.device));
+            console::say(format_args!("layer {}/{} cannot be opened: {error}", layer.image, layer.name));
             board.damage(number, Range { offset: 0, length: layer.size });
             board.end(number);
             return;
@@ -103,8 +109,8 @@ fn scrub_layer(number: usize, layer: &Layer, board: &Board, pace: &mut Pace, sto
             bad_in_a_row = search_chunk(&*device, part, offset, bad_in_a_row, |range| {
                 if board.damage(number, range) {
                     console::say(format_args!(
-                        "layer {}: the block at byte {} is damaged: reading it gives an error, never wrong bytes",
-                        layer.name, range.offset
+                        "layer {}/{}: the block at byte {} is damaged: reading it gives an error, never wrong bytes",
+                        layer.image, layer.name, range.offset
                     ));
                 }
             });
@@ -112,7 +118,10 @@ fn scrub_layer(number: usize, layer: &Layer, board: &Board, pace: &mut Pace, sto
         offset += length;
         board.checked(number, offset);
         if bad_in_a_row >= GIVE_UP_AFTER {
-            console::say(format_args!("layer {}: nothing can be read from byte {offset} on", layer.name));
+            console::say(format_args!(
+                "layer {}/{}: nothing can be read from byte {offset} on",
+                layer.image, layer.name
+            ));
             board.damage(number, Range { offset, length: layer.size - offset });
             break;
         }
@@ -157,16 +166,19 @@ fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// Keeps a speed by sleeping.
+/// Keeps a speed by sleeping, and sleeps at least as long as was read: on a slow medium or processor others would have to
+/// wait, whose reads are checked by threads of the kernel that know no priorities.
 struct Pace {
     speed: u64,
     started: Instant,
     done: u64,
+    woke: Instant,
 }
 
 impl Pace {
     fn new(speed: u64) -> Self {
-        Self { speed: speed.max(1), started: Instant::now(), done: 0 }
+        let now = Instant::now();
+        Self { speed: speed.max(1), started: now, done: 0, woke: now }
     }
 
     /// Accounts for `length` bytes and sleeps as long as they came too early.
@@ -174,7 +186,8 @@ impl Pace {
         self.done = self.done.saturating_add(length);
         let due_ms = u128::from(self.done) * 1000 / u128::from(self.speed);
         let due = Duration::from_millis(u64::try_from(due_ms).unwrap_or(u64::MAX));
-        thread::sleep(due.saturating_sub(self.started.elapsed()));
+        thread::sleep(due.saturating_sub(self.started.elapsed()).max(self.woke.elapsed().min(LONGEST_REST)));
+        self.woke = Instant::now();
     }
 }
 
@@ -196,15 +209,15 @@ mod tests {
 
     fn layer(size: u64) -> Layer {
         let digest = Digest::of(b"x");
-        Layer { name: "base".into(), digest, size, verity_root: digest, device: "/dev/dm-1".into() }
+        let source = layers::Source::Device("/dev/dm-1".into());
+        Layer { image: "os".into(), name: "base".into(), digest, size, verity_root: digest, source }
     }
 
     fn scrubbed(size: u64, bad: Vec<u64>) -> LayerProgress {
-        let layers = vec![layer(size)];
-        let board = Arc::new(Board::new(&layers));
+        let board = Arc::new(Board::new(vec![layer(size)]));
         let open: Box<Open> = Box::new(move |_| Ok(Box::new(Rotten(bad.clone()))));
-        start(layers, board.clone(), u64::MAX, Arc::default(), open).unwrap().join().unwrap();
-        board.layers().remove(0)
+        start(board.clone(), u64::MAX, Arc::default(), Box::new(|_| Vec::new()), open).unwrap().join().unwrap();
+        board.layers().remove(0).1
     }
 
     #[test]
@@ -232,11 +245,23 @@ mod tests {
 
     #[test]
     fn a_device_that_cannot_be_opened_is_damaged_as_a_whole() {
-        let layers = vec![layer(8192)];
-        let board = Arc::new(Board::new(&layers));
+        let board = Arc::new(Board::new(vec![layer(8192)]));
         let open: Box<Open> = Box::new(|_| Err(io::ErrorKind::NotFound.into()));
-        start(layers, board.clone(), u64::MAX, Arc::default(), open).unwrap().join().unwrap();
+        start(board.clone(), u64::MAX, Arc::default(), Box::new(|_| Vec::new()), open).unwrap().join().unwrap();
         assert!(board.is_damaged());
+    }
+
+    #[test]
+    fn further_layers_are_read_after_the_first_ones() {
+        let board = Arc::new(Board::new(vec![layer(8192)]));
+        let more: Box<More> = Box::new(|known| vec![Layer { name: known[0].name.clone() + "2", ..layer(1 << 20) }]);
+        let open: Box<Open> = Box::new(|layer| {
+            let bad = if layer.name == "base2" { vec![4096] } else { vec![] };
+            Ok(Box::new(Rotten(bad)))
+        });
+        start(board.clone(), u64::MAX, Arc::default(), more, open).unwrap().join().unwrap();
+        let states: Vec<_> = board.layers().into_iter().map(|(_, progress)| progress.state).collect();
+        assert_eq!(states, [LayerState::Verified, LayerState::Damaged]);
     }
 
     #[test]

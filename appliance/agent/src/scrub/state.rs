@@ -1,6 +1,6 @@
 //! What is known about each layer so far, shared between the scrubber and the API.
 
-use gap_handover::boot_report::Layer;
+use super::Layer;
 use serde::Serialize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -41,25 +41,32 @@ pub struct LayerProgress {
     pub damaged: Vec<Range>,
 }
 
-/// Progress on all layers, in the boot report's order.
+/// Progress on all layers, in the order in which they are read.
 #[derive(Debug)]
-pub struct Board(Mutex<Vec<LayerProgress>>);
+pub struct Board(Mutex<Vec<(Layer, LayerProgress)>>);
 
 impl Board {
     /// A board on which no layer is read yet.
-    pub fn new(layers: &[Layer]) -> Self {
+    pub fn new(layers: Vec<Layer>) -> Self {
+        let board = Self(Mutex::default());
+        board.add(layers);
+        board
+    }
+
+    /// Further layers that are to be read.
+    pub fn add(&self, layers: Vec<Layer>) {
         let unread = LayerProgress { state: LayerState::Unread, checked_bytes: 0, damaged: Vec::new() };
-        Self(Mutex::new(vec![unread; layers.len()]))
+        self.lock().extend(layers.into_iter().map(|layer| (layer, unread.clone())));
     }
 
     /// A copy of everything known now.
-    pub fn layers(&self) -> Vec<LayerProgress> {
+    pub fn layers(&self) -> Vec<(Layer, LayerProgress)> {
         self.lock().clone()
     }
 
     /// Whether damage was found anywhere.
     pub fn is_damaged(&self) -> bool {
-        self.lock().iter().any(|layer| !layer.damaged.is_empty())
+        self.lock().iter().any(|(_, progress)| !progress.damaged.is_empty())
     }
 
     /// The scrubber begins with a layer.
@@ -99,12 +106,12 @@ impl Board {
     }
 
     fn change(&self, number: usize, change: impl FnOnce(&mut LayerProgress)) {
-        if let Some(layer) = self.lock().get_mut(number) {
-            change(layer);
+        if let Some((_, progress)) = self.lock().get_mut(number) {
+            change(progress);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<LayerProgress>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Layer, LayerProgress)>> {
         // A thread that died while it held the lock left at worst a progress that is a step behind.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,13 +125,13 @@ mod tests {
     #[test]
     fn endless_damage_does_not_fill_the_memory() {
         let digest = Digest::of(b"");
-        let device = "/dev/dm-0".to_owned();
-        let layer = Layer { name: "x".into(), digest, size: 1 << 40, verity_root: digest, device };
-        let board = Board::new(&[layer]);
+        let source = super::super::layers::Source::Device("/dev/dm-0".to_owned());
+        let (image, name) = ("os".into(), "x".into());
+        let board = Board::new(vec![Layer { image, name, digest, size: 1 << 40, verity_root: digest, source }]);
         for n in 0..10_000 {
             board.damage(0, Range { offset: n * 8192, length: 4096 });
         }
-        let damaged = board.layers().remove(0).damaged;
+        let damaged = board.layers().remove(0).1.damaged;
         assert_eq!(damaged.len(), MAX_RANGES);
         assert_eq!(damaged.last().map(|r| r.offset + r.length), Some(9_999 * 8192 + 4096));
     }

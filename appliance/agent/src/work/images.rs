@@ -4,30 +4,24 @@
 //! mapped the OS image (`gap-mapping`), and EROFS is mounted over them. A rotten block gives a read error.
 
 use super::catalog::{ImageError, Images, RunSettings};
-use crate::recheck::Verified;
-use gap_format::{
-    Digest,
-    oci::{MOUNT_TYPE, Manifest, REF_NAME},
-};
+use crate::recheck::{MAX_DOCUMENT, Verified};
+use gap_format::{Digest, oci::Manifest};
 use gap_handover::declared::{self, Declared};
-use gap_mapping::{Number, erofs};
+use gap_mapping::erofs;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Where images are mounted, each in a directory of its name.
 const PLACE: &str = "run/gap/images";
-/// Longest manifest or configuration that is read, in bytes.
-const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// The images of the release on the medium.
 pub struct MediumImages {
-    verified: Verified,
+    verified: Arc<Verified>,
     root: PathBuf,
     mounted: Mutex<BTreeMap<String, PathBuf>>,
 }
@@ -50,7 +44,7 @@ struct Settings {
 
 impl MediumImages {
     /// The images of this release; `root` stands for `/`.
-    pub fn new(verified: Verified, root: PathBuf) -> Self {
+    pub fn new(verified: Arc<Verified>, root: PathBuf) -> Self {
         Self { verified, root, mounted: Mutex::default() }
     }
 
@@ -59,38 +53,30 @@ impl MediumImages {
     /// # Errors
     /// A sentence that says what is wrong with it.
     pub fn declared(&self) -> Result<Declared, String> {
-        let Verified { release, medium, .. } = &self.verified;
+        let Verified { release, medium, .. } = &*self.verified;
         let mut manifests = release.index().manifests.iter();
         let is_it = |kind: &Option<String>| kind.as_deref() == Some(declared::MEDIA_TYPE);
         let Some(entry) = manifests.find(|entry| is_it(&entry.artifact_type)) else { return Ok(Declared::default()) };
         let read = |digest: &Digest, max| {
             release.read_blob(medium, digest, max).map_err(|error| format!("reading {}: {error}", declared::TITLE))
         };
-        let manifest = Manifest::parse(&read(&entry.digest, MAX_DOCUMENT)?).map_err(|error| error.to_string())?;
+        let manifest = self.verified.manifest(&entry.digest)?;
         let blob = manifest.layers.first().ok_or("its manifest lists no document")?;
         Declared::parse(&read(&blob.digest, declared::MAX_LEN)?).map_err(|error| error.to_string())
     }
 
     /// The manifest of an image, and its digest.
     fn manifest(&self, image: &str) -> Result<(Digest, Manifest), ImageError> {
-        let Verified { release, medium, .. } = &self.verified;
         let unknown = || ImageError::Unknown(image.to_owned());
-        let entry = release.index().by_name(image).ok_or_else(unknown)?;
-        let bytes = release.read_blob(medium, &entry.digest, MAX_DOCUMENT).map_err(|error| failed(image, error))?;
-        Ok((entry.digest, Manifest::parse(&bytes).map_err(|error| failed(image, error))?))
+        let entry = self.verified.release.index().by_name(image).ok_or_else(unknown)?;
+        Ok((entry.digest, self.verified.manifest(&entry.digest).map_err(|error| failed(image, error))?))
     }
 
     fn mount(&self, image: &str) -> Result<PathBuf, ImageError> {
-        let Verified { release, medium, .. } = &self.verified;
         let (digest, _) = self.manifest(image)?;
-        let mut entries = release.index().manifests.iter();
-        let set = entries.find_map(|entry| {
-            let is_mount = entry.artifact_type.as_deref() == Some(MOUNT_TYPE);
-            let set = is_mount.then(|| release.mount_set(medium, &entry.digest))?.ok()?;
-            (set.image == digest).then_some(set)
-        });
+        let set = self.verified.mount_sets().flatten().find(|set| set.image == digest);
         let set = set.ok_or_else(|| failed(image, "the release does not say how"))?;
-        let number = number_of(medium).map_err(|error| failed(image, error))?;
+        let number = self.verified.device().map_err(|error| failed(image, error))?;
         let blobs = std::iter::once(&set.metadata).chain(&set.layers);
         let mapping = gap_mapping::map(&self.root, number, blobs).map_err(|error| failed(image, error))?;
         let at = self.root.join(PLACE).join(image);
@@ -112,14 +98,12 @@ impl Images for MediumImages {
     }
 
     fn own(&self) -> Result<String, ImageError> {
-        let Verified { release, image, .. } = &self.verified;
-        let named = release.index().manifests.iter().filter(|entry| entry.digest == *image);
-        let name = named.filter_map(|entry| entry.annotations.get(REF_NAME)).next();
-        name.cloned().ok_or_else(|| ImageError::Unknown(image.to_string()))
+        let image = &self.verified.image;
+        self.verified.name_of(image).ok_or_else(|| ImageError::Unknown(image.to_string()))
     }
 
     fn settings(&self, image: &str) -> Result<RunSettings, ImageError> {
-        let Verified { release, medium, .. } = &self.verified;
+        let Verified { release, medium, .. } = &*self.verified;
         let (_, manifest) = self.manifest(image)?;
         let bytes = release.read_blob(medium, &manifest.config.digest, MAX_DOCUMENT);
         let bytes = bytes.map_err(|error| failed(image, error))?;
@@ -135,10 +119,4 @@ impl Images for MediumImages {
 
 fn failed(image: &str, error: impl ToString) -> ImageError {
     ImageError::Mount { image: image.to_owned(), reason: error.to_string() }
-}
-
-/// The numbers of the block device that the medium is.
-fn number_of(medium: &fs::File) -> io::Result<Number> {
-    let device = medium.metadata()?.rdev();
-    Ok(Number { major: rustix::fs::major(device), minor: rustix::fs::minor(device) })
 }

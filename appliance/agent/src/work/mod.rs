@@ -5,6 +5,7 @@ pub mod checking;
 pub mod devices;
 pub mod files;
 pub mod images;
+pub mod left;
 mod news;
 pub mod opening;
 pub mod order;
@@ -13,6 +14,7 @@ pub mod relay;
 pub mod runtime;
 pub mod serving;
 pub mod site;
+pub mod stirred;
 pub mod storage;
 pub mod submit;
 pub mod terminals;
@@ -22,16 +24,17 @@ pub mod volume;
 use catalog::Catalog;
 use files::{Files, FilesError};
 use gap_jobs::{
-    Database, DatabaseError, Dispatcher, Machine, Patience, Queue, Runtime,
+    Database, DatabaseError, Dispatcher, JobId, Machine, Patience, Queue, Runtime,
     dispatcher::{Complain, StartError},
 };
 use promotion::{Promotions, PromotionsError};
 use serving::Serving;
 use site::SiteRules;
 use std::{io, sync::Arc};
+use stirred::Stirred;
 use storage::Storage;
 use terminals::Terminals;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use uploads::{UploadError, Uploads};
 
 /// Most who move many bytes of files at once.
@@ -59,8 +62,8 @@ pub struct Work {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
-    /// Told when a job printed a line or ended.
-    pub stirred: Arc<Notify>,
+    /// Told when jobs print a line or end.
+    pub stirred: Arc<Stirred>,
     /// Held while a file is checked.
     pub checking: Semaphore,
     /// Held by each who moves many bytes of files: threads are left for what is quick.
@@ -76,8 +79,8 @@ pub struct Shared {
     pub site: Arc<SiteRules>,
     /// Terminals that wait for somebody.
     pub terminals: Arc<Terminals>,
-    /// Told when a job printed a line or ended.
-    pub stirred: Arc<Notify>,
+    /// Told when jobs print a line or end.
+    pub stirred: Arc<Stirred>,
 }
 
 /// Why there is no work.
@@ -139,6 +142,20 @@ impl Work {
             checking,
             bulk,
         })
+    }
+
+    /// Deletes what jobs that are over kept between their runs: a power cut may have come before.
+    ///
+    /// # Errors
+    /// What the system said of the list.
+    pub fn sweep_caches(&self) -> io::Result<()> {
+        for name in self.storage.cached_jobs()? {
+            let Ok(id) = JobId::try_from(name) else { continue };
+            if self.queue().job(&id).is_ok_and(|job| job.state.is_final()) {
+                self.storage.delete_cache(id.as_str())?;
+            }
+        }
+        Ok(())
     }
 
     /// The queue.

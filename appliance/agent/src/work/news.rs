@@ -1,10 +1,12 @@
 //! What a job writes into `events.jsonl` (docs/jobs.md), taken over line by line.
 
+use super::left::{Left, Lines};
+use gap_contract::Output;
 use gap_jobs::{Level, News};
 use serde_json::json;
 use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    fs,
+    io::{self, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -12,27 +14,29 @@ use std::{
 const MAX_LINE: u64 = 64 << 10;
 /// Most lines in one go.
 const MAX_LINES: usize = 200;
+/// Most bytes in one go: a job may write what it likes, as much as it likes, and the agent has others to look after.
+const MAX_READ: u64 = 1 << 20;
 /// Longest sentence that is kept, in characters.
 const MAX_MESSAGE: usize = 2000;
 
 /// Follows the events of one job. How far it came is kept in a file, so that the next agent goes on there.
 #[derive(Debug)]
 pub struct Follower {
-    events: PathBuf,
+    output: PathBuf,
     kept: PathBuf,
     position: u64,
 }
 
 impl Follower {
-    /// Goes on where the last one stopped.
-    pub fn new(events: PathBuf, kept: PathBuf) -> Self {
+    /// Follows the job with this output directory, and goes on where the last one stopped.
+    pub fn new(output: PathBuf, kept: PathBuf) -> Self {
         let position = fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Self { events, kept, position }
+        Self { output, kept, position }
     }
 
     /// The complete lines that were added. What is no event is passed over.
     pub fn news(&mut self) -> Vec<News> {
-        let (news, position) = read(&self.events, self.position).unwrap_or_default();
+        let (news, position) = read(&self.output, self.position).unwrap_or_default();
         if position > self.position {
             self.position = position;
             // Lost, some events are told twice after a crash.
@@ -42,25 +46,17 @@ impl Follower {
     }
 }
 
-fn read(path: &Path, from: u64) -> io::Result<(Vec<News>, u64)> {
-    // The job may put anything in the place of the file; only a regular file is read.
-    if !fs::symlink_metadata(path)?.is_file() {
-        return Ok((Vec::new(), from));
-    }
-    let mut file = File::open(path)?;
+fn read(output: &Path, from: u64) -> io::Result<(Vec<News>, u64)> {
+    let mut file = Left::open(output)?.file(&Output::new("").events())?;
     file.seek(SeekFrom::Start(from))?;
-    let mut reader = BufReader::new(file);
     let (mut news, mut position) = (Vec::new(), from);
-    let mut line = Vec::new();
-    while news.len() < MAX_LINES {
-        line.clear();
-        let len = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
-        let is_too_long = u64::try_from(len).is_ok_and(|len| len == MAX_LINE);
-        if len == 0 || (line.last() != Some(&b'\n') && !is_too_long) {
+    for line in Lines::new(file, MAX_LINE, MAX_READ) {
+        let line = line?;
+        position = position.saturating_add(u64::try_from(line.len()).unwrap_or(0));
+        news.extend(understood(&line));
+        if news.len() >= MAX_LINES {
             break;
         }
-        position = position.saturating_add(u64::try_from(len).unwrap_or(0));
-        news.extend(understood(&line));
     }
     Ok((news, position))
 }
@@ -80,7 +76,7 @@ fn understood(line: &[u8]) -> Option<News> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::{fs::File, io::Write};
 
     fn event(n: u64) -> String {
         format!(
@@ -92,14 +88,14 @@ mod tests {
     fn each_event_is_told_once_and_only_when_it_is_complete() {
         let directory = tempfile::tempdir().unwrap();
         let (events, kept) = (directory.path().join("events.jsonl"), directory.path().join("told"));
-        let mut follower = Follower::new(events.clone(), kept.clone());
+        let mut follower = Follower::new(directory.path().to_owned(), kept.clone());
         assert!(follower.news().is_empty());
         let mut file = File::create(&events).unwrap();
         write!(file, "{}\nno event\n{}", event(1), event(2)).unwrap();
         let news = follower.news();
         assert_eq!((news.len(), news[0].message.as_str(), news[0].level), (1, "m1", Level::Warn));
         writeln!(file).unwrap();
-        let mut next = Follower::new(events, kept);
+        let mut next = Follower::new(directory.path().to_owned(), kept);
         assert_eq!(next.news()[0].message, "m2");
         assert!(next.news().is_empty());
     }
@@ -111,6 +107,23 @@ mod tests {
         fs::write(&secret, format!("{}\n", event(1))).unwrap();
         let events = directory.path().join("events.jsonl");
         std::os::unix::fs::symlink(&secret, &events).unwrap();
-        assert!(Follower::new(events, directory.path().join("told")).news().is_empty());
+        assert!(Follower::new(directory.path().to_owned(), directory.path().join("told")).news().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_event_is_passed_over_piece_by_piece_however_much_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        fs::create_dir(&output).unwrap();
+        let mut file = File::create(output.join("events.jsonl")).unwrap();
+        file.set_len(3 * MAX_READ).unwrap();
+        file.seek(SeekFrom::End(0)).unwrap();
+        writeln!(file, "\n{}", event(1)).unwrap();
+        let mut follower = Follower::new(output, directory.path().join("told"));
+        for piece in 1..=3 {
+            assert!(follower.news().is_empty());
+            assert_eq!(follower.position, piece * MAX_READ);
+        }
+        assert_eq!(follower.news().len(), 1);
     }
 }

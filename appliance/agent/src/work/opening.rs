@@ -47,7 +47,7 @@ pub struct Opening {
     /// The device that the release lies on.
     pub medium: String,
     /// The release.
-    pub verified: Verified,
+    pub verified: Arc<Verified>,
     /// Tokens, to which those of the database are added.
     pub access: Arc<Access>,
     /// The audit log, which gets its file.

@@ -4,11 +4,13 @@ use super::{
     Shared,
     catalog::{Catalog, ImageError},
     devices, files,
+    left::Left,
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
     relay::Relay,
     serving::Serving,
     site::SiteRules,
+    stirred::Stirred,
     storage::{Storage, make, own, publish},
     terminals::Terminals,
 };
@@ -63,7 +65,7 @@ pub struct Containers {
     serving: Arc<Serving>,
     site: Arc<SiteRules>,
     terminals: Arc<Terminals>,
-    stirred: Arc<Notify>,
+    stirred: Arc<Stirred>,
     spare: Spare,
     handle: Handle,
 }
@@ -71,6 +73,8 @@ pub struct Containers {
 /// A job that runs.
 struct Running {
     container: Container,
+    /// Whether somebody works in it: a shell does not listen to `SIGTERM`, and has nothing to put away.
+    has_terminal: bool,
     follower: Mutex<Follower>,
 }
 
@@ -161,8 +165,9 @@ impl Containers {
     }
 
     fn can_resume(&self, id: &str) -> bool {
-        let checkpoints = Output::new(self.storage.output(id)).checkpoints();
-        fs::read_dir(checkpoints).is_ok_and(|mut entries| entries.next().is_some())
+        let left = Left::open(&self.storage.output(id));
+        let found = left.and_then(|left| left.entries(&Output::new("").checkpoints(), 1));
+        found.is_ok_and(|entries| !entries.is_empty())
     }
 
     fn binds(
@@ -207,10 +212,12 @@ impl Containers {
             Ok(()) => Ok(result),
             Err(error) => Err(passing(format!("making the model {} readable: {error}", model.name))),
         };
-        if output.adapter().is_dir() {
+        let left = Left::open(output.dir()).map_err(|error| passing(format!("looking for {}: {error}", model.name)))?;
+        let names = Output::new("");
+        if left.has_directory(&names.adapter()) {
             return Ok((base, Some(published(output.adapter())?)));
         }
-        if output.model().is_dir() {
+        if left.has_directory(&names.model()) {
             return Ok((published(output.model())?, None));
         }
         Err(permanent(format!("the model {} is gone: the job {job} has left none", model.name)))
@@ -245,10 +252,10 @@ impl Runtime for Containers {
             }
         };
         let log = Arc::new(Mutex::new(log));
-        let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, Arc::clone(&self.stirred));
+        let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, self.stirred.of(&job.id));
         let draining = printed.map(|(out, err)| [take(Stream::Out, Box::new(out)), take(Stream::Err, Box::new(err))]);
-        let follower = Follower::new(Output::new(self.storage.output(id)).events(), self.storage.told(id));
-        let running = Arc::new(Running { container, follower: Mutex::new(follower) });
+        let follower = Follower::new(self.storage.output(id), self.storage.told(id));
+        let running = Arc::new(Running { container, has_terminal: order.has_terminal, follower: Mutex::new(follower) });
         if job.kind == Kind::Serve {
             self.serving.started(&job.id, directory.join("sockets/http.sock"));
         }
@@ -295,15 +302,21 @@ impl Runtime for Containers {
         drop(self.terminals.take(&job.id));
         drop(fs::remove_dir_all(Path::new(RUN).join(job.id.as_str())));
         if job.state.is_final() {
-            drop(fs::remove_dir_all(self.storage.cache(job.id.as_str())));
+            let (storage, id) = (self.storage.clone(), job.id.clone());
+            // A cache may be millions of files; others are waiting for this thread.
+            self.handle.spawn_blocking(move || drop(storage.delete_cache(id.as_str())));
         }
-        self.stirred.notify_waiters();
+        self.stirred.ended(&job.id);
     }
 }
 
 impl Control for Running {
     fn stop(&self) {
-        self.container.stop();
+        if self.has_terminal {
+            self.container.kill();
+        } else {
+            self.container.stop();
+        }
     }
 
     fn kill(&self) {

@@ -1,5 +1,7 @@
 //! Servers that run: where each listens, and whether it answers.
 
+use super::left::Socket;
+use futures::future::join_all;
 use gap_jobs::JobId;
 use http_body_util::Empty;
 use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
@@ -14,6 +16,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 /// How long a server may take to answer when it is asked how it is.
 const PROBE: Duration = Duration::from_secs(5);
+/// Probes in a row without an answer after which a server is not asked for answers any more.
+const MISSED: u32 = 2;
 /// How long a server may take to load its model.
 const LOADING: Duration = Duration::from_secs(1800);
 /// How long a server that answered once may be silent before it is started again.
@@ -30,13 +34,24 @@ struct Server {
     since: Instant,
     /// When it last answered.
     answered: Option<Instant>,
+    /// Probes in a row that it let pass.
+    missed: u32,
     is_ready: bool,
+}
+
+/// How a server says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Good,
+    Bad,
+    /// None in time: it may be busy.
+    None,
 }
 
 impl Serving {
     /// A server was started and will listen there.
     pub fn started(&self, job: &JobId, socket: PathBuf) {
-        let server = Server { socket, since: Instant::now(), answered: None, is_ready: false };
+        let server = Server { socket, since: Instant::now(), answered: None, missed: 0, is_ready: false };
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(job.clone(), server);
     }
 
@@ -64,17 +79,19 @@ impl Serving {
     /// Asks every server how it is. Returns those that have to be started again.
     pub async fn probe(&self) -> Vec<JobId> {
         let servers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked = servers.into_iter().map(async |(job, server)| {
+            let answer = timeout(PROBE, ask(&server.socket)).await.unwrap_or(Answer::None);
+            (job, server.since, answer)
+        });
+        let answers = join_all(asked).await;
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         let mut lost = Vec::new();
-        for (job, server) in servers {
-            let answers = timeout(PROBE, ask(&server.socket)).await.unwrap_or(false);
-            let now = Instant::now();
-            let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for (job, since, answer) in answers {
             // It may have ended meanwhile, or been started again.
-            let Some(current) = all.get_mut(&job).filter(|current| current.since == server.since) else { continue };
-            current.is_ready = answers;
-            if answers {
-                current.answered = Some(now);
-            } else if current.is_lost(now) {
+            let Some(current) = all.get_mut(&job).filter(|current| current.since == since) else { continue };
+            current.take(answer, now);
+            if answer != Answer::Good && current.is_lost(now) {
                 // Told once: what follows is its end.
                 current.since = now;
                 current.answered = None;
@@ -86,6 +103,18 @@ impl Serving {
 }
 
 impl Server {
+    fn take(&mut self, answer: Answer, now: Instant) {
+        self.missed = if answer == Answer::None { self.missed.saturating_add(1) } else { 0 };
+        match answer {
+            Answer::Good => {
+                self.answered = Some(now);
+                self.is_ready = true;
+            }
+            Answer::None if self.missed < MISSED => {}
+            Answer::None | Answer::Bad => self.is_ready = false,
+        }
+    }
+
     fn is_lost(&self, now: Instant) -> bool {
         match self.answered {
             Some(answered) => now.saturating_duration_since(answered) > SILENT,
@@ -94,18 +123,19 @@ impl Server {
     }
 }
 
-/// Whether a server answers `GET /health` well.
-async fn ask(socket: &Path) -> bool {
-    let Ok(stream) = UnixStream::connect(socket).await else { return false };
-    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
+/// How a server answers `GET /health`.
+async fn ask(socket: &Path) -> Answer {
+    let Ok(socket) = Socket::at(socket) else { return Answer::Bad };
+    let Ok(stream) = UnixStream::connect(socket.path()).await else { return Answer::Bad };
+    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return Answer::Bad };
     let running = tokio::spawn(connection);
     let request = Request::get("/health").header("host", "localhost").body(Empty::<Bytes>::new());
     let status = match request {
         Ok(request) => sender.send_request(request).await.map(|response| response.status()),
-        Err(_) => return false,
+        Err(_) => return Answer::Bad,
     };
     running.abort();
-    status.is_ok_and(|status| status == StatusCode::OK)
+    if status.is_ok_and(|status| status == StatusCode::OK) { Answer::Good } else { Answer::Bad }
 }
 
 #[cfg(test)]
@@ -140,9 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_busy_for_a_moment_stays_in_use() {
+        let now = Instant::now();
+        let mut server = Server { socket: PathBuf::new(), since: now, answered: None, missed: 0, is_ready: false };
+        let mut after = |answers: &[Answer]| {
+            answers.iter().for_each(|&answer| server.take(answer, now));
+            server.is_ready
+        };
+        assert!(!after(&[Answer::None]));
+        assert!(after(&[Answer::Good, Answer::None]) && after(&[Answer::Good, Answer::None]));
+        assert!(!after(&[Answer::None]));
+        assert!(after(&[Answer::Good]) && !after(&[Answer::Bad]));
+    }
+
+    #[test]
     fn a_model_may_load_for_long_but_silence_after_that_is_the_end() {
         let since = Instant::now();
-        let server = Server { socket: PathBuf::new(), since, answered: None, is_ready: false };
+        let server = Server { socket: PathBuf::new(), since, answered: None, missed: 0, is_ready: false };
         assert!(!server.is_lost(since + Duration::from_secs(600)));
         assert!(server.is_lost(since + LOADING + Duration::from_secs(1)));
         let server = Server { answered: Some(since), ..server };

@@ -123,6 +123,24 @@ impl Storage {
         remove(&self.output(job))
     }
 
+    /// Deletes what a job kept between its runs. It is no error when that is gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn delete_cache(&self, job: &str) -> io::Result<()> {
+        remove(&self.cache(job))
+    }
+
+    /// The jobs of which a cache lies here, by name.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn cached_jobs(&self) -> io::Result<Vec<String>> {
+        let names =
+            fs::read_dir(self.root.join("jobs"))?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter(|name| self.cache(name).is_dir()).collect())
+    }
+
     /// Returns when all that any program has written so far is on the disk. Jobs do not sync what they print, and many not even
     /// what they make.
     ///

@@ -211,9 +211,9 @@ async fn more_clients_than_allowed_wait_their_turn() {
 async fn a_damaged_layer_is_reported_and_the_appliance_still_answers() {
     let machine = Machine::start(Limits::default());
     let root = machine.system.root.clone();
-    let open: Box<scrub::Open> = Box::new(move |layer| scrub::open_device(root.at(&layer.device)));
-    let layers = machine.system.report.layers.clone();
-    let scrubber = scrub::start(layers, machine.system.scrub.clone(), u64::MAX, Arc::default(), open).unwrap();
+    let open: Box<scrub::Open> = Box::new(move |layer| scrub::layers::open(&root, layer));
+    let (board, more) = (machine.system.scrub.clone(), Box::new(|_: &[scrub::Layer]| Vec::new()));
+    let scrubber = scrub::start(board, u64::MAX, Arc::default(), more, open).unwrap();
     tokio::task::spawn_blocking(move || scrubber.join().unwrap()).await.unwrap();
     let health = machine.get("/healthz", None).await;
     assert_eq!((health.status, &health.body), (200, &json!({"status": "degraded", "jobs": "starting"})));

@@ -129,7 +129,7 @@ impl Machine {
         let system = Arc::new(System {
             root,
             hostname: "appliance".into(),
-            scrub: Arc::new(scrub::Board::new(&report.layers)),
+            scrub: Arc::new(scrub::Board::new(scrub::layers::of_system(&report, "os"))),
             clock: Arc::new(clock::Board::new(&Time::default(), report.clock)),
             site: Site { endpoints: [endpoint()].into(), ..Site::default() },
             report,

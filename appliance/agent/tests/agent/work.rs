@@ -75,7 +75,7 @@ async fn a_log_is_followed_from_before_its_job_starts_until_it_ends_or_so_many_l
         for text in ["one", "two", "three"] {
             tokio::time::sleep(Duration::from_millis(50)).await;
             log.append(Stream::Out, text.as_bytes(), 7).unwrap();
-            appliance.work.stirred.notify_waiters();
+            appliance.work.stirred.of(&id.to_owned().try_into().unwrap()).notify_waiters();
         }
     };
     let limited = format!("{path}&limit=2");
@@ -181,6 +181,35 @@ async fn a_file_becomes_a_model_and_the_model_is_talked_to() {
     appliance.post(&format!("/v1/appliance/jobs/{job}/cancel"), json!({})).await;
     appliance.wait(&format!("/v1/appliance/jobs/{job}"), "/state", json!("cancelled")).await;
     assert_eq!(appliance.post("/v1/chat/completions", chat).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_leaves_links_makes_no_model_and_leads_nobody_anywhere() {
+    let appliance = Appliance::start();
+    let file = appliance.good_file().await;
+    let request = json!({"model": "tiny", "training_file": file});
+    let created = appliance.post("/v1/fine_tuning/jobs", request).await;
+    let id = created.body["id"].as_str().unwrap();
+    let path = format!("/v1/fine_tuning/jobs/{id}");
+    appliance.wait(&path, "/status", json!("running")).await;
+    let (output, files) = (appliance.work.storage.output(id), appliance.work.storage.root().join("files"));
+    fs::create_dir_all(&output).unwrap();
+    std::os::unix::fs::symlink(&files, output.join("adapter")).unwrap();
+    std::os::unix::fs::symlink(&files, output.join("checkpoints")).unwrap();
+    fs::create_dir(files.join("step-00000001")).unwrap();
+    std::os::unix::fs::symlink(appliance.work.storage.audit(), output.join("metrics.jsonl")).unwrap();
+    appliance.end(id, End::Exit(0)).await;
+    let done = appliance.wait(&path, "/status", json!("succeeded")).await;
+
+    let model = done["fine_tuned_model"].as_str().unwrap();
+    let served = appliance.post("/v1/appliance/jobs", json!({"kind": "serve", "job": "chat", "model": model})).await;
+    assert_eq!(served.status, 404, "{served:?}");
+    assert_eq!(appliance.get(&format!("{path}/checkpoints")).await.body["data"], json!([]));
+    for left in ["metrics", "outputs/metrics.jsonl", "outputs/adapter/step-00000001"] {
+        assert_eq!(appliance.get(&format!("/v1/appliance/jobs/{id}/{left}")).await.status, 404, "{left}");
+    }
+    let outputs = appliance.get(&format!("/v1/appliance/jobs/{id}/outputs")).await.body;
+    assert_eq!(outputs["data"], json!([]), "{outputs}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,10 +27,11 @@ pub fn system(session: &Session) -> Outcome {
         let layers = system.get("layers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let row = |layer: &Value| {
             let size = layer.get("size").and_then(Value::as_u64).unwrap_or(0);
-            [word(layer.get("name")), show::bytes(size), word(layer.get("state")), word(layer.get("digest"))]
+            let text = |key: &str| word(layer.get(key));
+            [text("image"), text("name"), show::bytes(size), text("state"), text("digest")]
         };
         println!();
-        show::table(["LAYER", "SIZE", "STATE", "DIGEST"], &layers.iter().map(row).collect::<Vec<_>>());
+        show::table(["IMAGE", "LAYER", "SIZE", "STATE", "DIGEST"], &layers.iter().map(row).collect::<Vec<_>>());
     })
 }
 

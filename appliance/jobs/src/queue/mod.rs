@@ -8,6 +8,7 @@ use crate::{
     identifier::JobId,
     job::{Job, JobEvent, Kind, Level, NewJob, Retry},
     placement::{Machine, Placement},
+    runtime::News,
     state::{Ending, Event, Refused, State},
 };
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -192,14 +193,10 @@ impl Queue {
     ///
     /// # Errors
     /// [`QueueError`] when there is no such job or the database fails.
-    pub fn tell(
-        &self,
-        id: &JobId,
-        level: Level,
-        message: &str,
-        data: Option<&str>,
-        now: i64,
-    ) -> Result<(), QueueError> {
+    pub fn tell(&self, id: &JobId, news: &[News], now: i64) -> Result<(), QueueError> {
+        if news.is_empty() {
+            return Ok(());
+        }
         self.0.write(|transaction| {
             let (sequence, events) = transaction
                 .query_row("SELECT sequence, events FROM job WHERE id = ?1", [id.as_str()], |row| {
@@ -207,8 +204,9 @@ impl Queue {
                 })
                 .optional()?
                 .ok_or_else(|| QueueError::NoJob(id.clone()))?;
-            if u64::try_from(events).unwrap_or(u64::MAX) < MAX_EVENTS {
-                row::insert_event(transaction, sequence, now, level, None, message, data)?;
+            let room = usize::try_from(MAX_EVENTS.saturating_sub(u64::try_from(events).unwrap_or(u64::MAX)));
+            for News { level, message, data } in news.iter().take(room.unwrap_or(usize::MAX)) {
+                row::insert_event(transaction, sequence, now, *level, None, message, data.as_deref())?;
             }
             Ok(())
         })

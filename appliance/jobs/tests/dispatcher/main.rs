@@ -15,6 +15,7 @@ use std::{
 const PATIENCE: Patience = Patience {
     pause: Duration::from_millis(700),
     cancel: Duration::from_millis(700),
+    drain: Duration::from_millis(700),
     shutdown: Duration::from_millis(700),
 };
 
@@ -82,6 +83,17 @@ fn what_is_queued_waits_until_programs_may_be_started() {
     dispatcher.look();
     wait(&queue, &id, State::Succeeded);
     dispatcher.stop();
+}
+
+#[test]
+fn a_job_that_is_cancelled_while_nothing_of_it_runs_is_put_away_too() {
+    let (queue, processes) = (queue(), Arc::<Processes>::default());
+    processes.is_held.store(true, Ordering::Relaxed);
+    let dispatcher = start(&queue, Arc::clone(&processes));
+    let id = submit(&dispatcher, &job("exit 0"));
+    assert_eq!(dispatcher.cancel(&id).unwrap().state, State::Cancelled);
+    dispatcher.stop();
+    assert_eq!(*processes.ended.lock().unwrap(), [id]);
 }
 
 #[test]

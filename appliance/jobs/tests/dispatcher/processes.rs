@@ -1,6 +1,6 @@
 //! A runtime of plain processes: a job's request is a shell script.
 
-use gap_jobs::{CannotStart, Control, End, Job, Level, News, Runtime, Started};
+use gap_jobs::{CannotStart, Control, End, Job, JobId, Level, News, Runtime, Started};
 use std::{
     io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
@@ -17,6 +17,8 @@ use std::{
 pub struct Processes {
     /// Whether none may be started.
     pub is_held: AtomicBool,
+    /// The jobs that were put away.
+    pub ended: Mutex<Vec<JobId>>,
 }
 
 struct Process {
@@ -57,7 +59,9 @@ impl Runtime for Processes {
 
     fn sweep(&self) {}
 
-    fn ended(&self, _: &Job) {}
+    fn ended(&self, job: &Job) {
+        self.ended.lock().unwrap().push(job.id.clone());
+    }
 }
 
 impl Control for Process {

@@ -1,7 +1,7 @@
 //! One job's life.
 
 use crate::{job, machine, outcome, queue};
-use gap_jobs::{JobId, Level, QueueError, Retry, State, state::Ending};
+use gap_jobs::{JobId, Level, News, QueueError, Retry, State, state::Ending};
 use std::time::Duration;
 
 #[test]
@@ -11,7 +11,8 @@ fn a_job_runs_and_succeeds_and_tells_so() {
     assert_eq!((submitted.state, submitted.created_at), (State::Queued, 1_000));
     let claimed = queue.claim(&machine(0), 2_000).unwrap();
     assert_eq!((claimed.len(), &claimed[0].id), (1, &submitted.id));
-    queue.tell(&submitted.id, Level::Info, "step 1", Some("{\"step\":1}"), 2_500).unwrap();
+    let news = News { level: Level::Info, message: "step 1".into(), data: Some("{\"step\":1}".into()) };
+    queue.tell(&submitted.id, &[news], 2_500).unwrap();
     let ended = queue.ended(&submitted.id, &outcome(Ending::Success), 3_000).unwrap();
     assert_eq!((ended.state, ended.started_at, ended.finished_at), (State::Succeeded, Some(2_000), Some(3_000)));
     assert_eq!(queue.job(&submitted.id).unwrap(), ended);

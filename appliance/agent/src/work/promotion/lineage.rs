@@ -1,7 +1,6 @@
 //! A deployment, noted in the lineage of the model.
 
-use super::judgement::read_left;
-use crate::work::storage::Storage;
+use crate::work::{left::Left, storage::Storage};
 use gap_contract::{Deployment, Output};
 use gap_jobs::JobId;
 use serde_json::Value;
@@ -20,19 +19,19 @@ const DEPLOYMENTS: &str = "deployments";
 /// # Errors
 /// What the system said, or that the lineage is none.
 pub fn note(storage: &Storage, job: &JobId, deployment: &Deployment) -> io::Result<()> {
-    let path = Output::new(storage.output(job.as_str())).lineage();
-    let mut lineage: Value = serde_json::from_slice(&read_left(&path, MAX_LINEAGE)?)?;
+    let output = Output::new(storage.output(job.as_str()));
+    let left = Left::open(output.dir())?;
+    let mut lineage: Value = serde_json::from_slice(&left.read(&Output::new("").lineage(), MAX_LINEAGE)?)?;
     let fields = lineage.as_object_mut().ok_or(io::ErrorKind::InvalidData)?;
     let deployments = fields.entry(DEPLOYMENTS).or_insert_with(|| Value::Array(Vec::new()));
     deployments.as_array_mut().ok_or(io::ErrorKind::InvalidData)?.push(serde_json::to_value(deployment)?);
     // Beside the directory that was the job's, where it cannot have put anything.
-    let output = storage.output(job.as_str());
-    let beside = output.with_file_name("lineage.json.new");
+    let beside = output.dir().with_file_name("lineage.json.new");
     let mut file = File::create(&beside)?;
     file.write_all(&serde_json::to_vec_pretty(&lineage)?)?;
     file.sync_all()?;
-    fs::rename(&beside, &path)?;
-    File::open(output)?.sync_all()
+    fs::rename(&beside, output.lineage())?;
+    File::open(output.dir())?.sync_all()
 }
 
 #[cfg(test)]

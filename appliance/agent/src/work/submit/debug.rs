@@ -1,6 +1,6 @@
 //! `POST /v1/appliance/debug`: a terminal inside of an image, for an admin and for a while.
 
-use super::{PROGRAM, SubmitError, Wishes, is_in_image};
+use super::{SubmitError, Wishes, estimate::PROGRAM, is_in_image};
 use crate::work::{
     Work,
     order::{Asked, Order},

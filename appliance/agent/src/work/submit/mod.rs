@@ -2,6 +2,7 @@
 
 mod command;
 mod debug;
+mod estimate;
 mod fine_tuning;
 mod launch;
 mod offline;
@@ -17,6 +18,7 @@ use super::{
     Work,
     catalog::{ImageError, size_of},
     files::{FilesError, Purpose, Status},
+    left::Left,
     order::{DataOrder, ModelOrder, Order},
 };
 use gap_handover::{
@@ -30,8 +32,6 @@ use std::{collections::BTreeMap, num::NonZeroU16, path::Path, time::Duration};
 
 /// Prefix by which a request names a data set of the release where a file is expected.
 pub const DATASET: &str = "dataset:";
-/// Memory that a program needs besides its model, in bytes.
-const PROGRAM: u64 = 512 << 20;
 /// Largest and smallest priority.
 const PRIORITIES: std::ops::RangeInclusive<i32> = -100..=100;
 
@@ -190,15 +190,16 @@ impl Work {
 
     /// What it needs of the machine besides so many GPUs: what was asked for, else what the model suggests.
     fn demand(&self, order: &Order, declared: &DeclaredJob, wishes: &Wishes, gpus: u32) -> Result<Demand, SubmitError> {
-        let estimate = match &order.model {
-            Some(model) => {
-                let weights = size_of(&self.catalog.place(&model.base)?).unwrap_or(0);
-                weights.saturating_mul(share(declared)).saturating_add(PROGRAM)
-            }
-            None => PROGRAM.saturating_mul(2),
+        let weights = match &order.model {
+            Some(model) => Some(size_of(&self.catalog.place(&model.base)?).unwrap_or(0)),
+            None => None,
         };
-        let memory = wishes.memory.unwrap_or_else(|| estimate.min(self.machine.memory));
-        self.possible(Demand { gpus, gpu_memory: wishes.gpu_memory.unwrap_or(0), memory })
+        let largest = self.machine.slots.iter().map(|slot| slot.memory).max().unwrap_or(0);
+        // An estimate never asks for more than there is.
+        let memory = wishes.memory.unwrap_or_else(|| estimate::memory(declared, weights).min(self.machine.memory));
+        let gpu_memory =
+            wishes.gpu_memory.unwrap_or_else(|| estimate::gpu_memory(declared, weights, gpus).min(largest));
+        self.possible(Demand { gpus, gpu_memory, memory })
     }
 
     /// A demand that this machine could meet.
@@ -275,7 +276,7 @@ impl Work {
         if let Some(model) = &order.model {
             self.catalog.place(&model.base)?;
             if let Some(job) = &model.trained
-                && !self.result_of(job.as_str()).is_some_and(|path| path.is_dir())
+                && self.result_of(job.as_str()).is_none()
             {
                 return Err(SubmitError::NoModel(model.name.clone()));
             }
@@ -285,17 +286,9 @@ impl Work {
 
     /// The adapter or whole model that a job left behind.
     pub fn result_of(&self, job: &str) -> Option<std::path::PathBuf> {
-        let output = gap_contract::Output::new(self.storage.output(job));
-        [output.adapter(), output.model()].into_iter().find(|path| path.is_dir())
-    }
-}
-
-/// How many times the size of the weights a job of this kind takes, roughly: docs/appliance.md says how to say more.
-fn share(declared: &DeclaredJob) -> u64 {
-    match declared.kind {
-        DeclaredKind::Train if declared.parameters.contains_key("lora") => 4,
-        DeclaredKind::Train => 8,
-        DeclaredKind::Serve | DeclaredKind::Run => 3,
+        let (root, names) = (self.storage.output(job), gap_contract::Output::new(""));
+        let left = Left::open(&root).ok()?;
+        [names.adapter(), names.model()].into_iter().find(|name| left.has_directory(name)).map(|name| root.join(name))
     }
 }
 
