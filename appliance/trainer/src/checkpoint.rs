@@ -2,9 +2,11 @@
 //! checked before use.
 
 use crate::{
-    error::{Failed, storage},
-    files::{self, Growing},
+    digest,
+    error::{Failed, storage, unwritten},
+    files::Growing,
     optimizer::{AdamW, Moments},
+    tensors::{self, Tensors},
 };
 use candle_core::Device;
 use gap_contract::{FailureCode, Output};
@@ -62,27 +64,21 @@ struct Stored {
 pub fn write(output: &Output, state: &State, model: &mut TrainableDecoder, optimizer: &AdamW) -> Result<(), Failed> {
     let place = output.checkpoint(state.step);
     let failed = || storage("write the checkpoint", &place);
-    let mut moments = BTreeMap::new();
+    let mut moments = Tensors::new();
     for (name, of) in optimizer.moments() {
-        moments.insert(format!("first.{name}"), files::bytes(&of.first)?);
-        moments.insert(format!("second.{name}"), files::bytes(&of.second)?);
+        moments.insert(format!("first.{name}"), of.first.clone());
+        moments.insert(format!("second.{name}"), of.second.clone());
     }
-    let tensors = [(PARAMETERS, files::parameters(model, false)?), (MOMENTS, moments)];
     let growing = Growing::begin(&place).map_err(failed())?;
     let mut digests = BTreeMap::new();
-    for (name, tensors) in tensors {
-        let bytes = files::safetensors(&tensors, HashMap::new()).map_err(|error| internal(&error))?;
-        growing.write(name, &bytes).map_err(failed())?;
-        digests.insert(name.to_owned(), files::digest(&bytes));
+    for (name, tensors) in [(PARAMETERS, tensors::of(model, false)), (MOMENTS, moments)] {
+        let digest = tensors::save(&growing, name, &tensors, HashMap::new());
+        digests.insert(name.to_owned(), digest.map_err(unwritten("write the checkpoint", &place))?);
     }
-    let stored =
-        serde_json::to_vec_pretty(&Stored { state: state.clone(), digests }).map_err(|error| internal(&error))?;
+    let stored = serde_json::to_vec_pretty(&Stored { state: state.clone(), digests });
+    let stored = stored.map_err(|error| failed()(error.into()))?;
     growing.write(STATE, &stored).map_err(failed())?;
     growing.finish().map_err(failed())
-}
-
-fn internal(error: &dyn std::error::Error) -> Failed {
-    Failed::new(FailureCode::Internal, format!("a checkpoint cannot be made: {error}"))
 }
 
 /// The steps of the checkpoints that are there, in order.
@@ -107,15 +103,17 @@ pub fn steps(output: &Output) -> Result<Vec<u64>, Failed> {
 /// Where one is missing or damaged.
 pub fn state(output: &Output, step: u64) -> Result<State, Failed> {
     let dir = output.checkpoint(step);
-    let read = |name: &str| fs::read(dir.join(name)).map_err(storage("read", &dir.join(name)));
+    let read = |path: &Path| fs::read(path).map_err(storage("read", path));
     let damaged = |what: String| {
         let message =
             format!("the checkpoint {} is damaged: {what}; remove it to resume from the one before", dir.display());
         Failed::new(FailureCode::Storage, message)
     };
-    let stored: Stored = serde_json::from_slice(&read(STATE)?).map_err(|error| damaged(error.to_string()))?;
+    let stored = read(&dir.join(STATE))?;
+    let stored: Stored = serde_json::from_slice(&stored).map_err(|error| damaged(error.to_string()))?;
     for name in [PARAMETERS, MOMENTS] {
-        if stored.digests.get(name) != Some(&files::digest(&read(name)?)) {
+        let found = digest::of_file(&dir.join(name)).map_err(|error| damaged(error.to_string()))?;
+        if stored.digests.get(name) != Some(&found) {
             return Err(damaged(format!("`{name}` is not what was written")));
         }
     }

@@ -1,5 +1,6 @@
 //! Why a job cannot be run, or ends before its time.
 
+use crate::tensors::WriteError;
 use gap_contract::{Failure, FailureCode};
 use gap_lm::inference::LoadError;
 use std::{fmt, io, path::Path};
@@ -70,6 +71,21 @@ pub fn storage(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
     move |error| {
         let hint = if error.kind() == io::ErrorKind::StorageFull { "; make room and resume the job" } else { "" };
         Failed::new(FailureCode::Storage, format!("{doing}: {error}{hint}"))
+    }
+}
+
+/// For tensors that cannot be written.
+pub fn unwritten(what: &str, path: &Path) -> impl FnOnce(WriteError) -> Failed {
+    let doing = format!("cannot {what} {}", path.display());
+    let io = storage(what, path);
+    move |error| match error {
+        WriteError::Io(error) => io(error),
+        WriteError::Compute(error) => error.into(),
+        WriteError::Layout(_) => Failed::new(FailureCode::Internal, format!("{doing}: {error}")),
+        WriteError::NotFinite(_) => {
+            let message = format!("{doing}: {error}; lower `learning_rate` and resume");
+            Failed::new(FailureCode::NotFinite, message).about("learning_rate")
+        }
     }
 }
 

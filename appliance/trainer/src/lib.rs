@@ -24,3 +24,4 @@ pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod shards;
+pub mod tensors;

@@ -1,11 +1,11 @@
 //! What a finished job leaves: the adapter as PEFT reads it, or the model, and the lineage.
 
 use crate::{
-    digest,
-    error::{Failed, storage},
-    files::{self, Growing},
+    error::{Failed, storage, unwritten},
+    files::Growing,
+    tensors::{self, WriteError},
 };
-use gap_contract::{FailureCode, Job, Lora, Output};
+use gap_contract::{Job, Lora, Output};
 use gap_lm::training::{TARGETS, TrainableDecoder, adapter::AdapterConfig};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -33,50 +33,22 @@ const TAKEN_OVER: [&str; 10] = [
 /// Where it cannot be written.
 pub fn write(output: &Output, job: &Job, model: &mut TrainableDecoder) -> Result<BTreeMap<PathBuf, String>, Failed> {
     let place = if job.lora.is_some() { output.adapter() } else { output.model() };
-    let failed = || storage("write", &place);
-    let growing = Growing::begin(&place).map_err(failed())?;
-    match &job.lora {
-        Some(lora) => adapter(&growing, lora, job, model).map_err(|error| error.about_place(&place))?,
-        None => whole(&growing, &job.model, model).map_err(|error| error.about_place(&place))?,
-    }
-    growing.finish().map_err(failed())?;
-    digests(output, &place)
+    let growing = Growing::begin(&place).map_err(storage("write", &place))?;
+    let digests = match &job.lora {
+        Some(lora) => adapter(&growing, lora, job, model),
+        None => whole(&growing, &job.model, model),
+    };
+    let digests = digests.map_err(unwritten("write", &place))?;
+    growing.finish().map_err(storage("write", &place))?;
+    let place = place.strip_prefix(output.dir()).unwrap_or(&place);
+    Ok(digests.into_iter().map(|(name, digest)| (place.join(name), digest)).collect())
 }
 
-enum WriteError {
-    Io(std::io::Error),
-    Other(Failed),
-}
+/// Names of files and their digests.
+type Digests = Vec<(&'static str, String)>;
 
-impl WriteError {
-    fn about_place(self, place: &Path) -> Failed {
-        match self {
-            Self::Io(error) => storage("write", place)(error),
-            Self::Other(failed) => failed,
-        }
-    }
-}
-
-impl From<std::io::Error> for WriteError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<candle_core::Error> for WriteError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Other(error.into())
-    }
-}
-
-impl From<safetensors::SafeTensorError> for WriteError {
-    fn from(error: safetensors::SafeTensorError) -> Self {
-        Self::Other(Failed::new(FailureCode::Internal, format!("the result cannot be laid out: {error}")))
-    }
-}
-
-fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecoder) -> Result<(), WriteError> {
-    let tensors = files::parameters(model, false)?;
+fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecoder) -> Result<Digests, WriteError> {
+    let tensors = tensors::of(model, false);
     let trained = |target: &&str| tensors.keys().any(|name| name.contains(&format!(".{target}.lora_A.")));
     let config = AdapterConfig {
         peft_type: "LORA".to_owned(),
@@ -95,30 +67,25 @@ fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecod
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
     };
-    let weights = files::safetensors(&tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))?;
-    growing.write("adapter_model.safetensors", &weights)?;
+    let (weights, about) = ("adapter_model.safetensors", "adapter_config.json");
     let config = serde_json::to_vec_pretty(&config).map_err(std::io::Error::from)?;
-    Ok(growing.write("adapter_config.json", &config)?)
+    Ok(vec![(weights, tensors::save(growing, weights, &tensors, notes())?), (about, growing.write(about, &config)?)])
 }
 
-fn whole(growing: &Growing, base: &Path, model: &mut TrainableDecoder) -> Result<(), WriteError> {
+fn whole(growing: &Growing, base: &Path, model: &mut TrainableDecoder) -> Result<Digests, WriteError> {
+    let mut digests = Vec::new();
     for name in TAKEN_OVER {
         let from = base.join(name);
         if from.is_file() {
-            growing.write(name, &fs::read(from)?)?;
+            digests.push((name, growing.write(name, &fs::read(from)?)?));
         }
     }
-    let tensors = files::parameters(model, true)?;
-    let weights = files::safetensors(&tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))?;
-    Ok(growing.write("model.safetensors", &weights)?)
+    let weights = "model.safetensors";
+    digests.push((weights, tensors::save(growing, weights, &tensors::of(model, true), notes())?));
+    Ok(digests)
 }
 
-fn digests(output: &Output, place: &Path) -> Result<BTreeMap<PathBuf, String>, Failed> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(place).map_err(storage("read", place))? {
-        let path = entry.map_err(storage("read", place))?.path();
-        let digest = digest::of_file(&path).map_err(|error| Failed::new(FailureCode::Storage, error.to_string()))?;
-        all.insert(path.strip_prefix(output.dir()).unwrap_or(&path).to_owned(), digest);
-    }
-    Ok(all)
+/// What Transformers wants to find in a file of weights.
+fn notes() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
 }

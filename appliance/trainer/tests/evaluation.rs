@@ -102,6 +102,43 @@ fn an_interrupted_evaluation_keeps_its_answers() {
 }
 
 #[test]
+fn answers_are_kept_only_where_the_same_was_asked() {
+    let setup = Setup::new();
+    let only = |metrics: Value| setup.job(json!({"candidates": {"base": {}}, "limit": 3, "metrics": metrics}));
+    let answers = || setup.report()["examples"].clone();
+    succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+    let asked = answers();
+    assert_ne!(asked[0]["answers"]["base"], "", "random weights say something");
+    fs::remove_dir_all(setup.path("out")).unwrap();
+    succeed(&["eval", &only(json!({"perplexity": true}))]);
+    succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+    assert_eq!(answers(), asked, "nobody had asked for answers before");
+
+    let kept = || {
+        let path = setup.path("out/answers/base.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+        rows[1] = json!({"id": "e0", "answer": "kept from before"}).to_string();
+        fs::write(&path, rows.join("\n") + "\n").unwrap();
+        succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+        answers()[0]["answers"]["base"] == "kept from before"
+    };
+    assert!(kept(), "nothing changed");
+    for (name, from, to) in [
+        ("tokenizer.json", "\"dropout\":null", "\"dropout\": null"),
+        ("tokenizer_config.json", "<|im_end|>\\n{% endfor %}", "<|im_end|>{% endfor %}"),
+    ] {
+        let path = setup.path("model").join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        assert!(!kept(), "{name} changed");
+    }
+    fs::write(setup.path("model/chat_template.jinja"), "{{ messages[0]['content'] }}").unwrap();
+    assert!(!kept(), "the chat template changed");
+}
+
+#[test]
 fn results_go_into_the_lineage_of_the_adapter() {
     let setup = Setup::new();
     tiny::lineage(&setup.path("run"), &gap_train::digest::of_model(&setup.path("model")).unwrap());
