@@ -19,7 +19,10 @@ use crate::{
     scrub,
     server::{self, Limits},
     token::{TokenError, TokenHash},
-    work::opening::{self, Opening},
+    work::{
+        checking,
+        opening::{self, Opening},
+    },
 };
 use gap_format::trust::Signer;
 use gap_gpu::provision::Provisioned;
@@ -278,11 +281,9 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     cell.set(opened);
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
-    let files = work.clone();
-    drop(spawn_blocking(move || {
-        files.sweep_caches().unwrap_or_else(console::say);
-        opening::check_files(&files).unwrap_or_else(console::say);
-    }));
+    let swept = work.clone();
+    drop(spawn_blocking(move || swept.sweep_caches().unwrap_or_else(console::say)));
+    checking::check_all(&work).await.unwrap_or_else(console::say);
     opening::watch_servers(work).await;
 }
 

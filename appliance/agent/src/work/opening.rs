@@ -4,7 +4,7 @@
 use super::{
     Shared, Work,
     catalog::Catalog,
-    files::{FilesError, damage},
+    files::damage,
     images::MediumImages,
     runtime::Containers,
     serving::Serving,
@@ -156,19 +156,6 @@ fn tell_code(code: Option<&str>) {
     if let Some(code) = code {
         console::say(format_args!("NOT CLAIMED: who becomes the first admin (gapctl claim) needs the code {code}"));
     }
-}
-
-/// Checks files that the last agent did not get to. Returns when all are checked.
-///
-/// # Errors
-/// [`FilesError`] when the list cannot be read.
-pub fn check_files(work: &Work) -> Result<(), FilesError> {
-    for id in work.files.unchecked()? {
-        if let Err(error) = work.files.check(&id) {
-            console::say(format_args!("checking the file {id}: {error}"));
-        }
-    }
-    Ok(())
 }
 
 /// Asks servers how they are, for ever, and has those started again that fell silent.
