@@ -185,10 +185,9 @@ async fn guard(api: Arc<Api>, route: Route, request: Request, next: Next) -> Res
         Ok((request, record)) => {
             let response = next.run(request).await;
             if let Some((caller, from, what)) = record
-                && response.status().is_client_error()
+                && let Some(outcome) = recording::outcome(&response)
             {
-                // The change was not made; a record of that which cannot be written changes nothing.
-                let outcome = format!("refused {}", response.status().as_u16());
+                // It is over: a record of that which cannot be written changes nothing, and the console tells.
                 drop(api.record(&caller, from, &what, &outcome).await);
             }
             response

@@ -1,6 +1,7 @@
 //! The appliance's work: files that are brought, jobs that are run, models that come of them.
 
 pub mod catalog;
+pub mod checking;
 pub mod devices;
 pub mod files;
 pub mod images;
@@ -64,7 +65,7 @@ pub struct Work {
     /// Told when jobs print a line or end.
     pub stirred: Arc<Stirred>,
     /// Held while a file is checked.
-    pub checking: Arc<Semaphore>,
+    pub checking: Semaphore,
     /// Held by each who moves many bytes of files: threads are left for what is quick.
     pub bulk: Arc<Semaphore>,
 }
@@ -125,7 +126,7 @@ impl Work {
         let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
-        let (checking, bulk) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(MAX_BULK)));
+        let (checking, bulk) = (Semaphore::new(1), Arc::new(Semaphore::new(MAX_BULK)));
         Ok(Self {
             storage,
             catalog,
