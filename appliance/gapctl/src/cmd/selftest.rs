@@ -208,9 +208,12 @@ fn model(session: &Session, args: &SelfTest) -> Result<Option<String>, Failure> 
 
 /// The GPUs, or slices of them, that jobs are given.
 fn gpus(session: &Session) -> Result<Vec<String>, Failure> {
-    let system: Value = session.read(Request::get(&["v1", "system"]))?;
-    let slots = system.pointer("/gpus/slots").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(slots.iter().filter_map(|slot| slot.get("name")?.as_str().map(str::to_owned)).collect())
+    #[derive(Deserialize)]
+    struct Machine {
+        gpus: Vec<String>,
+    }
+    let machine: Machine = session.read(Request::get(&["v1", "appliance", "storage"]))?;
+    Ok(machine.gpus)
 }
 
 fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String, Failure> {

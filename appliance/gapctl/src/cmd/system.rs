@@ -22,7 +22,7 @@ pub fn system(session: &Session) -> Outcome {
             ("certificate", text("/certificate_sha256")),
             ("kernel", text("/kernel/release")),
             ("agent", text("/agent_version")),
-            ("gpus", list(system.pointer("/gpus/gpus"), |gpu| word(gpu.get("name")))),
+            ("gpus", list(system.pointer("/gpus/gpus"), |gpu| word(gpu.get("model")))),
         ]);
         let layers = system.get("layers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let row = |layer: &Value| {
