@@ -129,7 +129,7 @@ fn the_room_that_is_needed_counts_the_checkpoint_that_is_written_before_another_
         (stopping, 0..100, 0, 3),
     ] {
         let said = leaves.fit(&job(more.clone()), dir.path(), steps, there).unwrap_err().to_string();
-        assert!(said.starts_with(&format!("the job leaves {expected} checkpoints of")), "{more}: {said}");
+        assert!(said.starts_with(&format!("the job leaves {expected} checkpoint")), "{more}: {said}");
     }
     leaves.fit(&job(json!({})), dir.path(), 100..100, 1).unwrap();
 }
