@@ -72,8 +72,8 @@ fn adapters_that_peft_wrote_give_its_logits_where_they_are_trained_on_and_where_
         let off = difference(&trial::serving_logits(&model, &adapter, &probe()), &theirs);
         assert!(off < 1e-4, "{name} in serving: {off}");
     }
-    let families = reference["base"].as_object().unwrap().keys();
-    assert!(families.len() == 4 && families.cloned().all(|family| adapters.contains_key(&format!("{family}-lora"))));
+    let mut families = reference["base"].as_object().unwrap().keys();
+    assert!(families.len() == 4 && families.all(|family| adapters.contains_key(&format!("{family}-lora"))));
 }
 
 /// Trains a case; the output lies in `out`.
