@@ -6,6 +6,7 @@ pub mod devices;
 pub mod files;
 pub mod images;
 pub mod left;
+mod need;
 mod news;
 pub mod opening;
 pub mod order;

@@ -93,7 +93,7 @@ impl Opening {
         let shared = Shared { serving, site, terminals, stirred: Arc::default() };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
-        let capacity = capacity(&self.root, (self.slots)());
+        let capacity = capacity(&self.root, &storage, (self.slots)());
         let work = Work::start(&database, storage, catalog, capacity, runtime, shared, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
@@ -128,10 +128,18 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
 }
 
 /// What there is for jobs.
-fn capacity(root: &Root, slots: Vec<Slot>) -> Machine {
-    let total = machine::memory(root).total;
-    let memory = total.saturating_sub(total / 100 * KEPT_PERCENT);
-    Machine { slots, memory, jobs: MAX_JOBS }
+fn capacity(root: &Root, storage: &Storage, slots: Vec<Slot>) -> Machine {
+    let volume = match storage.volume() {
+        Volume::Memory { .. } => storage.space().map_or(0, |(_, total)| total),
+        Volume::Disk { .. } => 0,
+    };
+    Machine { slots, memory: memory_for_jobs(machine::memory(root).total, volume), jobs: MAX_JOBS }
+}
+
+/// Memory for jobs where there is so much in all, and a data volume may take so much of it.
+const fn memory_for_jobs(total: u64, volume: u64) -> u64 {
+    let left = total.saturating_sub(volume);
+    left.saturating_sub(left / 100 * KEPT_PERCENT)
 }
 
 fn load_modules(root: &Root) {
@@ -185,5 +193,17 @@ pub async fn watch_servers(work: Arc<Work>) {
             work.dispatcher.kill(&job);
         }
         tokio::time::sleep(PROBE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volume_in_memory_may_take_is_not_given_to_jobs() {
+        assert_eq!(memory_for_jobs(1000, 0), 750);
+        assert_eq!(memory_for_jobs(1000, 600), 300);
+        assert_eq!(memory_for_jobs(1000, 2000), 0);
     }
 }
