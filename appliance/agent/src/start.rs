@@ -38,7 +38,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, Once, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -305,8 +305,9 @@ async fn forget_tokens(access: Arc<Access>) {
 async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Drivers>) {
     let Some(drivers) = drivers else { return };
     let is_known = matches!(network, Network::Static { .. });
+    let first = Once::new();
     let ready = |address| {
-        system.stage("network ready");
+        first.call_once(|| system.stage("network ready"));
         if is_known {
             return;
         }

@@ -72,7 +72,8 @@ impl Opening {
         let images = MediumImages::new(self.verified, self.root.at("/"));
         let declared = images.declared()?;
         let load = || load_modules(&self.root);
-        let volume = volume::open(&self.root, &self.data, &self.medium, load);
+        let say = |what| console::say(format_args!("data volume: {what}"));
+        let volume = volume::open(&self.root, &self.data, &self.medium, load, say);
         tell(&volume);
         let place = self.root.at(volume::PLACE);
         let storage = Storage::open(&place, volume).map_err(|error| format!("the data volume: {error}"))?;
