@@ -3,15 +3,13 @@
 //! One thing is left out on purpose: `strftime_now`. A prompt that changes with the clock makes answers that cannot be
 //! repeated; templates that know it take a fixed date where it is not defined.
 
-use crate::inference::{LoadError, MAX_CONFIG, read_bounded, read_json};
-use minijinja::{
-    Environment, Error, ErrorKind, Value, context,
-    syntax::SyntaxConfig,
-    value::{Kwargs, Serde},
+use crate::{
+    inference::{LoadError, MAX_CONFIG, read_bounded, read_json},
+    python_json::to_json,
 };
+use minijinja::{Environment, Error, ErrorKind, Value, context, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
-use serde_json::ser::Formatter;
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 const NAME: &str = "chat";
 /// Steps of a template after which it is stopped.
@@ -140,43 +138,6 @@ fn without_generation_blocks(source: &str) -> String {
     }
     out.push_str(rest);
     out
-}
-
-/// JSON as Python's `json.dumps(value, ensure_ascii=False)` writes it.
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    // Transformers has these; only the default of the first makes sense for a prompt.
-    let _: (Option<bool>, Option<bool>) = (options.get("ensure_ascii")?, options.get("sort_keys")?);
-    options.assert_all_used()?;
-    let mut out = Vec::new();
-    let written = match indent {
-        Some(indent) => {
-            let indent = " ".repeat(indent.min(64));
-            let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
-        }
-        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, PythonFormatter)),
-    };
-    let wrong = |error: String| Error::new(ErrorKind::BadSerialization, error);
-    written.map_err(|error| wrong(error.to_string()))?;
-    String::from_utf8(out).map_err(|error| wrong(error.to_string()))
-}
-
-/// A space after each comma and colon.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
 }
 
 #[cfg(test)]

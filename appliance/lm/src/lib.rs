@@ -3,6 +3,7 @@
 pub mod chat_template;
 pub mod device;
 pub mod inference;
+mod python_json;
 pub mod training;
 
 /// Names and versions of the libraries that decide about numbers and tokens.

@@ -7,6 +7,22 @@ mod reference;
 use gap_lm::chat_template::ChatTemplate;
 use serde_json::Value;
 
+/// Python's words for a mistake are its own; that there is one is not.
+#[test]
+fn json_is_written_as_transformers_writes_it_whatever_is_asked_for() {
+    let recorded = reference::recorded("templates");
+    let messages = &recorded["conversations"][4];
+    for case in recorded["filters"].as_array().unwrap() {
+        let source = case["template"].as_str().unwrap();
+        let own = ChatTemplate::new(source, std::collections::BTreeMap::new()).unwrap();
+        let rendered = own.render(messages, None::<&()>, true, &serde_json::Map::new());
+        match case["text"].as_str() {
+            Some(expected) => assert_eq!(rendered.unwrap(), expected, "{source}"),
+            None => assert!(rendered.is_err(), "{source}: {rendered:?}"),
+        }
+    }
+}
+
 #[test]
 fn every_conversation_is_rendered_as_transformers_renders_it() {
     let recorded = reference::recorded("templates");

@@ -13,8 +13,8 @@ use candle_core::Device;
 use gap_lm::{
     chat_template::ChatTemplate,
     inference::{
-        Adapter, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, KvCache, Lineage, LoadError,
-        Loader, MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
+        Adapter, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, Kinship, KvCache, Lineage,
+        LoadError, Loader, MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
     },
 };
 use serde::Deserialize;
@@ -284,6 +284,13 @@ fn load_generator(
     if let Some(most) = options.context() {
         config.context = config.context.min(most);
     }
+    if let Some(end) = config.ends.iter().find(|end| **end as usize >= codec.size()) {
+        let reason = format!(
+            "a text ends with token {end} (`eos_token_id`), but the tokenizer has {} tokens: they are not of one piece",
+            codec.size()
+        );
+        return Err(failed(LoadError::damaged(&option.path, reason)));
+    }
     if config.ends.is_empty() {
         let end = template.as_ref().and_then(|template| codec.token(template.special_token("eos_token")?));
         config.ends.extend(end);
@@ -343,7 +350,14 @@ fn load_adapter(
     let Some(Model { kind: Kind::Generator(base), .. }) = models.get(&option.base) else { return Err(no_base()) };
     let path =
         options.model.iter().find(|model| model.name == option.base).map(|model| &model.path).ok_or_else(no_base)?;
-    Lineage::check(&option.path, path).map_err(failed)?;
+    if let Kinship::Unproven { trained_on } = Lineage::check(&option.path, path).map_err(failed)? {
+        eprintln!(
+            "gap-serve: warning: adapter `{}` was trained on `{trained_on}`, and {} has no digest to compare: only the shapes \
+             are",
+            option.name,
+            path.display()
+        );
+    }
     let adapter = Adapter::load(&option.path, &base.config, device).map_err(failed)?;
     Ok(Model {
         created: written(&option.path.join("adapter_config.json")),

@@ -11,6 +11,10 @@ const MAX_TOKENIZER: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Codec {
     tokenizer: Tokenizer,
+    /// Number of its tokens.
+    size: usize,
+    /// Bytes of the longest of them.
+    longest: usize,
 }
 
 impl Codec {
@@ -33,7 +37,10 @@ impl Codec {
     /// # Errors
     /// Where it has tokens that the model has no row for.
     pub fn new(mut tokenizer: Tokenizer, vocabulary: usize, path: &Path) -> Result<Self, LoadError> {
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or_default();
+        let tokens = tokenizer.get_vocab(true);
+        let largest = tokens.values().copied().max().unwrap_or_default();
+        // What names of tokens write a byte with may take two or three, but never less than one.
+        let longest = tokens.keys().map(String::len).max().unwrap_or_default();
         if largest as usize >= vocabulary {
             return Err(LoadError::Damaged {
                 path: path.to_path_buf(),
@@ -46,7 +53,17 @@ impl Codec {
         // What a checkpoint says about training must not cut or fill up what is served.
         let reset = tokenizer.with_truncation(None).map(|tokenizer| tokenizer.with_padding(None));
         reset.map_err(|error| LoadError::Damaged { path: path.to_path_buf(), reason: error.to_string() })?;
-        Ok(Self { tokenizer })
+        Ok(Self { tokenizer, size: largest as usize + 1, longest })
+    }
+
+    /// Number of its tokens: one more than the largest.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The longest text that so many tokens can hold, in bytes.
+    pub const fn longest_text(&self, tokens: usize) -> usize {
+        self.longest.saturating_mul(tokens)
     }
 
     /// Tokens of a text.

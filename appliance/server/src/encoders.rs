@@ -25,7 +25,7 @@ pub enum Head {
 pub struct Encoding {
     head: Head,
     codec: Codec,
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     taken: Arc<Semaphore>,
     meters: Arc<Meters>,
 }
@@ -76,7 +76,7 @@ pub enum Text {
 impl Encoding {
     /// Behind a queue of `most` requests.
     pub fn new(head: Head, codec: Codec, most: usize, meters: Arc<Meters>) -> Self {
-        Self { head, codec, turn: Semaphore::new(1), taken: Arc::new(Semaphore::new(most)), meters }
+        Self { head, codec, turn: Arc::new(Semaphore::new(1)), taken: Arc::new(Semaphore::new(most)), meters }
     }
 
     /// What it makes of texts.
@@ -85,17 +85,21 @@ impl Encoding {
     }
 
     /// Encodes texts; the rows of the result and the number of tokens. When nobody waits for it any more, it stops after the
-    /// group that it is at.
+    /// group that it is at, and only then is it the next one's turn.
     ///
     /// # Errors
     /// Where too many wait, a text cannot be encoded, or the model fails.
     pub async fn run(self: &Arc<Self>, texts: Vec<Text>) -> Result<(Vec<Vec<f32>>, usize), EncodeError> {
-        let _taken = self.taken.clone().try_acquire_owned().map_err(|_| EncodeError::Overloaded)?;
-        let _turn = self.turn.acquire().await.map_err(|error| EncodeError::Failed(error.to_string()))?;
+        let taken = self.taken.clone().try_acquire_owned().map_err(|_| EncodeError::Overloaded)?;
+        let turn = self.turn.clone().acquire_owned().await.map_err(|error| EncodeError::Failed(error.to_string()))?;
         let waited_for = Arc::new(AtomicBool::new(true));
         let _given_up = GivenUp(waited_for.clone());
         let this = self.clone();
-        let work = tokio::task::spawn_blocking(move || this.compute(&texts, &waited_for));
+        let work = tokio::task::spawn_blocking(move || {
+            // The work goes on for a while after a client has left, and so does what it holds.
+            let _held = (taken, turn);
+            this.compute(&texts, &waited_for)
+        });
         work.await.map_err(|error| EncodeError::Failed(error.to_string()))?
     }
 
@@ -160,5 +164,46 @@ struct GivenUp(Arc<AtomicBool>);
 impl Drop for GivenUp {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::write_model;
+    use candle_core::Device;
+    use gap_lm::inference::{EncoderConfig, Loader, SafetensorsDirectory};
+    use std::{thread, time::Duration};
+
+    fn encoding() -> Arc<Encoding> {
+        let directory = tempfile::tempdir().unwrap();
+        write_model("bert", directory.path());
+        let source = SafetensorsDirectory::open(directory.path()).unwrap();
+        let config = EncoderConfig::read(directory.path()).unwrap();
+        let codec = Codec::read(directory.path(), config.vocabulary).unwrap();
+        let loader = Loader { source: &source, precision: None, device: &Device::Cpu };
+        let embedder = Embedder::load(directory.path(), config, loader).unwrap();
+        Arc::new(Encoding::new(Head::Embedder(embedder), codec, 4, Arc::default()))
+    }
+
+    #[test]
+    fn work_that_goes_on_after_its_client_left_keeps_its_turn_and_its_place() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let encoding = encoding();
+        runtime.block_on(async {
+            let texts = vec![Text::Tokens(vec![40; 100]); 2048];
+            let asking = tokio::spawn({
+                let encoding = encoding.clone();
+                async move { encoding.run(texts).await.map(|_| ()) }
+            });
+            while encoding.turn.available_permits() == 1 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            asking.abort();
+            assert!(asking.await.unwrap_err().is_cancelled());
+            assert_eq!((encoding.turn.available_permits(), encoding.taken.available_permits()), (0, 3));
+            // It stops after the group that it is at, and the next one's turn comes.
+            encoding.run(vec![Text::Tokens(vec![40])]).await.unwrap();
+        });
     }
 }

@@ -14,3 +14,7 @@ mod start;
 
 pub use options::Options;
 pub use start::{StartError, run};
+
+#[cfg(test)]
+#[path = "../../lm/tests/reference/mod.rs"]
+mod reference;

@@ -45,6 +45,8 @@ pub struct Meters {
     pub waiting: Gauge,
     /// Positions of the cache in use.
     pub positions: Gauge,
+    /// Grammars that were prepared.
+    pub grammars: Counter,
     /// Requests that were refused for want of a place.
     pub refused: Counter,
     /// Answers whose client went away.
@@ -72,6 +74,7 @@ impl Default for Meters {
             running: Gauge::default(),
             waiting: Gauge::default(),
             positions: Gauge::default(),
+            grammars: Counter::default(),
             refused: Counter::default(),
             abandoned: Counter::default(),
             preempted: Counter::default(),
@@ -88,6 +91,7 @@ impl Default for Meters {
         registry.register("running", "Answers that are being computed", meters.running.clone());
         registry.register("waiting", "Requests that wait for a place", meters.waiting.clone());
         registry.register("cache_positions", "Positions of the cache in use", meters.positions.clone());
+        registry.register("grammars", "Grammars that were prepared", meters.grammars.clone());
         registry.register("refused", "Requests refused for want of a place", meters.refused.clone());
         registry.register("abandoned", "Answers whose client went away", meters.abandoned.clone());
         registry.register("preempted", "Answers that made room in the cache and began anew", meters.preempted.clone());

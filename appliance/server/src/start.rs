@@ -1,7 +1,7 @@
 //! From the command line to a server that answers.
 
 use crate::{
-    api::{self, Served},
+    api::{self, Preparing, Served},
     catalogue::{Catalogue, CatalogueError},
     confinement,
     listen::{self, Listener},
@@ -61,7 +61,8 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         let device = device::first().map_err(StartError::Device)?;
         let meters = Arc::new(Meters::default());
         let catalogue = tokio::task::block_in_place(|| Catalogue::load(options, &device, &meters)).map_err(Box::new)?;
-        let router = api::router(Served { catalogue: Arc::new(catalogue), meters });
+        let router =
+            api::router(Served { catalogue: Arc::new(catalogue), meters, preparing: Arc::new(Preparing::default()) });
         let (stop, stopping) = watch::channel(false);
         eprintln!("gap-serve listens on {}", listener.address());
         let server = tokio::spawn(listen::serve(listener, router, stopping));

@@ -35,6 +35,17 @@ pub enum Activation {
     Silu,
 }
 
+/// What a classifier's numbers become. Transformers' pipeline decides in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scores {
+    /// Probabilities that sum to one: a text has one class.
+    Softmax,
+    /// A probability of each: a text may have several classes, or there is one only.
+    Sigmoid,
+    /// Nothing: they are what a regression found.
+    Raw,
+}
+
 /// The shape of an encoder.
 #[derive(Debug, Clone)]
 pub struct EncoderConfig {
@@ -62,8 +73,8 @@ pub struct EncoderConfig {
     pub padding: usize,
     /// Names of the classes, if it classifies.
     pub labels: Vec<String>,
-    /// Whether each class is asked for by itself.
-    pub multi_label: bool,
+    /// What becomes of the classes' numbers.
+    pub scores: Scores,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +154,14 @@ impl EncoderConfig {
         if !raw.id2label.keys().copied().eq(0..labels.len()) {
             return Err(LoadError::damaged(path, "the classes in `id2label` are not numbered from 0 without a gap"));
         }
+        // Transformers counts two classes where a configuration names none.
+        let labels = if labels.is_empty() { vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()] } else { labels };
+        let scores = match raw.problem_type.as_deref() {
+            Some("regression") => Scores::Raw,
+            Some("multi_label_classification") => Scores::Sigmoid,
+            _ if labels.len() == 1 => Scores::Sigmoid,
+            _ => Scores::Softmax,
+        };
         Ok(Self {
             family,
             vocabulary: raw.vocab_size,
@@ -155,9 +174,8 @@ impl EncoderConfig {
             types: if family == Family::DistilBert { 0 } else { raw.type_vocab_size },
             norm_epsilon: raw.layer_norm_eps,
             padding: raw.pad_token_id.unwrap_or(if family == Family::Roberta { 1 } else { 0 }),
-            // Transformers counts two classes where a configuration names none.
-            labels: if labels.is_empty() { vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()] } else { labels },
-            multi_label: raw.problem_type.as_deref() == Some("multi_label_classification"),
+            labels,
+            scores,
         })
     }
 

@@ -24,19 +24,37 @@ struct Base {
     digest: String,
 }
 
+/// What an adapter's lineage says of a base that it does not contradict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kinship {
+    /// It was trained on this base.
+    Proven,
+    /// Nothing: there is no lineage.
+    Unsaid,
+    /// It was trained on a base of this name. The model here is one file, which has no digest to compare.
+    Unproven {
+        /// The base's name.
+        trained_on: String,
+    },
+}
+
 impl Lineage {
-    /// Compares the base that an adapter was trained on with a model's directory. An adapter without a lineage is compared by
-    /// its shapes alone, when it is loaded.
+    /// Compares the base that an adapter was trained on with a model. An adapter without a lineage, and one for a model that is
+    /// one file and no directory, is compared by its shapes alone, when it is loaded.
     ///
     /// # Errors
     /// Where they differ, or a file cannot be read.
-    pub fn check(adapter: &Path, base: &Path) -> Result<(), LoadError> {
+    pub fn check(adapter: &Path, base: &Path) -> Result<Kinship, LoadError> {
         let beside = [Some(adapter), adapter.parent()].into_iter().flatten().map(|path| path.join("lineage.json"));
-        let Some(path) = beside.into_iter().find(|path| path.exists()) else { return Ok(()) };
+        let Some(path) = beside.into_iter().find(|path| path.exists()) else { return Ok(Kinship::Unsaid) };
         let lineage: Self = read_json(&path, MAX_CONFIG)?;
+        // The digest is one of files that a conversion to GGUF leaves behind.
+        if base.is_file() {
+            return Ok(Kinship::Unproven { trained_on: lineage.base.name });
+        }
         let found = digest_of_model(base)?;
         if found == lineage.base.digest {
-            return Ok(());
+            return Ok(Kinship::Proven);
         }
         Err(LoadError::damaged(
             &path,

@@ -255,6 +255,21 @@ ODDITIES = r"""{% macro turn(role, text='') -%}
 {{ messages|map(attribute='role')|join(',') }} {{ messages|length }} {{ '%s-%03d'|format('x', 7) }} {{ 7 // 2 }} {{ 2 ** 5 }} {{ 1.0 }} {{ true }} {{ none }}
 {{ {'b': [1, 2.5, none, true], 'a': "ä\"</x>&'"}|tojson }} {{ ['u', 'v'] }} {{ messages[-1]['content'][1:4] }} {{ 'yes' if 'x' in 'axb' else 'no' }}"""
 
+# What the filter `tojson` makes of its options.
+DATA = r"""{'b': [1, -2.5, none, true], 'a': "ä\"\n\t\x7f<x>&'\\ 😀", 'c': {}, 'd': [], 'Z': [1e16, 0.00001, 1e22, 0.1, 3.0]}"""
+FILTERS = [
+    "{{ %s|tojson }}" % DATA,
+    *("{{ %s|tojson(%s) }}" % (DATA, options) for options in (
+        "sort_keys=true", "sort_keys=false", "ensure_ascii=true", "ensure_ascii=false", "true", "indent=2", "indent=0",
+        "indent=-1", "indent=none", "indent='\t'", "indent=4, sort_keys=true, ensure_ascii=true", "separators=(',', ':')",
+        "separators=[' ,', ' = ']", "indent=1, separators=(', ', ':')", "false, 2", "false, none, (',', ':'), true",
+    )),
+    "{{ messages|tojson(sort_keys=true) }}", "{{ messages[0:1]|tojson(indent=2) }}", "{{ range(3)|list|tojson }}",
+    "{{ {10: 'x', 9: none, 2.5: [true]}|tojson(sort_keys=true) }}", "{{ {none: 1, false: 2}|tojson }}",
+    "{{ 'a'|tojson }} {{ 7|tojson }} {{ 2.0|tojson }} {{ none|tojson }} {{ true|tojson }}",
+    "{{ nowhere|tojson }}", "{{ 1|tojson(separators=(',',)) }}", "{{ 1|tojson(width=3) }}",
+]
+
 TOOLS = [
     {"type": "function", "function": {
         "name": "weather", "description": "The weather of a place — today's \"best\" guess.",
@@ -299,6 +314,7 @@ recorded = {
         "name": name, "template": template,
         "rendered": [[render(template, messages, *request) for request in MORE] for messages in CONVERSATIONS],
     } for name, template in TEMPLATES.items()],
+    "filters": [{"template": template, **render(template, CONVERSATIONS[4], True, None, {})} for template in FILTERS],
 }
 json.dump(recorded, sys.stdout, ensure_ascii=False, indent=1)
 print()

@@ -4,7 +4,7 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
+    generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
     messages::{CallKind, ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
@@ -150,12 +150,13 @@ struct FunctionSpec {
 pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
+    let places = generator.engine.reserve(request.common.answers()?)?;
     let tooling = request.tooling(generator)?;
-    // Long prompts and large grammars take their time; other requests go on meanwhile.
-    let answers = tokio::task::block_in_place(|| {
+    let prepare = || {
         let wanted = request.wanted(generator, tooling.as_ref())?;
-        request.common.submit(generator, wanted)
-    })?;
+        request.common.submit(generator, wanted, places)
+    };
+    let answers = served.preparing.run(prepare).await?;
     let head = Head {
         envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
@@ -213,7 +214,6 @@ impl ChatRequest {
     }
 
     fn wanted(&self, generator: &Generator, tooling: Option<&Tooling>) -> Result<Wanted, ApiError> {
-        let codec = generator.engine.codec();
         if self.messages.is_empty() || self.messages.len() > MAX_MESSAGES {
             return Err(ApiError::invalid("messages", format!("there must be 1 to {MAX_MESSAGES} messages")));
         }
@@ -228,7 +228,7 @@ impl ChatRequest {
         let text = text.map_err(|error| {
             ApiError::invalid("messages", format!("the model's chat template refuses these messages: {error}"))
         })?;
-        let prompt = codec.encode(&text, false).map_err(ApiError::Internal)?;
+        let prompt = tokens(generator, &text, false, "messages")?;
         if let (Some(_), Some(_)) = (self.max_tokens, self.max_completion_tokens) {
             return Err(ApiError::invalid("max_tokens", "give `max_tokens` or `max_completion_tokens`, not both"));
         }
@@ -240,11 +240,21 @@ impl ChatRequest {
             max_tokens: self.max_completion_tokens.or(self.max_tokens),
             logprobs: (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default()),
             shape: self.shape(tooling, generator)?,
-            shown: tooling.map(|tooling| tooling.dialect.shown(codec)).unwrap_or_default(),
+            shown: tooling.map(|tooling| tooling.dialect.shown(generator.engine.codec())).unwrap_or_default(),
+            names: Names {
+                prompt: "messages",
+                max_tokens: if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" },
+                logprobs: "top_logprobs",
+            },
         })
     }
 
-    fn shape(&self, tooling: Option<&Tooling>, generator: &Generator) -> Result<Option<Shape>, ApiError> {
+    /// What the answer must follow, and the field that says so.
+    fn shape(
+        &self,
+        tooling: Option<&Tooling>,
+        generator: &Generator,
+    ) -> Result<Option<(Shape, &'static str)>, ApiError> {
         let format = match &self.response_format {
             None | Some(ResponseFormat::Text {}) => None,
             Some(ResponseFormat::JsonObject {}) => Some(Shape::JsonObject),
@@ -256,10 +266,10 @@ impl ChatRequest {
             (Some(_), Some(_)) => {
                 Err(ApiError::invalid("response_format", "an answer cannot be a required tool call and JSON as well"))
             }
-            (format, None) => Ok(format),
+            (format, None) => Ok(format.map(|shape| (shape, "response_format"))),
             (None, Some(Tooling { dialect, tools, .. })) => {
                 let single = self.parallel_tool_calls == Some(false);
-                Ok(Some(dialect.required(tools, single, generator.engine.codec())))
+                Ok(Some((dialect.required(tools, single, generator.engine.codec()), "tools")))
             }
         }
     }

@@ -4,10 +4,13 @@ use super::{
     Served,
     body::{Body, Fields},
     error::ApiError,
-    generation::{Answer, Answers, Common, Envelope, StreamOptions, Usage, Wanted, event},
+    generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
     stream::respond,
 };
-use crate::engine::{Delta, Event, TokenLogprobs};
+use crate::{
+    catalogue::Generator,
+    engine::{Delta, Event, Place, TokenLogprobs},
+};
 use axum::{
     Json,
     extract::State,
@@ -21,6 +24,8 @@ use serde_json::{Map, Value, json};
 const MAX_PROMPTS: usize = 16;
 /// Tokens of an answer where nothing is said, as with OpenAI.
 const DEFAULT_TOKENS: u32 = 16;
+/// What this path calls its fields.
+const NAMES: Names = Names { prompt: "prompt", max_tokens: "max_tokens", logprobs: "logprobs" };
 
 /// The request.
 #[derive(Debug, Deserialize)]
@@ -58,54 +63,72 @@ pub async fn complete(
     if request.best_of.is_some_and(|best| best != 1 || request.common.n.is_some_and(|answers| answers != 1)) {
         return Err(ApiError::invalid("best_of", "`best_of` is not supported: leave it out, and `n` answers come"));
     }
-    let prompts = tokio::task::block_in_place(|| request.prompts(generator))?;
-    let mut echoes = Vec::new();
-    let mut all = Answers { prompt: 0, choices: Vec::new() };
-    for prompt in prompts {
-        let echo = if request.echo == Some(true) {
-            generator.engine.codec().decode(&prompt).map_err(ApiError::Internal)?
-        } else {
-            String::new()
-        };
-        let answers = request.common.submit(
-            generator,
-            Wanted {
-                prompt,
-                max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
-                logprobs: request.logprobs,
-                shape: None,
-                shown: Vec::new(),
-            },
-        )?;
-        all.prompt += answers.prompt;
-        echoes.extend(answers.choices.iter().map(|_| echo.clone()));
-        all.choices.extend(answers.choices);
+    let prompts = request.prompt.count();
+    if !(1..=MAX_PROMPTS).contains(&prompts) {
+        return Err(ApiError::invalid("prompt", format!("there must be 1 to {MAX_PROMPTS} prompts")));
     }
+    let places = generator.engine.reserve(request.common.answers()? * prompts)?;
+    let (answers, echoes) = served.preparing.run(|| request.submit(generator, places)).await?;
     let head = Head {
         envelope: Envelope::new("cmpl-", &request.common, generator),
         logprobs: request.logprobs.is_some(),
         echoes,
     };
     match streaming {
-        Some(options) => Ok(head.stream(all, options)),
-        None => head.whole(all).await,
+        Some(options) => Ok(head.stream(answers, options)),
+        None => head.whole(answers).await,
+    }
+}
+
+impl Prompt {
+    const fn count(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Tokens(_) => 1,
+            // An empty list fits every kind of list.
+            Self::Texts(texts) => texts.len(),
+            Self::TokenLists(lists) => lists.len(),
+        }
     }
 }
 
 impl CompletionRequest {
-    fn prompts(&self, generator: &crate::catalogue::Generator) -> Result<Vec<Vec<u32>>, ApiError> {
-        let codec = generator.engine.codec();
-        let encode = |text: &String| codec.encode(text, true).map_err(ApiError::Internal);
+    /// Hands all prompts to the engine; the answers, and what each begins with.
+    fn submit(&self, generator: &Generator, mut places: Vec<Place>) -> Result<(Answers, Vec<String>), ApiError> {
+        let mut echoes = Vec::new();
+        let mut all = Answers { prompt: 0, choices: Vec::new() };
+        let prompts = self.prompts(generator)?;
+        let each = places.len() / prompts.len().max(1);
+        for prompt in prompts {
+            let echo = if self.echo == Some(true) {
+                generator.engine.codec().decode(&prompt).map_err(ApiError::Internal)?
+            } else {
+                String::new()
+            };
+            let wanted = Wanted {
+                prompt,
+                max_tokens: Some(self.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+                logprobs: self.logprobs,
+                shape: None,
+                shown: Vec::new(),
+                names: NAMES,
+            };
+            let own = places.drain(..each.min(places.len())).collect();
+            let answers = self.common.submit(generator, wanted, own)?;
+            all.prompt += answers.prompt;
+            echoes.extend(answers.choices.iter().map(|_| echo.clone()));
+            all.choices.extend(answers.choices);
+        }
+        Ok((all, echoes))
+    }
+
+    fn prompts(&self, generator: &Generator) -> Result<Vec<Vec<u32>>, ApiError> {
+        let encode = |text: &String| tokens(generator, text, true, NAMES.prompt);
         let prompts = match &self.prompt {
             Prompt::Text(text) => vec![encode(text)?],
-            // An empty list fits every kind of list.
             Prompt::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
             Prompt::Tokens(tokens) => vec![tokens.clone()],
             Prompt::TokenLists(lists) => lists.clone(),
         };
-        if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
-            return Err(ApiError::invalid("prompt", format!("there must be 1 to {MAX_PROMPTS} prompts")));
-        }
         match prompts.iter().flatten().find(|token| **token as usize >= generator.vocabulary) {
             Some(token) => Err(ApiError::no_token("prompt", format!("the model has no token {token}"))),
             None => Ok(prompts),

@@ -23,6 +23,8 @@ pub enum ApiError {
     /// The prompt and the answer that is wanted are longer than the model's context.
     #[error("the prompt has {prompt} tokens and {wanted} are wanted; the model has room for {most} in all")]
     TooLong {
+        /// Which field.
+        param: &'static str,
         /// Tokens of the prompt.
         prompt: usize,
         /// Tokens that are wanted.
@@ -30,6 +32,21 @@ pub enum ApiError {
         /// Most tokens.
         most: usize,
     },
+    /// A prompt is so long that it is not cut into tokens at all.
+    #[error("the prompt has {bytes} bytes; the model has room for {tokens} tokens, which hold {most} bytes at most")]
+    TooLongUnread {
+        /// Which field.
+        param: &'static str,
+        /// Its bytes.
+        bytes: usize,
+        /// Most tokens.
+        tokens: usize,
+        /// Most bytes of so many tokens.
+        most: usize,
+    },
+    /// More answers are wanted than are ever taken at once.
+    #[error("{0}; ask for fewer with `n`, or in several requests")]
+    NeverFits(String),
     /// A text to encode is longer than the model's context.
     #[error("{0}")]
     InputTooLong(String),
@@ -93,9 +110,12 @@ impl ApiError {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::Invalid { .. } | Self::TooLong { .. } | Self::InputTooLong(_) | Self::NotOfModel { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Invalid { .. }
+            | Self::TooLong { .. }
+            | Self::TooLongUnread { .. }
+            | Self::NeverFits(_)
+            | Self::InputTooLong(_)
+            | Self::NotOfModel { .. } => StatusCode::BAD_REQUEST,
             Self::NoSuchModel(_) | Self::OtherUse(_) | Self::NoSuchPath => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -110,7 +130,10 @@ impl ApiError {
     const fn names(&self) -> (&'static str, &'static str, Option<&'static str>) {
         match self {
             Self::Invalid { param, .. } => ("invalid_request_error", "invalid_value", *param),
-            Self::TooLong { .. } => ("invalid_request_error", "context_length_exceeded", Some("messages")),
+            Self::TooLong { param, .. } | Self::TooLongUnread { param, .. } => {
+                ("invalid_request_error", "context_length_exceeded", Some(*param))
+            }
+            Self::NeverFits(_) => ("invalid_request_error", "too_many_answers", Some("n")),
             Self::InputTooLong(_) => ("invalid_request_error", "context_length_exceeded", Some("input")),
             Self::NotOfModel { code, param, .. } => ("invalid_request_error", code, Some(*param)),
             Self::NoSuchModel(_) => ("invalid_request_error", "model_not_found", Some("model")),
@@ -136,6 +159,7 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            Refused::NeverFits { .. } => Self::NeverFits(refused.to_string()),
             Refused::Stopped => Self::Internal(refused.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 use super::error::ApiError;
 use crate::{
     catalogue::Generator,
-    engine::{Delta, Event, Finish, Request, Sampling, Shape, TokenLogprobs},
+    engine::{Delta, Event, Finish, Grammar, Place, Request, Sampling, Shape, TokenLogprobs},
 };
 use futures::{Stream, stream};
 use rand::Rng;
@@ -122,6 +122,19 @@ pub struct Answers {
     pub choices: Vec<UnboundedReceiver<Event>>,
 }
 
+/// Tokens of a prompt. One that cannot fit is refused before it is cut: tokens take many times the memory of their text.
+///
+/// # Errors
+/// Where it cannot fit, or the tokenizer fails.
+pub fn tokens(generator: &Generator, text: &str, special: bool, param: &'static str) -> Result<Vec<u32>, ApiError> {
+    let (codec, tokens) = (generator.engine.codec(), generator.engine.longest());
+    let most = codec.longest_text(tokens);
+    if text.len() > most {
+        return Err(ApiError::TooLongUnread { param, bytes: text.len(), tokens, most });
+    }
+    codec.encode(text, special).map_err(ApiError::Internal)
+}
+
 /// A whole answer.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -144,61 +157,87 @@ pub struct Wanted {
     pub max_tokens: Option<u32>,
     /// For how many tokens probabilities are told.
     pub logprobs: Option<u32>,
-    /// What the answer must follow.
-    pub shape: Option<Shape>,
+    /// What the answer must follow, and the field that says so.
+    pub shape: Option<(Shape, &'static str)>,
     /// Special tokens that are shown as text.
     pub shown: Vec<u32>,
+    /// How the request calls these things.
+    pub names: Names,
+}
+
+/// Fields that the two kinds of requests call differently, for what is wrong with them.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// What the prompt comes from.
+    pub prompt: &'static str,
+    /// Most tokens of an answer.
+    pub max_tokens: &'static str,
+    /// For how many tokens probabilities are told.
+    pub logprobs: &'static str,
 }
 
 impl Common {
-    /// Checks everything and hands the request to the engine, once for each answer.
+    /// How many answers to each prompt are wanted.
     ///
     /// # Errors
-    /// What is wrong with the request, or that too many are taken already.
-    pub fn submit(&self, generator: &Generator, wanted: Wanted) -> Result<Answers, ApiError> {
-        let engine = &generator.engine;
+    /// Where it is none, or too many.
+    pub fn answers(&self) -> Result<usize, ApiError> {
         let count = self.n.unwrap_or(1);
-        if !(1..=MAX_CHOICES).contains(&count) {
-            return Err(ApiError::invalid("n", format!("`n` must be 1 to {MAX_CHOICES}")));
+        if (1..=MAX_CHOICES).contains(&count) {
+            Ok(count as usize)
+        } else {
+            Err(ApiError::invalid("n", format!("`n` must be 1 to {MAX_CHOICES}")))
         }
-        let sampling = self.sampling(wanted.logprobs)?;
+    }
+
+    /// Checks everything and hands the request to the engine, once for each place.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    pub fn submit(&self, generator: &Generator, wanted: Wanted, places: Vec<Place>) -> Result<Answers, ApiError> {
+        let engine = &generator.engine;
+        let names = wanted.names;
+        let sampling = self.sampling(wanted.logprobs, names)?;
         let stop = self.stops()?;
         let (prompt, most) = (wanted.prompt.len(), engine.longest());
         let rest = most.saturating_sub(prompt);
         let max_tokens = wanted.max_tokens.map_or(rest, |most| most as usize);
         if max_tokens == 0 && rest > 0 {
-            return Err(ApiError::invalid("max_tokens", "at least one token must be wanted"));
+            return Err(ApiError::invalid(names.max_tokens, "at least one token must be wanted"));
         }
         if prompt == 0 {
-            return Err(ApiError::invalid("prompt", "the prompt has no tokens"));
+            return Err(ApiError::invalid(names.prompt, "the prompt has no tokens"));
         }
         if rest == 0 || max_tokens > rest {
-            return Err(ApiError::TooLong { prompt, wanted: max_tokens.max(1), most });
+            return Err(ApiError::TooLong { param: names.prompt, prompt, wanted: max_tokens.max(1), most });
         }
-        let mut choices = Vec::new();
-        for index in 0..u64::from(count) {
-            let grammar = wanted.shape.as_ref().map(|shape| engine.grammar(shape)).transpose();
-            let grammar = grammar.map_err(|reason| ApiError::invalid("response_format", reason))?;
+        let prepare = |(shape, param): &(Shape, &'static str)| {
+            engine.grammar(shape).map_err(|reason| ApiError::invalid(param, reason))
+        };
+        let grammar = wanted.shape.as_ref().map(prepare).transpose()?;
+        let mut choices = Vec::with_capacity(places.len());
+        for (index, place) in (0..).zip(places) {
             let (events, answer) = unbounded_channel();
-            engine.submit(Request {
+            let request = Request {
                 prompt: wanted.prompt.clone(),
                 max_tokens,
                 sampling: Sampling { seed: sampling.seed.wrapping_add(index), ..sampling.clone() },
                 stop: stop.clone(),
                 ignore_end: self.ignore_eos.unwrap_or_default(),
-                grammar,
+                grammar: grammar.as_ref().map(Grammar::another),
                 shown: wanted.shown.clone(),
                 adapter: generator.adapter.clone(),
                 events,
-            })?;
+            };
+            engine.submit(request, place)?;
             choices.push(answer);
         }
         Ok(Answers { prompt, choices })
     }
 
-    fn sampling(&self, logprobs: Option<u32>) -> Result<Sampling, ApiError> {
+    fn sampling(&self, logprobs: Option<u32>, names: Names) -> Result<Sampling, ApiError> {
         if logprobs.is_some_and(|count| count > MAX_LOGPROBS) {
-            return Err(ApiError::invalid("top_logprobs", format!("at most {MAX_LOGPROBS} are told")));
+            return Err(ApiError::invalid(names.logprobs, format!("at most {MAX_LOGPROBS} are told")));
         }
         let bias = self.logit_bias.iter().flatten().map(|(token, value)| {
             let token = token.parse().ok().filter(|_| (-100.0..=100.0).contains(value));

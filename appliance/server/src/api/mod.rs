@@ -6,11 +6,13 @@ mod completions;
 mod error;
 mod generation;
 mod messages;
+mod preparing;
 mod stream;
 mod texts;
 mod tools;
 
 pub use error::ApiError;
+pub use preparing::Preparing;
 
 use crate::{
     catalogue::Catalogue,
@@ -18,7 +20,7 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -40,6 +42,8 @@ pub struct Served {
     pub catalogue: Arc<Catalogue>,
     /// What is measured.
     pub meters: Arc<Meters>,
+    /// The queue before templates, tokens and grammars.
+    pub preparing: Arc<Preparing>,
 }
 
 /// All paths.
@@ -74,7 +78,11 @@ async fn models(State(served): State<Served>) -> Json<Value> {
     Json(json!({"object": "list", "data": served.catalogue.list()}))
 }
 
-async fn model(State(served): State<Served>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn model(
+    State(served): State<Served>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::Invalid { message: error.body_text(), param: Some("model") })?;
     served.catalogue.describe(&name).map(Json).ok_or(ApiError::NoSuchModel(name))
 }
 

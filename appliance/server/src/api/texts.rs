@@ -9,6 +9,7 @@ use super::{
 use crate::encoders::Text;
 use axum::{Json, extract::State};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gap_lm::inference::Scores;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -117,7 +118,11 @@ pub async fn classify(
     let labels = &classifier.config().labels;
     let (rows, tokens) = encoding.run(request.input.texts()?).await?;
     let data = rows.into_iter().enumerate().map(|(index, scores)| {
-        let probabilities = if classifier.config().multi_label { sigmoid(&scores) } else { softmax(&scores) };
+        let probabilities = match classifier.config().scores {
+            Scores::Softmax => softmax(&scores),
+            Scores::Sigmoid => sigmoid(&scores),
+            Scores::Raw => scores,
+        };
         let best = (0..probabilities.len()).max_by(|a, b| {
             let at = |index: &usize| probabilities.get(*index).copied().unwrap_or_default();
             // The first of equals.

@@ -79,6 +79,12 @@ impl Grammars {
 }
 
 impl Grammar {
+    /// The same from its beginning for another answer, which shares nothing with this one.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { matcher: self.matcher.deep_clone() }
+    }
+
     /// The tokens that may come next.
     ///
     /// # Errors

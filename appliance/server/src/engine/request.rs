@@ -87,6 +87,14 @@ pub enum Refused {
         /// Seconds after which a place is likely.
         retry_after: u64,
     },
+    /// More answers are wanted than the server ever takes.
+    #[error("{wanted} answers are wanted; the server takes at most {most} at once, however long one waits")]
+    NeverFits {
+        /// Answers that are wanted.
+        wanted: usize,
+        /// Most answers.
+        most: usize,
+    },
     /// The engine is gone.
     #[error("the engine has stopped")]
     Stopped,

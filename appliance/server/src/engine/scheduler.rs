@@ -13,6 +13,7 @@ use gap_lm::inference::{Allocation, Decoder, KvCache, Piece};
 use std::{
     collections::VecDeque,
     ops::ControlFlow,
+    slice,
     sync::{Arc, mpsc},
     time::Instant,
 };
@@ -74,6 +75,16 @@ struct Scheduler<'a> {
     waiting: VecDeque<Sequence>,
     /// In the order in which they began.
     running: Vec<Sequence>,
+}
+
+/// What of a running sequence goes through the model in a pass.
+struct Share {
+    /// Which sequence.
+    index: usize,
+    /// How many tokens.
+    count: usize,
+    /// Whether these are all that are not computed yet, so that the next can be chosen.
+    whole: bool,
 }
 
 struct Sequence {
@@ -167,66 +178,82 @@ impl Scheduler<'_> {
     /// One pass through the model.
     fn step(&mut self) {
         self.make_room();
+        let shares = self.shares();
+        if shares.is_empty() {
+            return;
+        }
+        let computed = self.compute(&shares);
+        self.advance(&shares, computed);
+    }
+
+    /// What goes through the model in the next pass.
+    fn shares(&self) -> Vec<Share> {
         let mut left = self.bounds.prompt_piece;
-        let mut counts = Vec::with_capacity(self.running.len());
-        let mut pieces = Vec::with_capacity(self.running.len());
-        for sequence in &self.running {
+        let share = |(index, sequence): (usize, &Sequence)| {
             let rest = sequence.tokens.len() - sequence.cached;
             // A running answer has one token to compute and always gets its turn.
             let count = if rest == 1 { 1 } else { rest.min(left) };
             if rest > 1 {
                 left -= count;
             }
-            counts.push(count);
-            if count > 0 {
-                pieces.push(Piece {
-                    tokens: sequence.tokens.get(sequence.cached..sequence.cached + count).unwrap_or_default(),
-                    start: sequence.cached,
-                    cached: &sequence.allocation,
-                    adapter: sequence.request.adapter.as_deref(),
-                    logits: usize::from(count == rest),
-                });
-            }
+            (count > 0).then_some(Share { index, count, whole: count == rest })
+        };
+        self.running.iter().enumerate().filter_map(share).collect()
+    }
+
+    /// Logits for each share that is whole. An error of the model ends the answers that it concerns, and nothing else: after
+    /// one every share goes through the model by itself, which gives the same numbers, and only what fails again has failed.
+    fn compute(&self, shares: &[Share]) -> Vec<Result<Option<Vec<f32>>, String>> {
+        if let Ok(rows) = self.forward(shares) {
+            let mut rows = rows.into_iter();
+            return shares.iter().map(|share| Ok(if share.whole { rows.next() } else { None })).collect();
         }
-        if pieces.is_empty() {
-            return;
-        }
+        let alone = |share| {
+            let rows = self.forward(slice::from_ref(share));
+            rows.map(|rows| rows.into_iter().next()).map_err(|error| format!("the model failed: {error}"))
+        };
+        shares.iter().map(alone).collect()
+    }
+
+    fn forward(&self, shares: &[Share]) -> candle_core::Result<Vec<Vec<f32>>> {
+        let piece = |share: &Share| {
+            let sequence = self.running.get(share.index)?;
+            Some(Piece {
+                tokens: sequence.tokens.get(sequence.cached..sequence.cached + share.count)?,
+                start: sequence.cached,
+                cached: &sequence.allocation,
+                adapter: sequence.request.adapter.as_deref(),
+                logits: usize::from(share.whole),
+            })
+        };
+        let pieces: Vec<Piece<'_>> = shares.iter().filter_map(piece).collect();
         // One visit to the computing threads for the whole pass, and not one for each product.
-        let logits = rayon::scope(|_| self.decoder.forward(&self.cache, &pieces)?.to_vec2::<f32>());
-        match logits {
-            Ok(rows) => self.advance(&counts, rows),
-            Err(error) => self.fail(&error.to_string()),
-        }
+        rayon::scope(|_| self.decoder.forward(&self.cache, &pieces)?.to_vec2::<f32>())
     }
 
-    /// An error of the model ends the answers that it concerns, and nothing else.
-    fn fail(&mut self, reason: &str) {
-        for index in (0..self.running.len()).rev() {
-            if let Some(sequence) = self.running.get(index) {
-                drop(sequence.request.events.send(Event::Failed(format!("the model failed: {reason}"))));
-            }
-            self.end(index);
-        }
-    }
-
-    fn advance(&mut self, counts: &[usize], rows: Vec<Vec<f32>>) {
-        let mut rows = rows.into_iter();
+    fn advance(&mut self, shares: &[Share], computed: Vec<Result<Option<Vec<f32>>, String>>) {
         let mut ended = Vec::new();
-        for (index, (sequence, count)) in self.running.iter_mut().zip(counts).enumerate() {
-            sequence.cached += count;
+        for (share, computed) in shares.iter().zip(computed) {
+            let Some(sequence) = self.running.get_mut(share.index) else { continue };
+            let logits = match computed {
+                Ok(logits) => logits,
+                Err(reason) => {
+                    drop(sequence.request.events.send(Event::Failed(reason)));
+                    ended.push((share.index, false));
+                    continue;
+                }
+            };
+            sequence.cached += share.count;
             if sequence.answered() == 0 {
-                self.meters.prompt_tokens.inc_by(*count as u64);
+                self.meters.prompt_tokens.inc_by(share.count as u64);
             }
-            if *count == 0 || sequence.cached < sequence.tokens.len() {
-                continue;
-            }
-            let Some(logits) = rows.next() else { break };
+            let Some(logits) = logits else { continue };
             if next_token(sequence, &logits, self.decoder, self.codec, self.meters).is_break() {
-                ended.push(index);
+                ended.push((share.index, true));
             }
         }
-        for index in ended.into_iter().rev() {
-            if let Some(sequence) = self.running.get(index) {
+        for (index, answered) in ended.into_iter().rev() {
+            if let (true, Some(sequence)) = (answered, self.running.get(index)) {
                 self.meters.finished(sequence.since.elapsed());
             }
             self.end(index);

@@ -1,11 +1,11 @@
 //! What is answered.
 
 use crate::{
-    process::Server,
-    reference::{difference, numbers, recorded},
+    process::{Server, write_encoder},
+    reference::{difference, numbers, recorded, write_tensors},
 };
 use serde_json::{Value, json};
-use std::thread;
+use std::{fs, path::Path, thread};
 
 fn completion(prompt: &Value) -> Value {
     json!({"model": "chat", "prompt": prompt, "max_tokens": 24, "temperature": 0, "ignore_eos": true})
@@ -186,6 +186,66 @@ fn an_answer_follows_a_schema_whatever_the_model_would_say() {
         assert!(["good", "bad"].contains(&found["mood"].as_str().unwrap()));
         assert!(found["count"].as_u64().unwrap() < 100);
         assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    }
+}
+
+#[test]
+fn several_answers_follow_one_grammar() {
+    let server = Server::with_chat("qwen3", &[]);
+    let schema = json!({"type": "object", "properties": {"mood": {"enum": ["good", "bad"]}}, "required": ["mood"],
+        "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "mood", "schema": schema}});
+    let more = json!({"response_format": format, "n": 4, "seed": 3, "temperature": 1.5, "max_tokens": 100});
+    let answer = server.ask("/v1/chat/completions", &chat("How are you?", more));
+    for choice in answer["choices"].as_array().unwrap() {
+        let found: Value = serde_json::from_str(choice["message"]["content"].as_str().unwrap()).unwrap();
+        assert!(["good", "bad"].contains(&found["mood"].as_str().unwrap()));
+    }
+    assert_eq!(server.measured("gap_serve_grammars_total"), 1);
+}
+
+/// Leaves a classifier so many of its classes.
+fn keep_classes(at: &Path, count: usize) {
+    let path = at.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let found = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let tensors = found.iter().map(|(name, view)| {
+        let mut values: Vec<f32> = view.data().as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+        let mut shape = view.shape().to_vec();
+        if name.starts_with("classifier.") {
+            shape[0] = count;
+            values.truncate(shape.iter().product());
+        }
+        (name.to_owned(), (shape, values))
+    });
+    write_tensors(&path, &tensors.collect());
+}
+
+#[test]
+fn scores_of_classes_become_what_transformers_makes_of_them() {
+    let recorded = recorded("distilbert");
+    let logits = numbers(&recorded["rows"][0]["logits"]);
+    let sigmoid: Vec<f32> = logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
+    for (classes, problem, expected) in [
+        (1, Value::Null, &sigmoid[..1]),
+        (1, json!("single_label_classification"), &sigmoid[..1]),
+        (3, json!("multi_label_classification"), &sigmoid[..]),
+        (1, json!("regression"), &logits[..1]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        write_encoder("distilbert", "DistilBertForSequenceClassification", directory.path());
+        keep_classes(directory.path(), classes);
+        let path = directory.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let labels: serde_json::Map<String, Value> =
+            (0..classes).map(|class| (class.to_string(), json!(format!("LABEL_{class}")))).collect();
+        config["id2label"] = Value::Object(labels);
+        config["problem_type"] = problem.clone();
+        fs::write(path, config.to_string()).unwrap();
+        let server = Server::with_model("classify", directory.path());
+        let found = server.ask("/v1/classify", &json!({"model": "classify", "input": recorded["rows"][0]["tokens"]}));
+        let found = numbers(&found["data"][0]["probs"]);
+        assert!(difference(&found, expected) < 1e-5, "{classes} {problem}: {found:?} {expected:?}");
     }
 }
 

@@ -36,13 +36,66 @@ fn a_client_that_goes_away_frees_its_place() {
 #[test]
 fn more_requests_than_places_are_told_to_come_back() {
     let server = Server::with_chat("llama", &["--sequences=1", "--requests=2"]);
-    let request = json!({"model": "chat", "prompt": "x", "max_tokens": 200, "ignore_eos": true, "n": 4});
+    let running = begin(&server);
+    let request = json!({"model": "chat", "prompt": "x", "max_tokens": 2, "n": 2});
     let reply = server.post("/v1/completions", &request);
     assert_eq!(reply.status, 429, "{reply:?}");
     assert!(reply.head.contains("retry-after: "), "{reply:?}");
     assert_eq!(reply.json()["error"]["type"], "rate_limit_error");
+    drop(running);
     server.wait_until("gap_serve_taken", 0);
-    server.ask("/v1/completions", &json!({"model": "chat", "prompt": "x", "max_tokens": 2}));
+    server.ask("/v1/completions", &request);
+}
+
+#[test]
+fn a_request_for_more_answers_than_there_are_places_is_told_not_to_come_back() {
+    let server = Server::with_chat("llama", &["--requests=3"]);
+    for (prompt, n) in [(json!("x"), 4), (json!(["x", "y"]), 2)] {
+        let reply = server.post("/v1/completions", &json!({"model": "chat", "prompt": prompt, "n": n}));
+        assert_eq!(
+            (reply.status, reply.json()["error"]["code"].as_str(), reply.json()["error"]["param"].as_str()),
+            (400, Some("too_many_answers"), Some("n")),
+            "{reply:?}"
+        );
+        assert!(!reply.head.contains("retry-after"), "{reply:?}");
+    }
+    assert_eq!(server.measured("gap_serve_taken"), 0);
+}
+
+#[test]
+fn a_request_without_a_place_is_refused_before_anything_is_done_for_it() {
+    let server = Server::with_chat("llama", &["--sequences=1", "--requests=1"]);
+    let running = begin(&server);
+    let long = "x q ".repeat(1 << 20);
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bad"}}});
+    for (path, request) in [
+        ("/v1/completions", json!({"model": "chat", "prompt": long})),
+        ("/v1/chat/completions", json!({"model": "chat", "messages": [{"role": "user", "content": long}]})),
+        (
+            "/v1/chat/completions",
+            json!({"model": "chat", "messages": [{"role": "user", "content": "x"}], "response_format": schema}),
+        ),
+    ] {
+        assert_eq!(server.post(path, &request).status, 429, "{path}");
+    }
+    assert_eq!(server.measured("gap_serve_grammars_total"), 0);
+    drop(running);
+    server.wait_until("gap_serve_taken", 0);
+}
+
+#[test]
+fn a_text_that_cannot_fit_is_refused_unread() {
+    let server = Server::with_chat("llama", &[]);
+    let long = "x q ".repeat(1 << 20);
+    for (path, request) in [
+        ("/v1/completions", json!({"model": "chat", "prompt": ["x", long]})),
+        ("/v1/chat/completions", json!({"model": "chat", "messages": [{"role": "user", "content": long}]})),
+    ] {
+        let error = server.post(path, &request).json()["error"].clone();
+        assert_eq!(error["code"], "context_length_exceeded");
+        assert!(error["message"].as_str().unwrap().contains("bytes; the model has room for 256 tokens"), "{error}");
+    }
+    server.wait_until("gap_serve_taken", 0);
 }
 
 #[test]

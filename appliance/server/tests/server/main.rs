@@ -8,10 +8,13 @@
     reason = "a test that cannot go on has failed"
 )]
 
+#[path = "../../../lm/tests/reference/gguf.rs"]
+mod model_file;
 #[path = "../../../lm/tests/reference/mod.rs"]
 mod reference;
 
 mod answers;
+mod gguf;
 mod limits;
 mod process;
 mod refusals;

@@ -19,6 +19,7 @@ pub struct Server {
     child: Child,
     socket: PathBuf,
     address: String,
+    warned: String,
     /// Kept open: the server must be able to say more.
     _said: BufReader<ChildStderr>,
     _directory: tempfile::TempDir,
@@ -63,6 +64,18 @@ pub fn write_encoder(name: &str, architecture: &str, at: &Path) {
     fs::write(path, config.to_string()).unwrap();
 }
 
+/// A file of the references.
+pub fn reference_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lm/tests/reference").join(name)
+}
+
+/// What the program says when it does not start.
+pub fn complaint(arguments: &[String]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_gap-serve")).args(arguments).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
 impl Server {
     /// All kinds of models, in a network namespace with nothing in it.
     pub fn with_everything(more: &[&str]) -> Self {
@@ -100,6 +113,16 @@ impl Server {
         Self::start(tempfile::tempdir().unwrap(), &[format!("--model={name}={}", path.display())])
     }
 
+    /// Whatever these arguments say.
+    pub fn with_arguments(arguments: &[String]) -> Self {
+        Self::start(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// What it said before it listened.
+    pub fn warned(&self) -> &str {
+        &self.warned
+    }
+
     /// Where it listens on the loopback interface.
     pub fn url(&self) -> &str {
         self.address.strip_prefix("gap-serve listens on ").unwrap()
@@ -126,13 +149,15 @@ impl Server {
         }
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut address = String::new();
-        said.read_line(&mut address).unwrap();
-        if !address.starts_with("gap-serve listens on ") {
-            said.read_to_string(&mut address).unwrap();
-            panic!("the server ended with {}: {address}", child.wait().unwrap());
+        let (mut address, mut warned) = (String::new(), String::new());
+        while !address.starts_with("gap-serve listens on ") {
+            warned += &address;
+            address.clear();
+            if said.read_line(&mut address).unwrap() == 0 {
+                panic!("the server ended with {}: {warned}", child.wait().unwrap());
+            }
         }
-        Self { child, socket, address: address.trim().to_owned(), _said: said, _directory: directory }
+        Self { child, socket, address: address.trim().to_owned(), warned, _said: said, _directory: directory }
     }
 
     /// Sends a request and leaves the connection open.

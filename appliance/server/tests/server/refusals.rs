@@ -1,8 +1,42 @@
 //! What is refused, and how it is said.
 
-use crate::process::{Server, write_chat_model};
+use crate::process::{Server, complaint, write_chat_model};
 use serde_json::{Value, json};
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
+
+/// The field that a refusal names.
+fn param(reply: &crate::process::Reply) -> String {
+    refusal(reply, 400);
+    reply.json()["error"]["param"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_refusal_names_a_field_that_the_path_has() {
+    let server = Server::with_everything(&[]);
+    for (more, expected) in [
+        (json!({"prompt": []}), "prompt"),
+        (json!({"prompt": ""}), "prompt"),
+        (json!({"prompt": "x q ".repeat(150), "max_tokens": 1}), "prompt"),
+        (json!({"prompt": "x".repeat(1 << 20)}), "prompt"),
+        (json!({"prompt": "x", "max_tokens": 0}), "max_tokens"),
+        (json!({"prompt": "x", "logprobs": 21}), "logprobs"),
+    ] {
+        let mut request = json!({"model": "chat"});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(param(&server.post("/v1/completions", &request)), expected, "{more}");
+    }
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "bad"}}}]);
+    for (more, expected) in [
+        (json!({"max_tokens": 5000}), "messages"),
+        (json!({"max_completion_tokens": 0}), "max_completion_tokens"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"tools": tools, "tool_choice": "required"}), "tools"),
+    ] {
+        let mut request = json!({"model": "chat", "messages": [{"role": "user", "content": "x"}]});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(param(&server.post("/v1/chat/completions", &request)), expected, "{more}");
+    }
+}
 
 /// Checks OpenAI's shape; the code and the message.
 fn refusal(reply: &crate::process::Reply, status: u16) -> (String, String) {
@@ -78,6 +112,7 @@ fn bad_requests_get_openais_error() {
         "model_not_found"
     );
     assert_eq!(refusal(&server.get("/v1/models/none"), 404).0, "model_not_found");
+    assert_eq!(refusal(&server.get("/v1/models/%FF"), 400).0, "invalid_value");
     assert_eq!(refusal(&server.get("/v2"), 404).0, "unknown_path");
     assert_eq!(refusal(&server.get("/v1/embeddings"), 405).0, "method_not_allowed");
     assert_eq!(refusal(&server.raw("POST", "/v1/classify", "text/plain", b"{}"), 415).0, "unsupported_media_type");
@@ -89,13 +124,6 @@ fn bad_requests_get_openais_error() {
         "request_too_large"
     );
     assert_eq!(server.get("/health").status, 200);
-}
-
-/// What the program says when it does not start.
-fn complaint(arguments: &[String]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_gap-serve")).args(arguments).output().unwrap();
-    assert!(!output.status.success());
-    String::from_utf8(output.stderr).unwrap()
 }
 
 fn with_model(damage: impl FnOnce(&Path), more: &[&str]) -> String {
@@ -125,6 +153,9 @@ fn the_server_does_not_start_with_what_it_cannot_serve() {
         &[],
     );
     assert!(said.contains("chat template"), "{said}");
+    let ends = json!({"eos_token_id": [1, 383]}).to_string();
+    let said = with_model(|model| fs::write(model.join("generation_config.json"), &ends).unwrap(), &[]);
+    assert!(said.contains("token 383") && said.contains("not of one piece"), "{said}");
     let said = with_model(|model| fs::write(model.join("config.json"), "{").unwrap(), &[]);
     assert!(said.contains("config.json"), "{said}");
     let said = with_model(|_| (), &["--adapter=a=other:DIR/model"]);
