@@ -29,7 +29,6 @@ pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
     access::{Access, Caller, audit::Audit},
-    metrics::Sampler,
     work::Work,
 };
 use axum::{
@@ -105,7 +104,6 @@ pub struct Api {
     rates: RateLimits,
     body_patience: Duration,
     work: Arc<WorkCell>,
-    sampler: Sampler,
 }
 
 impl Api {
@@ -129,7 +127,6 @@ impl Api {
             rates: RateLimits::default(),
             body_patience,
             work,
-            sampler: Sampler::default(),
         }
     }
 
