@@ -7,7 +7,7 @@ use crate::{
     },
     api::{Api, Site, System, WorkCell},
     boot_clock,
-    certificate::{CertificateError, Identity},
+    certificate::{CertificateError, IN_MEMORY, Identity},
     clock, console,
     given::{Given, GivenError},
     gpus,
@@ -38,7 +38,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Once,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -130,8 +130,8 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     // interface is up before its verdict.
     let drivers = options.owns_machine.then(|| Drivers::load(&root, &given.site.network, machine::kernel().release));
     let identity = spawn_blocking({
-        let (site, hostname) = (given.site.clone(), hostname.clone());
-        move || identity(&site, &hostname)
+        let (site, hostname, root) = (given.site.clone(), hostname.clone(), root.clone());
+        move || identity(&site, &hostname, &root)
     });
     let verified = Arc::new(recheck::recheck(&root, &given)?);
     let signers = verified.release.signers().to_vec();
@@ -183,6 +183,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         verified: verified.clone(),
         access,
         audit: audit.clone(),
+        identity: system.identity.clone(),
         clock: system.clock.clone(),
         endpoints: site.endpoints.clone(),
         gpus: system.gpus.clone(),
@@ -249,7 +250,7 @@ fn slots(gpus: &Provisioned) -> Vec<Slot> {
     gpus.slots.iter().map(|slot| Slot { name: slot.name.clone(), memory: slot.memory }).collect()
 }
 
-fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateError> {
+fn identity(site: &SiteConfig, hostname: &str, root: &Root) -> Result<Identity, CertificateError> {
     if let Some(tls) = &site.tls {
         return Identity::from_site(tls);
     }
@@ -257,7 +258,9 @@ fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateEr
         Network::Static { address, .. } => vec![(*address).into()],
         Network::Dhcp { .. } | Network::None => Vec::new(),
     };
-    Identity::make(hostname, &known)
+    let identity = Identity::open(hostname, &known, root.at(IN_MEMORY))?;
+    identity.keep().unwrap_or_else(console::say);
+    Ok(identity)
 }
 
 fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartError> {
@@ -304,8 +307,9 @@ async fn forget_tokens(access: Arc<Access>) {
 async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Drivers>) {
     let Some(drivers) = drivers else { return };
     let is_known = matches!(network, Network::Static { .. });
+    let first = Once::new();
     let ready = |address| {
-        system.stage("network ready");
+        first.call_once(|| system.stage("network ready"));
         if is_known {
             return;
         }
@@ -315,6 +319,8 @@ async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Dri
                     "certificate for {address}, SHA-256 {}",
                     system.identity.fingerprint().to_hex()
                 ));
+                let identity = system.identity.clone();
+                drop(spawn_blocking(move || identity.keep().unwrap_or_else(console::say)));
             }
             Ok(false) => {}
             Err(error) => console::say(error),

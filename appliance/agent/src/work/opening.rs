@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     access::{Access, audit::Audit},
+    certificate::Identity,
     clock, console, gpus, machine,
     modules::Modules,
     recheck::Verified,
@@ -27,7 +28,7 @@ use gap_jobs::{
     dispatcher::now,
     placement::Slot,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
 const PROBE: Duration = Duration::from_secs(2);
@@ -52,6 +53,8 @@ pub struct Opening {
     pub access: Arc<Access>,
     /// The audit log, which gets its file.
     pub audit: Arc<Audit>,
+    /// The API's certificate, which the data volume keeps from one boot to the next.
+    pub identity: Arc<Identity>,
     /// The clock, for which jobs may have to wait.
     pub clock: Arc<clock::Board>,
     /// Services of the site that jobs may be let to reach.
@@ -71,10 +74,14 @@ impl Opening {
         let images = MediumImages::new(self.verified, self.root.at("/"));
         let declared = images.declared()?;
         let load = || load_modules(&self.root);
-        let volume = volume::open(&self.root, &self.data, &self.medium, load);
+        let say = |what| console::say(format_args!("data volume: {what}"));
+        let volume = volume::open(&self.root, &self.data, &self.medium, load, say);
         tell(&volume);
         let place = self.root.at(volume::PLACE);
         let storage = Storage::open(&place, volume).map_err(|error| format!("the data volume: {error}"))?;
+        if let Volume::Disk { .. } = storage.volume() {
+            settle(&self.identity, storage.root());
+        }
         self.audit.attach(&storage.audit()).or_else(|error| {
             console::say(format_args!("{error}; it is set aside, and another one begins"));
             self.audit.attach(&storage.audit()).map_err(|error| error.to_string())
@@ -85,7 +92,7 @@ impl Opening {
         let catalog = Catalog { declared, images: Arc::new(images) };
         let serving = Arc::new(Serving::default());
         let terminals = Arc::<Terminals>::default();
-        let site = Arc::new(SiteRules { clock: self.clock, endpoints: self.endpoints, audit: self.audit });
+        let site = Arc::new(SiteRules::new(self.clock, self.endpoints, self.audit));
         let shared = Shared { serving, site, terminals, stirred: Arc::default(), gpus: self.gpus };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
@@ -93,6 +100,19 @@ impl Opening {
         let work = Work::start(&database, storage, catalog, capacity, runtime, shared, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
+}
+
+/// Goes on with the certificate of the last boot. Until now clients saw another one, for a moment.
+fn settle(identity: &Identity, volume: &Path) {
+    match identity.settle(volume) {
+        Ok(true) => {
+            let sha256 = identity.fingerprint().to_hex();
+            console::say(format_args!("certificate of the key on the data volume, SHA-256 {sha256}"));
+        }
+        Ok(false) => {}
+        Err(error) => console::say(error),
+    }
+    identity.keep().unwrap_or_else(console::say);
 }
 
 /// Opens the database. One that is damaged is set aside, and what can be read of it goes into another, which the console

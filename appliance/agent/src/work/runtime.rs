@@ -18,7 +18,7 @@ use crate::{console, gpus};
 use gap_contract::Output;
 use gap_jobs::{
     CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, keeper, terminal},
+    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, cgroup, keeper, terminal},
     dispatcher::now,
     log::{Log, Stream},
 };
@@ -294,6 +294,9 @@ impl Runtime for Containers {
     }
 
     fn sweep(&self) {
+        if let Err(error) = cgroup::bound_processes() {
+            console::say(format_args!("the processes of all jobs together have no bound: {error}"));
+        }
         for cgroup in Cgroup::all() {
             drop(cgroup.remove());
         }
