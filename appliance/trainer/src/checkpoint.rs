@@ -2,11 +2,14 @@
 //! checked before use.
 
 use crate::{
-    error::{Failed, storage},
+    digest,
+    error::{Failed, storage, unwritten},
     files::{self, Growing},
     optimizer::{AdamW, Moments},
+    origin::Origin,
+    tensors::{self, Tensors},
 };
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use gap_contract::{FailureCode, Output};
 use gap_lm::{
     inference::{SafetensorsDirectory, TensorSource},
@@ -36,6 +39,11 @@ pub struct State {
     pub batch: u64,
     /// Digest of the job and the data that it began with.
     pub job_sha256: String,
+    /// The base and the adapter that it began with. A checkpoint on request may be made before they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The peak of the learning rate, which may be another when the run goes on.
+    pub learning_rate: f64,
     /// Loss of the last step.
     pub train_loss: f64,
     /// The last validation loss.
@@ -62,27 +70,38 @@ struct Stored {
 pub fn write(output: &Output, state: &State, model: &mut TrainableDecoder, optimizer: &AdamW) -> Result<(), Failed> {
     let place = output.checkpoint(state.step);
     let failed = || storage("write the checkpoint", &place);
-    let mut moments = BTreeMap::new();
+    let mut moments = Tensors::new();
     for (name, of) in optimizer.moments() {
-        moments.insert(format!("first.{name}"), files::bytes(&of.first)?);
-        moments.insert(format!("second.{name}"), files::bytes(&of.second)?);
+        moments.insert(format!("first.{name}"), of.first.clone());
+        moments.insert(format!("second.{name}"), of.second.clone());
     }
-    let tensors = [(PARAMETERS, files::parameters(model, false)?), (MOMENTS, moments)];
     let growing = Growing::begin(&place).map_err(failed())?;
     let mut digests = BTreeMap::new();
-    for (name, tensors) in tensors {
-        let bytes = files::safetensors(&tensors, HashMap::new()).map_err(|error| internal(&error))?;
-        growing.write(name, &bytes).map_err(failed())?;
-        digests.insert(name.to_owned(), files::digest(&bytes));
+    for (name, tensors) in [(PARAMETERS, tensors::of(model, false)), (MOMENTS, moments)] {
+        let digest = tensors::save(&growing, name, &tensors, HashMap::new());
+        digests.insert(name.to_owned(), digest.map_err(unwritten("write the checkpoint", &place))?);
     }
-    let stored =
-        serde_json::to_vec_pretty(&Stored { state: state.clone(), digests }).map_err(|error| internal(&error))?;
+    let stored = serde_json::to_vec_pretty(&Stored { state: state.clone(), digests });
+    let stored = stored.map_err(|error| failed()(error.into()))?;
     growing.write(STATE, &stored).map_err(failed())?;
     growing.finish().map_err(failed())
 }
 
-fn internal(error: &dyn std::error::Error) -> Failed {
-    Failed::new(FailureCode::Internal, format!("a checkpoint cannot be made: {error}"))
+/// The room that a checkpoint takes on the disk, in bytes: the files and what they are rounded up to.
+///
+/// # Errors
+/// Where it cannot be laid out.
+pub fn size(model: &mut TrainableDecoder) -> Result<u64, Failed> {
+    let parameters = tensors::of(model, false);
+    // Moments have the shape of their parameter.
+    let halves =
+        |(name, tensor): (&String, &Tensor)| ["first", "second"].map(|half| (format!("{half}.{name}"), tensor.clone()));
+    let moments = parameters.iter().flat_map(halves).collect();
+    let size = |tensors: &Tensors| {
+        tensors::size(tensors, HashMap::new())
+            .map_err(|error| Failed::new(FailureCode::Internal, format!("a checkpoint cannot be made: {error}")))
+    };
+    Ok(size(&parameters)? + size(&moments)? + files::ROUNDING)
 }
 
 /// The steps of the checkpoints that are there, in order.
@@ -107,15 +126,17 @@ pub fn steps(output: &Output) -> Result<Vec<u64>, Failed> {
 /// Where one is missing or damaged.
 pub fn state(output: &Output, step: u64) -> Result<State, Failed> {
     let dir = output.checkpoint(step);
-    let read = |name: &str| fs::read(dir.join(name)).map_err(storage("read", &dir.join(name)));
+    let read = |path: &Path| fs::read(path).map_err(storage("read", path));
     let damaged = |what: String| {
         let message =
             format!("the checkpoint {} is damaged: {what}; remove it to resume from the one before", dir.display());
         Failed::new(FailureCode::Storage, message)
     };
-    let stored: Stored = serde_json::from_slice(&read(STATE)?).map_err(|error| damaged(error.to_string()))?;
+    let stored = read(&dir.join(STATE))?;
+    let stored: Stored = serde_json::from_slice(&stored).map_err(|error| damaged(error.to_string()))?;
     for name in [PARAMETERS, MOMENTS] {
-        if stored.digests.get(name) != Some(&files::digest(&read(name)?)) {
+        let found = digest::of_file(&dir.join(name)).map_err(|error| damaged(error.to_string()))?;
+        if stored.digests.get(name) != Some(&found) {
             return Err(damaged(format!("`{name}` is not what was written")));
         }
     }

@@ -49,3 +49,19 @@ pub fn of_model(dir: &Path) -> Result<String, DigestError> {
     }
     Ok(hex::encode(hash.finalize()))
 }
+
+/// The digest of some files of a model directory: SHA-256 over the lines `digest  name` of those that are there, in the
+/// order of `names`.
+///
+/// # Errors
+/// [`DigestError`].
+pub fn of_files(dir: &Path, names: &[&str]) -> Result<String, DigestError> {
+    let mut hash = Sha256::new();
+    for name in names {
+        let path = dir.join(name);
+        if path.exists() {
+            hash.update(format!("{}  {name}\n", of_file(&path)?));
+        }
+    }
+    Ok(hex::encode(hash.finalize()))
+}

@@ -1,14 +1,17 @@
 //! Files and directories that appear whole or not at all.
 
-use gap_lm::training::TrainableDecoder;
-use safetensors::tensor::{Dtype, TensorView};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
 };
+
+/// What directories and the last blocks of their files take beside what is written, in bytes: enough for what is grown here.
+pub const ROUNDING: u64 = 64 << 10;
+
+/// How the name of a directory ends that is being filled.
+const PART: &str = ".part";
 
 /// Puts a file in another's place once its bytes are on the disk.
 ///
@@ -31,6 +34,22 @@ pub fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Takes away what a killed program left half filled in a directory.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PART) && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A directory that is filled under another name, and appears when it is complete.
 #[derive(Debug)]
 pub struct Growing {
@@ -45,7 +64,7 @@ impl Growing {
     /// What the system says.
     pub fn begin(place: &Path) -> io::Result<Self> {
         let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let made = place.with_file_name(format!(".{name}.part"));
+        let made = place.with_file_name(format!(".{name}{PART}"));
         if made.exists() {
             fs::remove_dir_all(&made)?;
         }
@@ -53,20 +72,22 @@ impl Growing {
         Ok(Self { made, place: place.to_owned() })
     }
 
-    /// Where to fill it.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.made
-    }
-
-    /// Writes a file into it.
+    /// Begins a file in it.
     ///
     /// # Errors
     /// What the system says.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(self.made.join(name))?;
+    pub fn create(&self, name: &str) -> io::Result<Hashed> {
+        Ok(Hashed { file: File::create(self.made.join(name))?, hash: Sha256::new() })
+    }
+
+    /// Writes a file into it; its digest.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
+        let mut file = self.create(name)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        file.finish()
     }
 
     /// Puts it in its place; one that is there is replaced.
@@ -90,52 +111,38 @@ impl Drop for Growing {
     }
 }
 
+/// A file that is hashed while it is written.
+#[derive(Debug)]
+pub struct Hashed {
+    file: File,
+    hash: Sha256,
+}
+
+impl Hashed {
+    /// Waits until it is on the disk; its digest.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(self) -> io::Result<String> {
+        self.file.sync_all()?;
+        Ok(hex::encode(self.hash.finalize()))
+    }
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// SHA-256 of bytes, in hexadecimal.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
-}
-
-/// Tensors of 32-bit floats by their names: shape, and values as little-endian bytes.
-pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
-
-/// Tensors of 32-bit floats as the bytes of a safetensors file.
-///
-/// # Errors
-/// Where the format's library refuses them.
-pub fn safetensors(
-    tensors: &Tensors,
-    metadata: HashMap<String, String>,
-) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-    let views: Result<Vec<_>, _> = tensors
-        .iter()
-        .map(|(name, (shape, bytes))| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>();
-    safetensors::serialize(views?, Some(metadata))
-}
-
-/// The values of a tensor as bytes.
-///
-/// # Errors
-/// Where the device fails.
-pub fn bytes(tensor: &candle_core::Tensor) -> candle_core::Result<(Vec<usize>, Vec<u8>)> {
-    let values = tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
-    Ok((tensor.dims().to_vec(), values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-}
-
-/// The trained parameters of a model, or with `all` every one.
-///
-/// # Errors
-/// Where the device fails.
-pub fn parameters(model: &mut TrainableDecoder, all: bool) -> candle_core::Result<Tensors> {
-    let (mut tensors, mut failed) = (BTreeMap::new(), None);
-    model.visit(|parameter| {
-        if all || parameter.is_trainable() {
-            match bytes(parameter.value()) {
-                Ok(value) => drop(tensors.insert(parameter.name().to_owned(), value)),
-                Err(error) => failed = Some(error),
-            }
-        }
-    });
-    failed.map_or(Ok(tensors), Err)
 }

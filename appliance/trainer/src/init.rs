@@ -2,14 +2,16 @@
 
 use crate::{
     data::read_rows,
-    error::{Failed, storage},
-    files::{self, Growing},
+    error::{Failed, storage, unwritten},
+    files::Growing,
+    tensors::{self, Tensors, WriteError},
 };
+use candle_core::{Device, Tensor};
 use gap_contract::FailureCode;
 use gap_lm::training::Key;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     path::{Path, PathBuf},
 };
 use tokenizers::{
@@ -94,19 +96,21 @@ pub fn init(dir: &Path, shape: &Shape, texts: &Path) -> Result<(), Failed> {
             format!("{} is there already; name another directory", dir.display()),
         ));
     }
-    let write = || -> std::io::Result<()> {
+    let write = || -> Result<(), WriteError> {
+        let json = |value: &Value| serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
         let growing = Growing::begin(&place)?;
-        growing.write("config.json", &serde_json::to_vec_pretty(&config)?)?;
+        growing.write("config.json", &json(&config)?)?;
         let more = json!({
             "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "pad_token": END,
             "model_max_length": shape.context, "chat_template": TEMPLATE,
         });
-        growing.write("tokenizer_config.json", &serde_json::to_vec_pretty(&more)?)?;
+        growing.write("tokenizer_config.json", &json(&more)?)?;
         growing.write("tokenizer.json", tokenizer.as_bytes())?;
-        growing.write("model.safetensors", &weights)?;
-        growing.finish()
+        let notes = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        tensors::save(&growing, "model.safetensors", &weights, notes)?;
+        Ok(growing.finish()?)
     };
-    write().map_err(storage("write", dir))
+    write().map_err(unwritten("write", dir))
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Failed {
@@ -177,11 +181,11 @@ fn config(shape: &Shape, vocabulary: usize, [end, close]: [Option<u32>; 2]) -> V
     config
 }
 
-fn weights(shape: &Shape, vocabulary: usize) -> Result<Vec<u8>, Failed> {
-    let mut new = New { key: Key::new(shape.seed), tensors: BTreeMap::new() };
+fn weights(shape: &Shape, vocabulary: usize) -> candle_core::Result<Tensors> {
+    let mut new = New { key: Key::new(shape.seed), tensors: Tensors::new() };
     let (hidden, width) = (shape.hidden, shape.hidden / shape.heads);
     let keys = shape.key_heads * width;
-    new.random("model.embed_tokens.weight", &[vocabulary, hidden]);
+    new.random("model.embed_tokens.weight", &[vocabulary, hidden])?;
     for layer in 0..shape.layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         for (part, outputs, inputs) in [
@@ -193,39 +197,39 @@ fn weights(shape: &Shape, vocabulary: usize) -> Result<Vec<u8>, Failed> {
             ("mlp.up_proj", shape.intermediate, hidden),
             ("mlp.down_proj", hidden, shape.intermediate),
         ] {
-            new.random(&name(&format!("{part}.weight")), &[outputs, inputs]);
+            new.random(&name(&format!("{part}.weight")), &[outputs, inputs])?;
             let biased = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"].contains(&part);
             if shape.architecture == Architecture::Qwen2 && biased {
-                new.constant(&name(&format!("{part}.bias")), outputs, 0.0);
+                new.constant(&name(&format!("{part}.bias")), outputs, 0.0)?;
             }
         }
         if shape.architecture == Architecture::Qwen3 {
-            new.constant(&name("self_attn.q_norm.weight"), width, 1.0);
-            new.constant(&name("self_attn.k_norm.weight"), width, 1.0);
+            new.constant(&name("self_attn.q_norm.weight"), width, 1.0)?;
+            new.constant(&name("self_attn.k_norm.weight"), width, 1.0)?;
         }
-        new.constant(&name("input_layernorm.weight"), hidden, 1.0);
-        new.constant(&name("post_attention_layernorm.weight"), hidden, 1.0);
+        new.constant(&name("input_layernorm.weight"), hidden, 1.0)?;
+        new.constant(&name("post_attention_layernorm.weight"), hidden, 1.0)?;
     }
-    new.constant("model.norm.weight", hidden, 1.0);
-    let notes = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    files::safetensors(&new.tensors, notes).map_err(|error| internal(&error))
+    new.constant("model.norm.weight", hidden, 1.0)?;
+    Ok(new.tensors)
 }
 
 struct New {
     key: Key,
-    tensors: files::Tensors,
+    tensors: Tensors,
 }
 
 impl New {
-    fn random(&mut self, name: &str, shape: &[usize]) {
+    fn random(&mut self, name: &str, shape: &[usize]) -> candle_core::Result<()> {
         let key = self.key.part(self.tensors.len() as u64);
-        let values =
-            (0..shape.iter().product::<usize>() as u64).flat_map(|place| (key.normal(place) * DEVIATION).to_le_bytes());
-        self.tensors.insert(name.to_owned(), (shape.to_vec(), values.collect()));
+        let values: Vec<f32> =
+            (0..shape.iter().product::<usize>() as u64).map(|place| key.normal(place) * DEVIATION).collect();
+        self.tensors.insert(name.to_owned(), Tensor::from_vec(values, shape, &Device::Cpu)?);
+        Ok(())
     }
 
-    fn constant(&mut self, name: &str, length: usize, value: f32) {
-        let values = std::iter::repeat_n(value.to_le_bytes(), length).flatten().collect();
-        self.tensors.insert(name.to_owned(), (vec![length], values));
+    fn constant(&mut self, name: &str, length: usize, value: f32) -> candle_core::Result<()> {
+        self.tensors.insert(name.to_owned(), Tensor::full(value, length, &Device::Cpu)?);
+        Ok(())
     }
 }

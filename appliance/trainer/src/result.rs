@@ -1,9 +1,9 @@
 //! What a finished job leaves: the adapter as PEFT reads it, or the model, and the lineage.
 
 use crate::{
-    digest,
-    error::{Failed, storage},
+    error::{Failed, storage, unwritten},
     files::{self, Growing},
+    tensors::{self, WriteError},
 };
 use gap_contract::{FailureCode, Job, Lora, Output};
 use gap_lm::training::{TARGETS, TrainableDecoder, adapter::AdapterConfig};
@@ -33,50 +33,38 @@ const TAKEN_OVER: [&str; 10] = [
 /// Where it cannot be written.
 pub fn write(output: &Output, job: &Job, model: &mut TrainableDecoder) -> Result<BTreeMap<PathBuf, String>, Failed> {
     let place = if job.lora.is_some() { output.adapter() } else { output.model() };
-    let failed = || storage("write", &place);
-    let growing = Growing::begin(&place).map_err(failed())?;
-    match &job.lora {
-        Some(lora) => adapter(&growing, lora, job, model).map_err(|error| error.about_place(&place))?,
-        None => whole(&growing, &job.model, model).map_err(|error| error.about_place(&place))?,
-    }
-    growing.finish().map_err(failed())?;
-    digests(output, &place)
+    let growing = Growing::begin(&place).map_err(storage("write", &place))?;
+    let digests = match &job.lora {
+        Some(lora) => adapter(&growing, lora, job, model),
+        None => whole(&growing, &job.model, model),
+    };
+    let digests = digests.map_err(unwritten("write", &place))?;
+    growing.finish().map_err(storage("write", &place))?;
+    let place = place.strip_prefix(output.dir()).unwrap_or(&place);
+    Ok(digests.into_iter().map(|(name, digest)| (place.join(name), digest)).collect())
 }
 
-enum WriteError {
-    Io(std::io::Error),
-    Other(Failed),
-}
-
-impl WriteError {
-    fn about_place(self, place: &Path) -> Failed {
-        match self {
-            Self::Io(error) => storage("write", place)(error),
-            Self::Other(failed) => failed,
+/// The room that it takes on the disk, in bytes.
+///
+/// # Errors
+/// Where it cannot be laid out, or a file of the base not be looked at.
+pub fn size(job: &Job, model: &mut TrainableDecoder) -> Result<u64, Failed> {
+    let mut size = files::ROUNDING;
+    if job.lora.is_none() {
+        for path in TAKEN_OVER.map(|name| job.model.join(name)).iter().filter(|path| path.is_file()) {
+            size += fs::metadata(path).map_err(storage("look at", path))?.len();
         }
     }
+    let tensors = tensors::of(model, job.lora.is_none());
+    let weights = tensors::size(&tensors, notes());
+    Ok(size + weights.map_err(|error| Failed::new(FailureCode::Internal, error.to_string()))?)
 }
 
-impl From<std::io::Error> for WriteError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
+/// Names of files and their digests.
+type Digests = Vec<(&'static str, String)>;
 
-impl From<candle_core::Error> for WriteError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Other(error.into())
-    }
-}
-
-impl From<safetensors::SafeTensorError> for WriteError {
-    fn from(error: safetensors::SafeTensorError) -> Self {
-        Self::Other(Failed::new(FailureCode::Internal, format!("the result cannot be laid out: {error}")))
-    }
-}
-
-fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecoder) -> Result<(), WriteError> {
-    let tensors = files::parameters(model, false)?;
+fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecoder) -> Result<Digests, WriteError> {
+    let tensors = tensors::of(model, false);
     let trained = |target: &&str| tensors.keys().any(|name| name.contains(&format!(".{target}.lora_A.")));
     let config = AdapterConfig {
         peft_type: "LORA".to_owned(),
@@ -95,30 +83,25 @@ fn adapter(growing: &Growing, lora: &Lora, job: &Job, model: &mut TrainableDecod
         rank_pattern: BTreeMap::new(),
         alpha_pattern: BTreeMap::new(),
     };
-    let weights = files::safetensors(&tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))?;
-    growing.write("adapter_model.safetensors", &weights)?;
+    let (weights, about) = ("adapter_model.safetensors", "adapter_config.json");
     let config = serde_json::to_vec_pretty(&config).map_err(std::io::Error::from)?;
-    Ok(growing.write("adapter_config.json", &config)?)
+    Ok(vec![(weights, tensors::save(growing, weights, &tensors, notes())?), (about, growing.write(about, &config)?)])
 }
 
-fn whole(growing: &Growing, base: &Path, model: &mut TrainableDecoder) -> Result<(), WriteError> {
+fn whole(growing: &Growing, base: &Path, model: &mut TrainableDecoder) -> Result<Digests, WriteError> {
+    let mut digests = Vec::new();
     for name in TAKEN_OVER {
         let from = base.join(name);
         if from.is_file() {
-            growing.write(name, &fs::read(from)?)?;
+            digests.push((name, growing.write(name, &fs::read(from)?)?));
         }
     }
-    let tensors = files::parameters(model, true)?;
-    let weights = files::safetensors(&tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]))?;
-    Ok(growing.write("model.safetensors", &weights)?)
+    let weights = "model.safetensors";
+    digests.push((weights, tensors::save(growing, weights, &tensors::of(model, true), notes())?));
+    Ok(digests)
 }
 
-fn digests(output: &Output, place: &Path) -> Result<BTreeMap<PathBuf, String>, Failed> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(place).map_err(storage("read", place))? {
-        let path = entry.map_err(storage("read", place))?.path();
-        let digest = digest::of_file(&path).map_err(|error| Failed::new(FailureCode::Storage, error.to_string()))?;
-        all.insert(path.strip_prefix(output.dir()).unwrap_or(&path).to_owned(), digest);
-    }
-    Ok(all)
+/// What Transformers wants to find in a file of weights.
+fn notes() -> HashMap<String, String> {
+    HashMap::from([("format".to_owned(), "pt".to_owned())])
 }

@@ -102,6 +102,60 @@ fn an_interrupted_evaluation_keeps_its_answers() {
 }
 
 #[test]
+fn answers_are_kept_only_where_the_same_was_asked() {
+    let setup = Setup::new();
+    let only = |metrics: Value| setup.job(json!({"candidates": {"base": {}}, "limit": 3, "metrics": metrics}));
+    let answers = || setup.report()["examples"].clone();
+    succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+    let asked = answers();
+    assert_ne!(asked[0]["answers"]["base"], "", "random weights say something");
+    fs::remove_dir_all(setup.path("out")).unwrap();
+    succeed(&["eval", &only(json!({"perplexity": true}))]);
+    succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+    assert_eq!(answers(), asked, "nobody had asked for answers before");
+
+    let kept = || {
+        let path = setup.path("out/answers/base.jsonl");
+        let text = fs::read_to_string(&path).unwrap();
+        let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+        rows[1] = json!({"id": "e0", "answer": "kept from before"}).to_string();
+        fs::write(&path, rows.join("\n") + "\n").unwrap();
+        succeed(&["eval", &only(json!({"exact_match": {}, "perplexity": true}))]);
+        answers()[0]["answers"]["base"] == "kept from before"
+    };
+    assert!(kept(), "nothing changed");
+    for (name, from, to) in [
+        ("tokenizer.json", "\"dropout\":null", "\"dropout\": null"),
+        ("tokenizer_config.json", "<|im_end|>\\n{% endfor %}", "<|im_end|>{% endfor %}"),
+    ] {
+        let path = setup.path("model").join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        assert!(!kept(), "{name} changed");
+    }
+    fs::write(setup.path("model/chat_template.jinja"), "{{ messages[0]['content'] }}").unwrap();
+    assert!(!kept(), "the chat template changed");
+}
+
+#[test]
+fn what_a_tokenizer_says_about_length_and_padding_changes_no_measurement() {
+    let setup = Setup::new();
+    let job = setup.job(json!({"candidates": {"base": {}}}));
+    succeed(&["eval", &job]);
+    let before = setup.report();
+    let path = setup.path("model/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    tokenizer["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+    tokenizer["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 256, "pad_type_id": 0, "pad_token": "<|endoftext|>"});
+    tiny::write(&path, &tokenizer);
+    fs::remove_dir_all(setup.path("out")).unwrap();
+    succeed(&["eval", &job]);
+    assert_eq!(setup.report(), before);
+}
+
+#[test]
 fn results_go_into_the_lineage_of_the_adapter() {
     let setup = Setup::new();
     tiny::lineage(&setup.path("run"), &gap_train::digest::of_model(&setup.path("model")).unwrap());
@@ -224,7 +278,12 @@ fn what_cannot_be_evaluated_is_said() {
     assert!(said.contains("none of the answers in"), "{said}");
     let said = fail(&["eval", &setup.job(json!({"data": "gone.jsonl"}))]);
     assert!(said.contains("gone.jsonl cannot be read"), "{said}");
-    fs::remove_file(setup.path("model/tokenizer.json")).unwrap();
+    let path = setup.path("model/tokenizer.json");
+    let tokenizer = fs::read_to_string(&path).unwrap();
+    fs::write(&path, tokenizer.replace("\"vocab\":{", "\"vocab\":{\"zz\":288,")).unwrap();
+    let said = fail(&["eval", &setup.job(json!({}))]);
+    assert!(said.contains("the model has 288 rows; they are not of one piece"), "{said}");
+    fs::remove_file(&path).unwrap();
     let said = fail(&["eval", &setup.job(json!({}))]);
     assert!(said.contains("tokenizer"), "{said}");
 }

@@ -29,7 +29,6 @@ pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
     access::{Access, Caller, audit::Audit},
-    metrics::Sampler,
     work::Work,
 };
 use axum::{
@@ -105,7 +104,6 @@ pub struct Api {
     rates: RateLimits,
     body_patience: Duration,
     work: Arc<WorkCell>,
-    sampler: Sampler,
 }
 
 impl Api {
@@ -129,7 +127,6 @@ impl Api {
             rates: RateLimits::default(),
             body_patience,
             work,
-            sampler: Sampler::default(),
         }
     }
 
@@ -185,10 +182,9 @@ async fn guard(api: Arc<Api>, route: Route, request: Request, next: Next) -> Res
         Ok((request, record)) => {
             let response = next.run(request).await;
             if let Some((caller, from, what)) = record
-                && response.status().is_client_error()
+                && let Some(outcome) = recording::outcome(&response)
             {
-                // The change was not made; a record of that which cannot be written changes nothing.
-                let outcome = format!("refused {}", response.status().as_u16());
+                // It is over: a record of that which cannot be written changes nothing, and the console tells.
                 drop(api.record(&caller, from, &what, &outcome).await);
             }
             response

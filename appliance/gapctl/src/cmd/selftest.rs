@@ -127,7 +127,7 @@ const fn untested(part: &'static str, details: String) -> Line {
 fn memory_and_disk(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
     let wanted = json!({"memory": args.memory, "disk": args.disk});
     let job: Job = session.read(Request::post_json(&["v1", "appliance", "selftest"], &wanted)?)?;
-    eprintln!("{}: memory and disk", job.id);
+    eprintln!("{}: memory and disk", show::plain(job.id.clone()));
     let (ended, _) = wait(session, &job.id)?;
     let report = [&JOBS[..], &[&job.id, "outputs", "self-test.json"]].concat();
     let lines = match session.read::<Found>(Request::get(&report)) {
@@ -225,7 +225,7 @@ fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String,
         id: String,
     }
     let made: Made = session.read(Request::post_json(&TUNING, &wanted)?)?;
-    eprintln!("{}: {STEPS} steps of training", made.id);
+    eprintln!("{}: {STEPS} steps of training", show::plain(made.id.clone()));
     Ok(made.id)
 }
 

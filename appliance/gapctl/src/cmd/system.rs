@@ -58,7 +58,7 @@ pub fn health(session: &Session) -> Outcome {
     let answer = session.client.ask(Request::get(&["healthz"]))?;
     let health: Health = answer.read()?;
     if session.json {
-        super::print(&answer)?;
+        session.print(&answer)?;
     } else {
         println!("{}", show::plain(health.status.clone()));
     }

@@ -226,6 +226,17 @@ impl EvaluationJob {
         }
     }
 
+    /// Whether candidates answer at all; perplexity alone needs no answers.
+    #[must_use]
+    pub const fn asks_for_answers(&self) -> bool {
+        let Metrics { perplexity: _, exact_match, regex, json_schema, judge } = &self.metrics;
+        exact_match.is_some()
+            || regex.is_some()
+            || json_schema.is_some()
+            || judge.is_some()
+            || self.rating_sheet.is_some()
+    }
+
     /// The pairs that are compared.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, String)> {

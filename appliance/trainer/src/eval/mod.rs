@@ -41,6 +41,10 @@ use std::{
 };
 use summary::Scores;
 
+/// Files of a model directory that decide, beside its weights, what it is asked and where its answer ends.
+const ASKED_WITH: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
 /// Why an evaluation fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -180,11 +184,6 @@ impl Models {
             (Some(engine), Some(dir)) => Some(engine.adapter(dir)?),
             _ => None,
         };
-        let asks_for_answers = job.metrics.exact_match.is_some()
-            || job.metrics.regex.is_some()
-            || job.metrics.json_schema.is_some()
-            || judge.is_some()
-            || job.rating_sheet.is_some();
         for (index, example) in examples.iter().enumerate() {
             progress(name, index, examples.len());
             if answers.contains_key(&example.id) {
@@ -198,7 +197,7 @@ impl Models {
                     None => continue,
                 },
                 (None, Some(engine)) => {
-                    if asks_for_answers && example.asks() {
+                    if job.asks_for_answers() && example.asks() {
                         answer.answer = engine.answer(adapter.as_ref(), example, job.max_new_tokens)?;
                     }
                     if job.metrics.perplexity
@@ -230,9 +229,16 @@ impl Models {
         let mut hash = Sha256::new();
         let mut add = |part: String| hash.update(format!("{part}\n"));
         add(digest::of_file(&job.data)?);
-        add(format!("{} {:?} {:?}", job.max_new_tokens, self.base, job.metrics.perplexity));
+        let asked = (job.asks_for_answers(), job.metrics.perplexity);
+        add(format!("{} {:?} {asked:?}", job.max_new_tokens, self.base));
+        if self.base.is_some() {
+            add(digest::of_files(&job.model, &ASKED_WITH)?);
+        }
         if let Some(judge) = &job.metrics.judge {
             add(format!("judge {:?}", judge.model.as_deref().map(digest::of_model).transpose()?));
+            if let Some(model) = &judge.model {
+                add(digest::of_files(model, &ASKED_WITH)?);
+            }
             add(adapter_digest(judge.adapter.as_deref())?);
         }
         add(adapter_digest(candidate.adapter.as_deref())?);
