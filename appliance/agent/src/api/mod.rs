@@ -30,7 +30,6 @@ pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
     access::{Access, Caller, audit::Audit},
-    metrics::Sampler,
     work::Work,
 };
 use axum::{
@@ -109,7 +108,6 @@ pub struct Api {
     body_patience: Duration,
     bodies: Bodies,
     work: Arc<WorkCell>,
-    sampler: Sampler,
 }
 
 impl Api {
@@ -134,7 +132,6 @@ impl Api {
             body_patience,
             bodies: Bodies::default(),
             work,
-            sampler: Sampler::default(),
         }
     }
 

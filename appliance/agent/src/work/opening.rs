@@ -16,7 +16,7 @@ use super::{
 use crate::{
     access::{Access, audit::Audit},
     certificate::Identity,
-    clock, console, machine,
+    clock, console, gpus, machine,
     modules::Modules,
     recheck::Verified,
     root::Root,
@@ -59,6 +59,8 @@ pub struct Opening {
     pub clock: Arc<clock::Board>,
     /// Services of the site that jobs may be let to reach.
     pub endpoints: BTreeMap<EndpointName, SiteAddress>,
+    /// GPUs, which may fail.
+    pub gpus: Arc<gpus::Board>,
     /// GPUs for jobs; waits until they are provisioned.
     pub slots: Box<dyn FnOnce() -> Vec<Slot> + Send>,
 }
@@ -91,7 +93,7 @@ impl Opening {
         let serving = Arc::new(Serving::default());
         let terminals = Arc::<Terminals>::default();
         let site = Arc::new(SiteRules::new(self.clock, self.endpoints, self.audit));
-        let shared = Shared { serving, site, terminals, stirred: Arc::default() };
+        let shared = Shared { serving, site, terminals, stirred: Arc::default(), gpus: self.gpus };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
         let capacity = capacity(&self.root, &storage, (self.slots)());
