@@ -38,7 +38,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, Once, OnceLock,
+        Arc, Mutex, Once,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -160,7 +160,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         site: Site { signers: site_signers, endpoints: site.endpoints.clone() },
         identity: identity.clone(),
         stages: Mutex::new(stages),
-        gpus: OnceLock::new(),
+        gpus: Arc::new(gpus::Board::new(root.clone())),
     });
 
     let (ask, mut asked) = mpsc::channel(1);
@@ -186,6 +186,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         identity: system.identity.clone(),
         clock: system.clock.clone(),
         endpoints: site.endpoints.clone(),
+        gpus: system.gpus.clone(),
         slots: Box::new({
             let system = system.clone();
             move || slots(system.gpus.wait())
@@ -206,10 +207,11 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let open = Box::new(move |layer: &scrub::Layer| scrub::layers::open(&root, layer));
     scrub::start(system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), more, open)?;
     if options.owns_machine {
+        tokio::spawn(gpus::follow(system.gpus.clone()));
         let (locking, system) = ((system.clone(), work.clone()), system.clone());
         // Nobody waits for it: the API shows the outcome once it is there.
         drop(spawn_blocking(move || {
-            drop(system.gpus.set(gpus::bring_up(&system.root, &machine::kernel().release)));
+            system.gpus.set(gpus::bring_up(&system.root, machine::kernel().release, site.gpus.mig));
             system.stage("GPUs provisioned");
         }));
         tokio::spawn(lock_modules(locking.0, locking.1));

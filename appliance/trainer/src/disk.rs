@@ -49,7 +49,8 @@ impl Leaves {
             None => "make room, or give the job an `output` on a larger disk".to_owned(),
         };
         let message = format!(
-            "the job leaves {more} checkpoints of {} and a result of {}, {} in all, but {} has room for {}; {advice}",
+            "the job leaves {more} checkpoint{} of {} and a result of {}, {} in all, but {} has room for {}; {advice}",
+            if more == 1 { "" } else { "s" },
             megabytes(self.checkpoint),
             megabytes(self.result),
             megabytes(all),

@@ -150,6 +150,7 @@ fn what_a_tokenizer_says_about_length_and_padding_changes_no_measurement() {
     tokenizer["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
         "pad_id": 256, "pad_type_id": 0, "pad_token": "<|endoftext|>"});
     tiny::write(&path, &tokenizer);
+    fs::remove_dir_all(setup.path("out")).unwrap();
     succeed(&["eval", &job]);
     assert_eq!(setup.report(), before);
 }

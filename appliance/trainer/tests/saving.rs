@@ -129,7 +129,7 @@ fn the_room_that_is_needed_counts_the_checkpoint_that_is_written_before_another_
         (stopping, 0..100, 0, 3),
     ] {
         let said = leaves.fit(&job(more.clone()), dir.path(), steps, there).unwrap_err().to_string();
-        assert!(said.starts_with(&format!("the job leaves {expected} checkpoints of")), "{more}: {said}");
+        assert!(said.starts_with(&format!("the job leaves {expected} checkpoint")), "{more}: {said}");
     }
     leaves.fit(&job(json!({})), dir.path(), 100..100, 1).unwrap();
 }
@@ -144,16 +144,18 @@ fn on_a_small_disk(trial: &Trial, size: &str, script: &str) -> Said {
     command.current_dir(trial.dir.path()).output().unwrap()
 }
 
-/// Runs the job until its first checkpoint, and fills the disk.
-const FILLED: &str = r#"
-    "$0" run out.json --wait-for-room 1 & run=$!
-    until_told() { while kill -0 $run 2>/dev/null && ! grep -q "$1" out/events.jsonl 2>/dev/null; do sleep 0.02; done; }
-    until_told '"checkpoint"'
-    cat /dev/zero > out/filler 2>/dev/null
+/// Runs the job until its first checkpoint. `fill` leaves `$1` bytes of room, and is called again and again: room comes back
+/// when a checkpoint that was being written goes, or an older one.
+const BEGUN: &str = r#"
+    "$0" run out.json --wait-for-room $WAIT & run=$!
+    runs() { kill -0 $run 2>/dev/null; }
+    told() { grep -q "$1" out/events.jsonl 2>/dev/null; }
+    fill() { kill -STOP $run; cat /dev/zero >> out/filler 2>/dev/null; truncate -s -$1 out/filler; kill -CONT $run; sleep 0.02; }
+    while runs && ! told '"checkpoint"'; do sleep 0.02; done
 "#;
 
 fn long(trial: &Trial, name: &str) {
-    trial.job(name, json!({"max_steps": 200, "save_steps": 10, "save_total_limit": 2, "lora": {"r": 64}}));
+    trial.job(name, json!({"max_steps": 300, "save_steps": 10, "save_total_limit": 2, "lora": {"r": 64}}));
 }
 
 fn adapter(trial: &Trial, name: &str) -> Vec<u8> {
@@ -184,7 +186,8 @@ fn a_job_without_room_for_its_checkpoints_is_refused_with_what_would_fit() {
 fn a_full_disk_costs_no_checkpoint_that_is_there() {
     let trial = Trial::new("llama");
     ["out", "whole"].iter().for_each(|name| long(&trial, name));
-    let said = on_a_small_disk(&trial, "16m", &format!("{FILLED}\nwait $run; code=$?; rm out/filler; (exit $code)"));
+    let script = "while runs; do fill 0; done 2>/dev/null\nwait $run; code=$?; rm out/filler; (exit $code)";
+    let said = on_a_small_disk(&trial, "16m", &format!("WAIT=1\n{BEGUN}\n{script}"));
     assert_eq!(said.status.code(), Some(1), "{said:?}");
     assert!(String::from_utf8_lossy(&said.stderr).contains("make room and resume the job"), "{said:?}");
     let kept = fs::read_dir(trial.path("kept/checkpoints")).unwrap();
@@ -203,8 +206,8 @@ fn a_disk_that_was_full_for_a_while_costs_nothing() {
     let trial = Trial::new("llama");
     ["out", "whole"].iter().for_each(|name| long(&trial, name));
     // A little room is left, so that one sees what is told.
-    let script = "truncate -s -32768 out/filler\nuntil_told 'the disk is full'\nrm out/filler\nwait $run";
-    let said = on_a_small_disk(&trial, "16m", &format!("{FILLED}\n{script}"));
+    let script = "while runs && ! told 'the disk is full'; do fill 32768; done\nrm out/filler\nwait $run";
+    let said = on_a_small_disk(&trial, "16m", &format!("WAIT=600\n{BEGUN}\n{script}"));
     assert!(said.status.success(), "{said:?}");
     let told: Vec<Value> = trial.events("kept").into_iter().filter(|event| event["type"] == "message").collect();
     assert!(!told.is_empty() && told.iter().all(|event| event["level"] == "warn"), "{told:?}");
@@ -218,17 +221,8 @@ fn a_disk_that_was_full_for_a_while_costs_nothing() {
 fn a_result_waits_for_room() {
     let trial = Trial::new("llama");
     long(&trial, "out");
-    let script = r#"
-        "$0" run out.json --wait-for-room 600 & run=$!
-        while kill -0 $run 2>/dev/null && ! grep -q '"step":200' out/metrics.jsonl 2>/dev/null; do
-            test -e out/filler || ! grep -q '"checkpoint"' out/events.jsonl 2>/dev/null ||
-                { cat /dev/zero > out/filler 2>/dev/null; truncate -s -131072 out/filler; }
-            sleep 0.02
-        done
-        while kill -0 $run 2>/dev/null && ! grep -q 'The result waits' out/events.jsonl; do sleep 0.02; done
-        rm out/filler
-        wait $run"#;
-    let said = on_a_small_disk(&trial, "16m", script);
+    let script = "while runs && ! told 'The result waits'; do fill 131072; done\nrm out/filler\nwait $run";
+    let said = on_a_small_disk(&trial, "16m", &format!("WAIT=600\n{BEGUN}\n{script}"));
     assert!(said.status.success(), "{said:?}");
     let waits = |event: &Value| event["message"].as_str().unwrap().contains("The result waits 600 s for room");
     assert_eq!(trial.events("kept").iter().filter(|event| waits(event)).count(), 1);

@@ -6,6 +6,7 @@ pub mod devices;
 pub mod files;
 pub mod images;
 pub mod left;
+mod need;
 mod news;
 pub mod opening;
 pub mod order;
@@ -21,6 +22,7 @@ pub mod terminals;
 pub mod uploads;
 pub mod volume;
 
+use crate::gpus;
 use catalog::Catalog;
 use files::{Files, FilesError};
 use gap_jobs::{
@@ -81,6 +83,8 @@ pub struct Shared {
     pub terminals: Arc<Terminals>,
     /// Told when jobs print a line or end.
     pub stirred: Arc<Stirred>,
+    /// GPUs, which may fail.
+    pub gpus: Arc<gpus::Board>,
 }
 
 /// Why there is no work.
@@ -120,7 +124,7 @@ impl Work {
         shared: Shared,
         complain: Box<Complain>,
     ) -> Result<Self, WorkError> {
-        let Shared { serving, site, terminals, stirred } = shared;
+        let Shared { serving, site, terminals, stirred, .. } = shared;
         let files = Files::open(database.clone(), storage.clone())?;
         let uploads = Uploads::open(database.clone(), storage.clone())?;
         let promotions = Promotions::open(database.clone())?;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     access::{Access, audit::Audit},
     certificate::Identity,
-    clock, console, machine,
+    clock, console, gpus, machine,
     modules::Modules,
     recheck::Verified,
     root::Root,
@@ -59,6 +59,8 @@ pub struct Opening {
     pub clock: Arc<clock::Board>,
     /// Services of the site that jobs may be let to reach.
     pub endpoints: BTreeMap<EndpointName, SiteAddress>,
+    /// GPUs, which may fail.
+    pub gpus: Arc<gpus::Board>,
     /// GPUs for jobs; waits until they are provisioned.
     pub slots: Box<dyn FnOnce() -> Vec<Slot> + Send>,
 }
@@ -91,10 +93,10 @@ impl Opening {
         let serving = Arc::new(Serving::default());
         let terminals = Arc::<Terminals>::default();
         let site = Arc::new(SiteRules::new(self.clock, self.endpoints, self.audit));
-        let shared = Shared { serving, site, terminals, stirred: Arc::default() };
+        let shared = Shared { serving, site, terminals, stirred: Arc::default(), gpus: self.gpus };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
-        let capacity = capacity(&self.root, (self.slots)());
+        let capacity = capacity(&self.root, &storage, (self.slots)());
         let work = Work::start(&database, storage, catalog, capacity, runtime, shared, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
@@ -129,10 +131,18 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
 }
 
 /// What there is for jobs.
-fn capacity(root: &Root, slots: Vec<Slot>) -> Machine {
-    let total = machine::memory(root).total;
-    let memory = total.saturating_sub(total / 100 * KEPT_PERCENT);
-    Machine { slots, memory, jobs: MAX_JOBS }
+fn capacity(root: &Root, storage: &Storage, slots: Vec<Slot>) -> Machine {
+    let volume = match storage.volume() {
+        Volume::Memory { .. } => storage.space().map_or(0, |(_, total)| total),
+        Volume::Disk { .. } => 0,
+    };
+    Machine { slots, memory: memory_for_jobs(machine::memory(root).total, volume), jobs: MAX_JOBS }
+}
+
+/// Memory for jobs where there is so much in all, and a data volume may take so much of it.
+const fn memory_for_jobs(total: u64, volume: u64) -> u64 {
+    let left = total.saturating_sub(volume);
+    left.saturating_sub(left / 100 * KEPT_PERCENT)
 }
 
 fn load_modules(root: &Root) {
@@ -186,5 +196,17 @@ pub async fn watch_servers(work: Arc<Work>) {
             work.dispatcher.kill(&job);
         }
         tokio::time::sleep(PROBE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volume_in_memory_may_take_is_not_given_to_jobs() {
+        assert_eq!(memory_for_jobs(1000, 0), 750);
+        assert_eq!(memory_for_jobs(1000, 600), 300);
+        assert_eq!(memory_for_jobs(1000, 2000), 0);
     }
 }

@@ -212,7 +212,8 @@ impl Appliance {
         let endpoints = machine.system.site.endpoints.clone();
         let site = Arc::new(SiteRules::new(clock, endpoints, Arc::clone(&machine.audit)));
         let complain = Box::new(|complaint| panic!("{complaint}"));
-        let shared = Shared { serving, site, terminals: Arc::default(), stirred: Arc::default() };
+        let gpus = Arc::clone(&machine.system.gpus);
+        let shared = Shared { serving, site, terminals: Arc::default(), stirred: Arc::default(), gpus };
         let work = Work::start(&database, storage, catalog, capacity, player, shared, complain).unwrap();
         let work = Arc::new(work);
         machine.work.set(Ok(Arc::clone(&work)));
