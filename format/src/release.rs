@@ -126,6 +126,11 @@ impl Release<Unverified> {
         Self::assemble(head, statement, Unverified { claimed })
     }
 
+    /// The bytes of the statement, which is all that a signature is about.
+    pub fn payload(&self) -> &[u8] {
+        self.head.envelope().payload()
+    }
+
     /// The keys that signatures are said to be by.
     pub fn claimed_signers(&self) -> &[KeyId] {
         &self.state.claimed

@@ -8,6 +8,7 @@ use crate::{
     dsse::{self, EnvelopeError, REGION_LEN},
     head::Head,
     key::KeyId,
+    release::{Release, Unverified},
     tar_header::{self, HEADER_LEN},
 };
 use ed25519_dalek::SigningKey;
@@ -46,6 +47,9 @@ pub enum SignError {
     /// The signature cannot be added.
     #[error("cannot add a signature: {0}")]
     Envelope(#[from] EnvelopeError),
+    /// The file says something else than what was looked at.
+    #[error("{0} was changed while it was looked at: nothing was signed")]
+    Changed(PathBuf),
     /// A journal lies beside the file that is not about it.
     #[error("the journal {0} does not fit the artifact beside it: move it away and look into where it comes from")]
     ForeignJournal(PathBuf),
@@ -54,14 +58,18 @@ pub enum SignError {
 /// Adds a signature of `key` to the artifact at `path`, after undoing what a crash left half done.
 ///
 /// The caller has accounted for every byte first ([`verify::account`](crate::verify::account), full) and shown what is
-/// about to be signed.
+/// about to be signed: the release as it was `shown`. Its statement, in which every digest and length is, must be the one in
+/// the envelope, so that nothing else can be signed, whatever became of the file meanwhile.
 ///
 /// # Errors
 /// See [`SignError`]; [`EnvelopeError::AlreadySigned`] when the key has signed before.
-pub fn sign_in_place(path: &Path, key: &SigningKey) -> Result<KeyId, SignError> {
+pub fn sign_in_place(path: &Path, shown: &Release<Unverified>, key: &SigningKey) -> Result<KeyId, SignError> {
     let file = open_locked(path)?;
     undo(path, &file)?;
     let head = Head::read_at(&*file)?;
+    if head.envelope().payload() != shown.payload() {
+        return Err(SignError::Changed(path.to_owned()));
+    }
     let mut envelope = head.envelope().clone();
     let id = envelope.sign(key)?;
     let region = envelope.encode_region()?;

@@ -102,14 +102,27 @@ fn signing_in_place_adds_a_signature_and_leaves_no_journal() {
     std::fs::write(&path, &unsigned.bytes).unwrap();
     let file = std::fs::File::open(&path).unwrap();
     let extent = Extent::File(unsigned.bytes.len() as u64);
-    assert!(account(&file, extent, &check(2, true)).unwrap().release.claimed_signers().is_empty());
+    let shown = account(&file, extent, &check(2, true)).unwrap().release;
+    assert!(shown.claimed_signers().is_empty());
     for seed in [1, 2] {
-        sign_in_place(&path, &signing_key(seed)).unwrap();
+        sign_in_place(&path, &shown, &signing_key(seed)).unwrap();
     }
     assert_eq!(std::fs::read(&path).unwrap(), Artifact::appliance().bytes);
-    let again = sign_in_place(&path, &signing_key(1)).unwrap_err();
+    let again = sign_in_place(&path, &shown, &signing_key(1)).unwrap_err();
     assert!(matches!(again, SignError::Envelope(EnvelopeError::AlreadySigned(_))));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_signed_but_what_was_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gap");
+    std::fs::write(&path, Artifact::archive().bytes).unwrap();
+    let shown = Release::inspect(&std::fs::File::open(&path).unwrap()).unwrap();
+    let other = unsigned(true, &release(Kind::Appliance)).bytes;
+    std::fs::write(&path, &other).unwrap();
+    assert!(matches!(sign_in_place(&path, &shown, &signing_key(3)), Err(SignError::Changed(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), other);
 }
 
 #[test]
@@ -148,7 +161,8 @@ fn a_journal_that_points_elsewhere_is_not_followed() {
     journal.extend([0; 65_536]);
     journal.extend(Digest::of(&journal).as_bytes());
     std::fs::write(journal_path(&path), &journal).unwrap();
-    assert!(matches!(sign_in_place(&path, &signing_key(3)), Err(SignError::ForeignJournal(_))));
+    let shown = Release::inspect(&std::fs::File::open(&path).unwrap()).unwrap();
+    assert!(matches!(sign_in_place(&path, &shown, &signing_key(3)), Err(SignError::ForeignJournal(_))));
     assert_eq!(std::fs::read(&path).unwrap(), artifact.bytes);
 }
 

@@ -56,18 +56,35 @@ impl Failure {
             let message = causes.chain(related).collect::<Vec<_>>().join(": ");
             tell_failure(code, &message, report.help().map(|help| help.to_string()).as_deref());
         } else {
-            eprintln!("{report:?}");
+            // Words of cargo, uv and whatever else failed are in many errors.
+            eprintln!("{}", plain(&format!("{report:?}")));
         }
         ExitCode::from(code)
     }
 }
 
+/// Text of several lines with everything escaped that a terminal obeys instead of showing it: what moves its cursor, what
+/// gives it a title, a clipboard or a colour, and what turns the order of characters.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if turns || c.is_control() && !matches!(c, '\n' | '\t') {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
+}
+
 /// Settles how failures are shown, before the first is made. Lines are wrapped for people only: programs look for texts
-/// that a line break would cut.
+/// that a line break would cut. There are no colours, which cannot be told from those of a program that failed.
 pub(super) fn settle_style() {
     let handler = || {
         let wrap = std::io::stderr().is_terminal();
-        miette::MietteHandlerOpts::new().wrap_lines(wrap).break_words(false).build()
+        let options = miette::MietteHandlerOpts::new().color(false).terminal_links(false);
+        options.wrap_lines(wrap).break_words(false).build()
     };
     // It fails where it was settled before, in the same way.
     let _ = miette::set_hook(Box::new(move |_| Box::new(handler())));
@@ -120,6 +137,12 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_said_commands_no_terminal_and_keeps_its_lines() {
+        let said = "error:\n\t\u{1b}[1mé │\u{1b}]52;c;aGk=\u{7}\r\u{9b}\u{202e}";
+        assert_eq!(plain(said), "error:\n\t\\u{1b}[1mé │\\u{1b}]52;c;aGk=\\u{7}\\r\\u{9b}\\u{202e}");
+    }
 
     #[derive(Debug, thiserror::Error)]
     enum Layered {

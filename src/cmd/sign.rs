@@ -38,7 +38,7 @@ pub fn run(args: &SignArgs) -> Outcome {
     for (what, result) in results.lines() {
         println!("{what:<12} {result}");
     }
-    match sign_in_place(&args.file, &key) {
+    match sign_in_place(&args.file, &release, &key) {
         Ok(id) => println!("signed       {name} with key {id}"),
         // Asking twice is no mistake: the signature is there.
         Err(SignError::Envelope(EnvelopeError::AlreadySigned(id))) => {
@@ -85,6 +85,7 @@ fn show(release: &Release<Unverified>) {
 
 fn signing(error: SignError) -> Failure {
     match error {
+        error @ SignError::Changed(_) => Failure::not_trusted(error, "find out by whom, and sign it again"),
         SignError::Head(error) if !error.could_not_run() => {
             Failure::not_trusted(error, "nothing was signed; build it again")
         }

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use ed25519_dalek::SigningKey;
 use gap_format::{Digest, key::KeyId};
 use gap_handover::site::{
-    self, Api, Data, EndpointName, FILE_NAME, Network, SiteAddress, SiteConfig, Time, Tls, VOLUME_LABEL, accept,
+    self, Api, Data, EndpointName, FILE_NAME, Gpus, Network, SiteAddress, SiteConfig, Time, Tls, VOLUME_LABEL, accept,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
@@ -176,6 +176,7 @@ fn init(init: &Init) -> Outcome {
         data: Data { disk: init.disk.clone(), memory: false },
         time: Time { servers: init.time_server.clone(), ..Time::default() },
         endpoints: init.endpoint.iter().cloned().collect(),
+        gpus: Gpus::default(),
     };
     let text = toml::to_string(&config).map(Zeroizing::new);
     let text =

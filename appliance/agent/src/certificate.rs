@@ -1,7 +1,13 @@
-//! The API's certificate: the site's own, or one that is made at boot and shown by its fingerprint.
+//! The API's certificate: the site's own, or one that is made here and shown by its fingerprint.
+//!
+//! Clients know the latter by its fingerprint, so it stays the same as long as it can: in memory from one start of the
+//! agent to the next, and on the data volume from one boot to the next. Its key never leaves the machine.
+
+mod kept;
 
 use gap_format::Digest;
 use gap_handover::site::Tls;
+use kept::Kept;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
@@ -13,12 +19,18 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::{
+    collections::BTreeSet,
+    fmt, io,
     net::IpAddr,
-    sync::{Arc, PoisonError, RwLock},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-/// Years for which a certificate made at boot is valid. It lives only until the next boot, so its end has no meaning;
-/// but clients ask for one.
+/// Where it lies from one start of the agent to the next: in memory.
+pub const IN_MEMORY: &str = "/run/gap/identity.json";
+/// Its name on the data volume.
+const FILE: &str = "identity.json";
+/// Years for which a certificate that is made here is valid.
 const YEARS: i32 = 10;
 
 /// Why there is no certificate.
@@ -42,21 +54,38 @@ pub enum CertificateError {
     /// None can be made.
     #[error("making a certificate for the API: {0}")]
     Make(#[from] rcgen::Error),
+    /// It cannot be kept for the next start.
+    #[error("the API's certificate cannot be kept in {}, so another one may follow at the next start: {source}", path.display())]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
 }
 
 /// The certificate in use. One that was made here is made anew when the machine gets another address.
-#[derive(Debug)]
 pub struct Identity {
     provider: Arc<CryptoProvider>,
-    made: Option<Made>,
+    made: Option<Mutex<Made>>,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
-/// What a certificate of our own is made from.
-#[derive(Debug)]
+impl fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("sha256", &self.fingerprint()).finish_non_exhaustive()
+    }
+}
+
+/// A certificate of our own.
 struct Made {
-    key: KeyPair,
     hostname: String,
+    /// What it has to be for.
+    names: BTreeSet<String>,
+    kept: Kept,
+    /// Where it lies for the next start.
+    places: Vec<PathBuf>,
 }
 
 impl Identity {
@@ -76,27 +105,82 @@ impl Identity {
         Ok(Self { provider, made: None, current: RwLock::new(Arc::new(certified)) })
     }
 
-    /// A key and a self-signed certificate for this machine.
+    /// A key and a self-signed certificate for this machine, which nobody keeps.
     ///
     /// # Errors
     /// [`CertificateError`] when none can be made.
     pub fn make(hostname: &str, addresses: &[IpAddr]) -> Result<Self, CertificateError> {
-        let provider = Arc::new(ring::default_provider());
-        let made = Made { key: KeyPair::generate()?, hostname: hostname.to_owned() };
-        let certified = made.certify(addresses, &provider)?;
-        Ok(Self { provider, made: Some(made), current: RwLock::new(Arc::new(certified)) })
+        Self::of(hostname, addresses, None, Vec::new())
     }
 
-    /// Makes the certificate anew, with the same key, for these addresses. Returns whether that was done: the site's
-    /// own certificate is left alone.
+    /// The key and the certificate that lie in this file, and otherwise new ones.
+    ///
+    /// # Errors
+    /// [`CertificateError`] when none can be made.
+    pub fn open(hostname: &str, addresses: &[IpAddr], path: PathBuf) -> Result<Self, CertificateError> {
+        Self::of(hostname, addresses, Kept::read(&path), vec![path])
+    }
+
+    fn of(
+        hostname: &str,
+        addresses: &[IpAddr],
+        kept: Option<Kept>,
+        places: Vec<PathBuf>,
+    ) -> Result<Self, CertificateError> {
+        let provider = Arc::new(ring::default_provider());
+        let names = names(hostname, addresses);
+        let (kept, certified) = fitting(kept, hostname, &names, &provider)?;
+        let made = Made { hostname: hostname.to_owned(), names, kept, places };
+        Ok(Self { provider, made: Some(Mutex::new(made)), current: RwLock::new(Arc::new(certified)) })
+    }
+
+    /// Takes care that the certificate is for these addresses, with the same key. Returns whether it is another one now:
+    /// the site's own is left alone, and so is one that is for them already.
     ///
     /// # Errors
     /// [`CertificateError`] when none can be made.
     pub fn cover(&self, addresses: &[IpAddr]) -> Result<bool, CertificateError> {
-        let Some(made) = &self.made else { return Ok(false) };
-        let certified = Arc::new(made.certify(addresses, &self.provider)?);
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = certified;
-        Ok(true)
+        let Some(mut made) = self.made() else { return Ok(false) };
+        made.names = names(&made.hostname, addresses);
+        let kept = made.kept.again()?;
+        self.exchange(&mut made, kept)
+    }
+
+    /// Goes on with the key and the certificate that lie in this directory, or puts there what is in use. Returns whether
+    /// clients see another certificate now.
+    ///
+    /// # Errors
+    /// [`CertificateError`] when none can be made.
+    pub fn settle(&self, directory: &Path) -> Result<bool, CertificateError> {
+        let Some(mut made) = self.made() else { return Ok(false) };
+        let path = directory.join(FILE);
+        let kept = Kept::read(&path).map_or_else(|| made.kept.again(), Ok)?;
+        made.places.push(path);
+        self.exchange(&mut made, kept)
+    }
+
+    /// Keeps the certificate that is in use for the next start.
+    ///
+    /// # Errors
+    /// [`CertificateError::Keep`]; it goes on being used all the same.
+    pub fn keep(&self) -> Result<(), CertificateError> {
+        let Some(made) = self.made() else { return Ok(()) };
+        for path in &made.places {
+            made.kept.write(path).map_err(|source| CertificateError::Keep { path: path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    fn made(&self) -> Option<MutexGuard<'_, Made>> {
+        self.made.as_ref().map(|made| made.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn exchange(&self, made: &mut Made, kept: Kept) -> Result<bool, CertificateError> {
+        let (kept, certified) = fitting(Some(kept), &made.hostname, &made.names, &self.provider)?;
+        let is_other = kept.certificate != made.kept.certificate;
+        made.kept = kept;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified);
+        Ok(is_other)
     }
 
     /// SHA-256 of the certificate that clients see (DER).
@@ -149,34 +233,60 @@ impl ResolvesServerCert for Identity {
     }
 }
 
-impl Made {
-    fn certify(&self, addresses: &[IpAddr], provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
-        let mut names = vec![self.hostname.clone(), "localhost".to_owned()];
-        names.extend(["127.0.0.1", "::1"].map(str::to_owned));
-        names.extend(addresses.iter().map(IpAddr::to_string));
-        names.sort_unstable();
-        names.dedup();
-        let mut params = CertificateParams::new(names)?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, self.hostname.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        // The day before, for clients whose clock is a little behind. A machine whose clock is years off makes a
-        // certificate of that time; who compares the fingerprint does not need the clock.
-        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-        let since = today.yesterday().unwrap_or(today);
-        let month = u8::try_from(since.month()).unwrap_or(1);
-        params.not_before = date_time_ymd(since.year().into(), month, u8::try_from(since.day()).unwrap_or(1));
-        params.not_after = date_time_ymd(i32::from(since.year()) + YEARS, month, 1);
-        let certificate = params.self_signed(&self.key)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
-        Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, provider)?)
-    }
+/// All that a certificate has to be for.
+fn names(hostname: &str, addresses: &[IpAddr]) -> BTreeSet<String> {
+    let own = [hostname, "localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    own.into_iter().chain(addresses.iter().map(IpAddr::to_string)).collect()
+}
+
+/// What was kept, where it is for all of this and has not ended; else another certificate with the same key, where there is
+/// one; else both anew.
+fn fitting(
+    kept: Option<Kept>,
+    hostname: &str,
+    names: &BTreeSet<String>,
+    provider: &CryptoProvider,
+) -> Result<(Kept, CertifiedKey), CertificateError> {
+    let certified = |kept: &Kept| {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(kept.key.serialize_der()));
+        CertifiedKey::from_der(vec![CertificateDer::from(kept.certificate.clone())], key, provider)
+    };
+    let is_good = |kept: &Kept| kept.names.is_superset(names) && kept.ends_at > jiff::Timestamp::now().as_second();
+    let kept = match kept {
+        Some(kept) if is_good(&kept) => match certified(&kept) {
+            Ok(certified) => return Ok((kept, certified)),
+            // The certificate is another key's, or none.
+            Err(_) => certify(kept.key, hostname, names)?,
+        },
+        Some(kept) => certify(kept.key, hostname, names)?,
+        None => certify(KeyPair::generate()?, hostname, names)?,
+    };
+    let certified = certified(&kept)?;
+    Ok((kept, certified))
+}
+
+fn certify(key: KeyPair, hostname: &str, names: &BTreeSet<String>) -> Result<Kept, CertificateError> {
+    let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, hostname);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // The day before, for clients whose clock is a little behind. A machine whose clock is years off makes a
+    // certificate of that time; who compares the fingerprint does not need the clock.
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let since = today.yesterday().unwrap_or(today);
+    let month = u8::try_from(since.month()).unwrap_or(1);
+    params.not_before = date_time_ymd(since.year().into(), month, u8::try_from(since.day()).unwrap_or(1));
+    params.not_after = date_time_ymd(i32::from(since.year()) + YEARS, month, 1);
+    let ends_at = params.not_after.unix_timestamp();
+    let certificate = params.self_signed(&key)?.der().to_vec();
+    Ok(Kept { names: names.clone(), ends_at, certificate, key })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_new_address_gives_a_new_certificate_with_the_same_key() {
@@ -184,6 +294,70 @@ mod tests {
         let before = identity.fingerprint();
         assert!(identity.cover(&[IpAddr::from([192, 0, 2, 7])]).unwrap());
         assert_ne!(identity.fingerprint(), before);
+    }
+
+    /// The key that a certificate in use was made with.
+    fn key(identity: &Identity) -> Vec<u8> {
+        identity.made().unwrap().kept.key.serialize_der()
+    }
+
+    #[test]
+    fn the_next_start_shows_the_same_certificate_and_nobody_else_reads_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.json");
+        let first = Identity::open("appliance", &[], path.clone()).unwrap();
+        first.keep().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let open = |hostname: &str, addresses: &[IpAddr]| Identity::open(hostname, addresses, path.clone()).unwrap();
+        assert_eq!(open("appliance", &[]).fingerprint(), first.fingerprint());
+        for other in [open("rack4", &[]), open("appliance", &[IpAddr::from([192, 0, 2, 7])])] {
+            assert_ne!(other.fingerprint(), first.fingerprint());
+            assert_eq!(key(&other), key(&first), "who knows the key knows it again");
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for damaged in [&text[..100], "", &text.replace("\"key\":\"3", "\"key\":\"4")] {
+            std::fs::write(&path, damaged).unwrap();
+            assert_ne!(key(&open("appliance", &[])), key(&first), "what is damaged is replaced");
+        }
+    }
+
+    #[test]
+    fn the_data_volume_keeps_the_certificate_from_one_boot_to_the_next() {
+        let (volume, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let boot = |n: u32, addresses: &[IpAddr]| {
+            let identity = Identity::open("appliance", addresses, memory.path().join(n.to_string())).unwrap();
+            let is_other = identity.settle(volume.path()).unwrap();
+            identity.keep().unwrap();
+            (identity, is_other)
+        };
+        let (first, is_other) = boot(1, &[]);
+        assert!(!is_other, "the volume has none yet");
+        let (second, is_other) = boot(2, &[]);
+        assert!(is_other && second.fingerprint() == first.fingerprint());
+        // An address comes; it comes again at the next boot, and clients see no difference.
+        let address = [IpAddr::from([192, 0, 2, 7])];
+        assert!(second.cover(&address).unwrap() && !second.cover(&address).unwrap());
+        second.keep().unwrap();
+        let (third, _) = boot(3, &[]);
+        assert!(!third.cover(&address).unwrap());
+        assert_eq!((third.fingerprint(), key(&third)), (second.fingerprint(), key(&first)));
+        // It came before the volume was open.
+        let fourth = Identity::open("appliance", &[], memory.path().join("4")).unwrap();
+        assert!(fourth.cover(&address).unwrap() && fourth.settle(volume.path()).unwrap());
+        assert_eq!(fourth.fingerprint(), third.fingerprint());
+        // The agent is started again in the same boot.
+        assert_eq!(boot(3, &[]).0.fingerprint(), third.fingerprint());
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_is_followed_by_one_with_the_same_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("identity.json");
+        let first = Identity::open("appliance", &[], path.clone()).unwrap();
+        first.made().unwrap().kept.ends_at = 1;
+        first.keep().unwrap();
+        let next = Identity::open("appliance", &[], path).unwrap();
+        assert!(next.fingerprint() != first.fingerprint() && key(&next) == key(&first));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod boot_clock;
 pub mod certificate;
 pub mod clock;
 pub mod console;
+pub mod descriptors;
 pub mod given;
 pub mod gpus;
 pub mod lockdown;

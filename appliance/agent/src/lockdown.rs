@@ -4,15 +4,26 @@ use crate::{
     api::{System, WorkCell},
     boot_clock, console, machine,
     modules::{Modules, later},
+    root::Root,
 };
-use gap_handover::{boot_report::BootReport, site::LATE};
+use gap_handover::{
+    boot_report::{BootReport, DRIVERS_PATH},
+    site::LATE,
+};
 use std::{sync::Arc, time::Duration};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 /// Name of the stage of PID 1 after which a slow stick with a site configuration may still come.
 const SEARCHED: &str = "site";
+/// How long PID 1 may take to load drivers: some controllers start for a minute.
+const DRIVERS: Duration = Duration::from_secs(120);
+/// Time between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// Waits for network drivers, GPUs, the data volume and the search of PID 1 for a late stick, each of which loads modules; then
+/// Waits for network drivers, GPUs, the data volume and PID 1, which loads drivers and looks for a late stick; then
 /// loads what later media may need, and throws the switch.
 pub async fn lock_modules(system: Arc<System>, work: Arc<WorkCell>) {
     system.network.wait_for_drivers().await;
@@ -23,7 +34,16 @@ pub async fn lock_modules(system: Arc<System>, work: Arc<WorkCell>) {
     });
     drop(waited.await);
     sleep(left_of_search(&system.report, boot_clock::now_ms())).await;
+    wait_for_drivers(&system.root).await;
     drop(spawn_blocking(move || finish(&system)).await);
+}
+
+/// Waits, not without end, until PID 1 has loaded what the devices ask for that it found.
+async fn wait_for_drivers(root: &Root) {
+    let until = Instant::now() + DRIVERS;
+    while !root.at(DRIVERS_PATH).exists() && Instant::now() < until {
+        sleep(LOOK).await;
+    }
 }
 
 /// How long PID 1 may still look for a stick, and load modules for it.

@@ -40,6 +40,7 @@ fn act() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(EXIT_FAILED);
     };
+    gap_agent::descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .max_blocking_threads(BLOCKING_THREADS)

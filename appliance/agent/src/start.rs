@@ -7,7 +7,7 @@ use crate::{
     },
     api::{Api, Site, System, WorkCell},
     boot_clock,
-    certificate::{CertificateError, Identity},
+    certificate::{CertificateError, IN_MEMORY, Identity},
     clock, console,
     given::{Given, GivenError},
     gpus,
@@ -19,7 +19,10 @@ use crate::{
     scrub,
     server::{self, Limits},
     token::{TokenError, TokenHash},
-    work::opening::{self, Opening},
+    work::{
+        checking,
+        opening::{self, Opening},
+    },
 };
 use gap_format::trust::Signer;
 use gap_gpu::provision::Provisioned;
@@ -35,7 +38,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex, Once,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -127,8 +130,8 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     // interface is up before its verdict.
     let drivers = options.owns_machine.then(|| Drivers::load(&root, &given.site.network, machine::kernel().release));
     let identity = spawn_blocking({
-        let (site, hostname) = (given.site.clone(), hostname.clone());
-        move || identity(&site, &hostname)
+        let (site, hostname, root) = (given.site.clone(), hostname.clone(), root.clone());
+        move || identity(&site, &hostname, &root)
     });
     let verified = Arc::new(recheck::recheck(&root, &given)?);
     let signers = verified.release.signers().to_vec();
@@ -157,7 +160,7 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         site: Site { signers: site_signers, endpoints: site.endpoints.clone() },
         identity: identity.clone(),
         stages: Mutex::new(stages),
-        gpus: OnceLock::new(),
+        gpus: Arc::new(gpus::Board::new(root.clone())),
     });
 
     let (ask, mut asked) = mpsc::channel(1);
@@ -180,8 +183,10 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
         verified: verified.clone(),
         access,
         audit: audit.clone(),
+        identity: system.identity.clone(),
         clock: system.clock.clone(),
         endpoints: site.endpoints.clone(),
+        gpus: system.gpus.clone(),
         slots: Box::new({
             let system = system.clone();
             move || slots(system.gpus.wait())
@@ -202,10 +207,11 @@ async fn run_to_end(options: &Options) -> Result<(), StartError> {
     let open = Box::new(move |layer: &scrub::Layer| scrub::layers::open(&root, layer));
     scrub::start(system.scrub.clone(), scrub::DEFAULT_SPEED, scrub_stop.clone(), more, open)?;
     if options.owns_machine {
+        tokio::spawn(gpus::follow(system.gpus.clone()));
         let (locking, system) = ((system.clone(), work.clone()), system.clone());
         // Nobody waits for it: the API shows the outcome once it is there.
         drop(spawn_blocking(move || {
-            drop(system.gpus.set(gpus::bring_up(&system.root, &machine::kernel().release)));
+            system.gpus.set(gpus::bring_up(&system.root, machine::kernel().release, site.gpus.mig));
             system.stage("GPUs provisioned");
         }));
         tokio::spawn(lock_modules(locking.0, locking.1));
@@ -244,7 +250,7 @@ fn slots(gpus: &Provisioned) -> Vec<Slot> {
     gpus.slots.iter().map(|slot| Slot { name: slot.name.clone(), memory: slot.memory }).collect()
 }
 
-fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateError> {
+fn identity(site: &SiteConfig, hostname: &str, root: &Root) -> Result<Identity, CertificateError> {
     if let Some(tls) = &site.tls {
         return Identity::from_site(tls);
     }
@@ -252,7 +258,9 @@ fn identity(site: &SiteConfig, hostname: &str) -> Result<Identity, CertificateEr
         Network::Static { address, .. } => vec![(*address).into()],
         Network::Dhcp { .. } | Network::None => Vec::new(),
     };
-    Identity::make(hostname, &known)
+    let identity = Identity::open(hostname, &known, root.at(IN_MEMORY))?;
+    identity.keep().unwrap_or_else(console::say);
+    Ok(identity)
 }
 
 fn listen(options: &Options, site: &SiteConfig) -> Result<TcpListener, StartError> {
@@ -278,11 +286,9 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     cell.set(opened);
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
-    let files = work.clone();
-    drop(spawn_blocking(move || {
-        files.sweep_caches().unwrap_or_else(console::say);
-        opening::check_files(&files).unwrap_or_else(console::say);
-    }));
+    let swept = work.clone();
+    drop(spawn_blocking(move || swept.sweep_caches().unwrap_or_else(console::say)));
+    checking::check_all(&work).await.unwrap_or_else(console::say);
     opening::watch_servers(work).await;
 }
 
@@ -301,8 +307,9 @@ async fn forget_tokens(access: Arc<Access>) {
 async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Drivers>) {
     let Some(drivers) = drivers else { return };
     let is_known = matches!(network, Network::Static { .. });
+    let first = Once::new();
     let ready = |address| {
-        system.stage("network ready");
+        first.call_once(|| system.stage("network ready"));
         if is_known {
             return;
         }
@@ -312,6 +319,8 @@ async fn keep_network(system: Arc<System>, network: Network, drivers: Option<Dri
                     "certificate for {address}, SHA-256 {}",
                     system.identity.fingerprint().to_hex()
                 ));
+                let identity = system.identity.clone();
+                drop(spawn_blocking(move || identity.keep().unwrap_or_else(console::say)));
             }
             Ok(false) => {}
             Err(error) => console::say(error),

@@ -6,6 +6,7 @@ and `completion`. A model with a chat template sees everything but texts through
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from .failure import Failure
@@ -25,11 +26,15 @@ class Examples:
     truncated: int = 0
     dropped: int = 0
 
+    @cached_property
+    def sha256(self) -> str:
+        return sha256(self.path)
+
     def to_lineage(self) -> dict:
         return {
             "role": self.role,
             "name": self.path.name,
-            "sha256": sha256(self.path),
+            "sha256": self.sha256,
             "bytes": self.path.stat().st_size,
             "examples": self.read,
             "truncated": self.truncated,
@@ -115,17 +120,19 @@ def _supervised_row(row: dict, place: tuple, tokenizer, completion_only: bool) -
         ids = _with_end(tokenizer(row["text"])["input_ids"], tokenizer)
         return ids, [True] * len(ids)
     if "messages" in row:
-        ids, counts = _conversation(_turns(row["messages"], place), place, tokenizer, row.get("tools"))
+        turns = _turns(row["messages"], place)
+        ids, counts = _conversation(turns, place, tokenizer, row.get("tools"), find=completion_only)
     elif "completion" in row:
-        ids, counts = _answer(row.get("prompt"), row["completion"], place, tokenizer, row.get("tools"))
+        tools = row.get("tools")
+        ids, counts = _answer(row.get("prompt"), row["completion"], place, tokenizer, tools, completion_only)
     elif "instruction" in row:
-        ids, counts = _instruction(row, place, tokenizer)
+        ids, counts = _instruction(row, place, tokenizer, completion_only)
     else:
         raise _bad(place, "has none of `messages`, `instruction`, `prompt` with `completion`, `text`")
     return ids, counts if completion_only else [True] * len(ids)
 
 
-def _instruction(row: dict, place: tuple, tokenizer) -> tuple[list[int], list[bool]]:
+def _instruction(row: dict, place: tuple, tokenizer, find: bool) -> tuple[list[int], list[bool]]:
     parts = [row.get("system"), row["instruction"], row.get("input")]
     if not all(part is None or isinstance(part, str) for part in [*parts, row.get("output")]) or not row.get("output"):
         raise _bad(place, "has an `instruction` whose `output`, `input` or `system` is no text")
@@ -134,17 +141,17 @@ def _instruction(row: dict, place: tuple, tokenizer) -> tuple[list[int], list[bo
     if tokenizer.chat_template:
         turns = [{"role": "system", "content": system}] if system else []
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
-        return _conversation(turns, place, tokenizer, None)
+        return _conversation(turns, place, tokenizer, None, find=find)
     prompt = "".join(part + "\n\n" for part in (system, asked) if part)
     return _continuation(prompt, row["output"], tokenizer)
 
 
-def _answer(prompt, answer, place: tuple, tokenizer, tools) -> tuple[list[int], list[bool]]:
+def _answer(prompt, answer, place: tuple, tokenizer, tools, find: bool = True) -> tuple[list[int], list[bool]]:
     """A prompt and what follows it: both texts, or both lists of turns."""
     if isinstance(prompt, str) and isinstance(answer, str):
         return _continuation(prompt, answer, tokenizer)
     prompt, answer = _turns(prompt, place), _turns(answer, place)
-    return _conversation(prompt + answer, place, tokenizer, tools, start=len(prompt))
+    return _conversation(prompt + answer, place, tokenizer, tools, len(prompt), find)
 
 
 def _continuation(prompt: str, answer: str, tokenizer) -> tuple[list[int], list[bool]]:
@@ -168,8 +175,10 @@ def _turns(turns, place: tuple) -> list[dict]:
     return turns
 
 
-def _conversation(turns: list[dict], place: tuple, tokenizer, tools, start: int = 0) -> tuple[list[int], list[bool]]:
-    """The whole conversation; the assistant's turns from `start` on count, where the template lets them be found."""
+def _conversation(
+    turns: list[dict], place: tuple, tokenizer, tools, start: int = 0, find: bool = True
+) -> tuple[list[int], list[bool]]:
+    """The whole conversation. The assistant's turns from `start` on count, if they are to be found."""
     if not tokenizer.chat_template:
         raise _bad(place, "is a conversation, and the model has no chat template; take texts, or a chat model")
 
@@ -178,16 +187,38 @@ def _conversation(turns: list[dict], place: tuple, tokenizer, tools, start: int 
             turns[:upto], tools=tools, tokenize=False, add_generation_prompt=prompting
         )
 
+    answers = [index for index, turn in enumerate(turns) if index >= start and turn["role"] == "assistant"]
     try:
         text = render(len(turns), False)
-        spans = []
-        for index, turn in enumerate(turns):
-            if index >= start and turn["role"] == "assistant":
-                before, after = render(index, True), render(index + 1, False)
-                if text.startswith(before) and text.startswith(after):
-                    spans.append((len(before), len(after)))
+        around = [(render(index, True), render(index + 1, False)) for index in answers] if find else []
     except Exception as error:  # a template may raise whatever it likes
         raise _bad(place, f"does not fit the model's chat template: {error}") from error
+    if find and not answers:
+        raise _bad(place, "is of no use: no turn is the assistant's")
+    spans = []
+    for index, (before, until) in zip(answers, around):
+        content = turns[index].get("content")
+        span = _span(text, before, until, content if isinstance(content, str) else "")
+        if span is None:
+            what = f"turn {index + 1} differently within the conversation; end the example there"
+            raise _bad(place, f"is of no use: the chat template writes {what}")
+        spans.append(span)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     counts = [any(first <= begin < last for first, last in spans) for begin, _ in encoded["offset_mapping"]]
     return encoded["input_ids"], counts
+
+
+def _span(text: str, before: str, until: str, content: str) -> tuple[int, int] | None:
+    """Where an answer lies in the whole text: after what the template writes before it, to where it closes it."""
+    if not text.startswith(before):
+        return None
+    start = len(before)
+    if len(until) >= start and text.startswith(until):
+        return start, len(until)
+    # Some templates write the last turn differently (Qwen3's empty thoughts): take what closes it from there.
+    content = content.strip()
+    last, found = until.rfind(content), text.find(content, start)
+    if last < 0 or found < 0:
+        return None
+    end, close = found + len(content), until[last + len(content) :]
+    return (start, end + len(close)) if text.startswith(close, end) else None

@@ -30,8 +30,10 @@ def computes_in_bfloat16(job) -> bool:
     return job.dtype == "bfloat16"
 
 
-def load_model(job, device: torch.device):
+def load_model(job, tokenizer, device: torch.device):
     """The base in the precision that the job asks for, with a new adapter, an earlier one, or none."""
+    if job.adapter:
+        _refuse_adapter_of_another_base(job)
     low = torch.bfloat16 if computes_in_bfloat16(job) else torch.float32
     options = {"dtype": low if job.lora else torch.float32, "local_files_only": True, "trust_remote_code": False}
     if job.quantization:
@@ -51,10 +53,43 @@ def load_model(job, device: torch.device):
     tied = set(getattr(model, "_tied_weights_keys", None) or [])
     if missing := sorted(set(report["missing_keys"]) - tied):
         raise Failure("invalid_model", f"the model in {job.model} lacks {', '.join(missing[:3])}", "model")
+    _refuse_another_tokenizer(model, tokenizer, job)
     _refuse_damage(model, job)
     if job.lora is None:
         return model
     return _with_adapter(model, job)
+
+
+def _refuse_adapter_of_another_base(job) -> None:
+    """What `lineage.json` says, in the adapter's directory or beside it. An adapter without one is compared by its shapes."""
+    adapter = Path(job.adapter)
+    path = next((path for path in (adapter / "lineage.json", adapter.parent / "lineage.json") if path.exists()), None)
+    if path is None:
+        return
+    try:
+        base = json.loads(path.read_bytes())["base"]
+        name, digest = base["name"], base["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failure("invalid_adapter", f"{path}: it does not name the adapter's base: {error!r}", "adapter") from error
+    found = base_lineage(job)["digest"]
+    if found != digest:
+        raise Failure(
+            "invalid_adapter",
+            f"{path}: the adapter was trained on `{name}` with digest {digest}, but {job.model} has digest {found}: "
+            "serve it with its own base",
+            "adapter",
+        )
+
+
+def _refuse_another_tokenizer(model, tokenizer, job) -> None:
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise Failure(
+            "invalid_model",
+            f"{job.model}: the tokenizer has a token {largest}, but the model has {rows} rows; they are not of one piece",
+            "model",
+        )
 
 
 def _refuse_damage(model, job) -> None:

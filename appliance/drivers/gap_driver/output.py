@@ -12,6 +12,9 @@ from pathlib import Path
 from .failure import Failure
 
 
+IDENTITY = "identity.json"
+
+
 class Output:
     """The output directory of a job; the layout is the contract's."""
 
@@ -39,6 +42,10 @@ class Output:
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:08}"
+
+    def identity(self, step: int) -> Path:
+        """In a checkpoint: what its run began with."""
+        return self.checkpoint(step) / IDENTITY
 
     def steps(self) -> list[int]:
         """The steps that checkpoints were written after, in order."""

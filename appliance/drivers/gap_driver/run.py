@@ -13,7 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from . import job as jobs  # noqa: E402
 from . import launch  # noqa: E402
 from .failure import FAILED, STOPPED, SUCCEEDED, USAGE, Failure, UsageError  # noqa: E402
-from .output import Events, Output, write_json  # noqa: E402
+from .output import Events, Output  # noqa: E402
 
 
 def main(method: str) -> int:
@@ -55,7 +55,6 @@ def _run(job, resume: bool) -> int:
             _refuse_to_overwrite(output, resume)
             events = Events(output)
             output.clear()
-            write_json(output.job, job.to_json())
         from .session import Session
 
         return Session(job, output, events).run(resume)

@@ -1,5 +1,7 @@
 """One training run with TRL, from the examples to the lineage."""
 
+import hashlib
+import json
 import platform
 import shutil
 import time
@@ -13,11 +15,11 @@ import transformers
 import trl
 from datasets import Dataset
 from datasets.table import InMemoryTable
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerState, set_seed
 from trl import DPOConfig, SFTConfig
 
 from . import examples, launch
-from .failure import STOPPED, SUCCEEDED
+from .failure import STOPPED, SUCCEEDED, Failure
 from .model import base_lineage, computes_in_bfloat16, load_model, load_tokenizer
 from .output import Events, Output, sha256, write_json
 from .trainer import Contract, Preferences, StopRequest, Supervised
@@ -41,16 +43,22 @@ class Session:
             self.events.tell("resumed" if step else "started", f"goes on after step {step}" if step else "the run began")
         tokenizer = load_tokenizer(self.job)
         training, validation = self._examples(tokenizer)
+        identity = _identity(self.job, [training, validation])
+        if step:
+            self._refuse_another_job(step, identity)
+        if self.events:
+            write_json(self.output.job, self.job.to_json())
         staging = self.output.dir / ".new-work"
         try:
             arguments = self._arguments(str(staging))
             set_seed(self.job.seed)
-            model = load_model(self.job, arguments.device)
-            trainer = self._trainer(model, tokenizer, arguments, training, validation)
+            model = load_model(self.job, tokenizer, arguments.device)
+            trainer = self._trainer(model, tokenizer, arguments, training, validation, identity)
             contract = Contract(self.job, self.output, self.events, self.stop, trainer.accelerator)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(contract)
-            trainer.train(resume_from_checkpoint=str(self.output.checkpoint(step)) if step else None)
+            if not (step and self._is_over(trainer, contract, step)):
+                trainer.train(resume_from_checkpoint=str(self.output.checkpoint(step)) if step else None)
             outcome = self._finish(trainer, contract, tokenizer, staging)
             if self.events and outcome == SUCCEEDED:
                 self._lineage(trainer, contract, [training, validation], started)
@@ -79,6 +87,19 @@ class Session:
                     dropped=part.dropped,
                 )
         return training, validation
+
+    def _refuse_another_job(self, step: int, identity: dict) -> None:
+        try:
+            begun = json.loads(self.output.identity(step).read_bytes())
+        except (OSError, ValueError):
+            begun = None
+        if begun != identity:
+            raise Failure(
+                "invalid_job",
+                "the job or its data changed since the checkpoint; resume with what it began with, or give it its own "
+                "`output`",
+                "output",
+            )
 
     def _arguments(self, staging: str):
         job = self.job
@@ -135,9 +156,9 @@ class Session:
         as_it_is = {"skip_prepare_dataset": not job.packing}
         return SFTConfig(packing=job.packing, eval_packing=False, dataset_kwargs=as_it_is, **options)
 
-    def _trainer(self, model, tokenizer, arguments, training, validation):
+    def _trainer(self, model, tokenizer, arguments, training, validation, identity):
         kind = Preferences if self.job.method == "dpo" else Supervised
-        kind = type(kind.__name__, (kind,), {"output": self.output})
+        kind = type(kind.__name__, (kind,), {"output": self.output, "identity": identity})
         return kind(
             model=model,
             args=arguments,
@@ -145,6 +166,17 @@ class Session:
             eval_dataset=_dataset(validation) if validation else None,
             processing_class=tokenizer,
         )
+
+    def _is_over(self, trainer, contract: Contract, step: int) -> bool:
+        """Whether a checkpoint is its run's last. Then its weights are put in place: the library would make one step more."""
+        checkpoint = self.output.checkpoint(step)
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        contract.take_up(step)
+        if state.global_step < state.max_steps and not contract.exhausted():
+            return False
+        trainer.state = state
+        trainer._load_from_checkpoint(str(checkpoint))
+        return True
 
     def _finish(self, trainer, contract: Contract, tokenizer, staging: Path) -> int:
         if contract.stopped:
@@ -203,15 +235,20 @@ class Session:
         write_json(self.output.lineage, lineage)
 
     def _first_start(self, started: int) -> int:
-        import json
-
         with open(self.output.events, encoding="utf-8") as rows:
             return min([json.loads(next(rows))["created_at"], started])
 
 
 def _dataset(part: examples.Examples) -> Dataset:
     """The rows under a name of their own, which spares the library from naming them by pickling them."""
-    return Dataset(InMemoryTable.from_pylist(part.rows), fingerprint=sha256(part.path)[:16])
+    return Dataset(InMemoryTable.from_pylist(part.rows), fingerprint=part.sha256[:16])
+
+
+def _identity(job, parts: list) -> dict:
+    """What must be the same for a run to go on: all that decides about numbers."""
+    decides = {**job.to_json(), "output": None, "save_steps": None, "save_total_limit": None, "metadata": None}
+    text = json.dumps([decides, [part.sha256 for part in parts if part]], sort_keys=True)
+    return {"job_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _versions() -> dict:

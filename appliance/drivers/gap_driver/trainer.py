@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 
 from .failure import Failure
-from .output import Events, Output, Rows
+from .output import IDENTITY, Events, Output, Rows, write_json
 
 NEARLY_FULL = 0.9
 
@@ -22,6 +22,7 @@ class Engine:
     """What the contract asks of a trainer, mixed into one of TRL's."""
 
     output: Output
+    identity: dict
 
     def create_model_card(self, *_args, **_options):
         """The lineage says more."""
@@ -32,7 +33,9 @@ class Engine:
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             step = self.state.global_step
-            self.output.publish(Path(self.args.output_dir) / f"checkpoint-{step}", self.output.checkpoint(step))
+            staged = Path(self.args.output_dir) / f"checkpoint-{step}"
+            write_json(staged / IDENTITY, self.identity)
+            self.output.publish(staged, self.output.checkpoint(step))
 
     def evaluate(self, *_args, **_options):
         """Mean loss over the tokens of the validation file (DPO: over its pairs)."""
@@ -104,12 +107,12 @@ class Contract(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **_):
         """From the start, after a checkpoint, or once more with smaller batches."""
-        self._take_up(state.global_step)
+        self.take_up(state.global_step)
         if self.job.batch_size == "auto":
             size = state.train_batch_size
             self.tell("estimate", f"tries {size} examples in a pass", batch_size=size)
 
-    def _take_up(self, step: int) -> None:
+    def take_up(self, step: int) -> None:
         """Goes on after a step: later rows are dropped, the earlier say what was best."""
         self._forget()
         rows = self.metrics.keep(lambda row: row["step"] <= step) if self.metrics else []
@@ -121,6 +124,11 @@ class Contract(TrainerCallback):
             self.trained_tokens, self.last_loss = row["trained_tokens"], row["train_loss"]
             if "valid_loss" in row:
                 self._measured(row["valid_loss"], row["step"])
+
+    def exhausted(self) -> bool:
+        """Whether the validation loss has not fallen for as long as the job waits."""
+        early = self.job.early_stopping
+        return early is not None and self.without_gain >= early.patience
 
     def tell(self, *arguments, **data) -> None:
         if self.events:
@@ -193,7 +201,7 @@ class Contract(TrainerCallback):
         early = self.job.early_stopping
         if early:
             control.should_save = control.should_save or self.best[1] == step
-            if self.without_gain >= early.patience:
+            if self.exhausted():
                 control.should_training_stop = control.should_save = True
                 self.tell("early_stopping", f"step {step}: stops, the best validation loss was at step {self.best[1]}")
         return control

@@ -1,6 +1,6 @@
 //! Sends a file in parts, so that one that breaks off goes on where it was.
 
-use crate::client::{Body, Client, ClientError, Method, Request};
+use crate::client::{Body, Client, ClientError, Request};
 use gap_format::Digest;
 use indicatif::ProgressBar;
 use miette::Diagnostic;
@@ -149,7 +149,7 @@ fn begin(client: &Client, path: &Path, purpose: &str, len: u64) -> Result<String
 /// that said so was lost.
 fn earlier(client: &Client, memory: &Memory) -> Result<Option<(Progress, Option<Uploaded>)>, ClientError> {
     let Some(progress) = memory.load() else { return Ok(None) };
-    let request = Request::new(Method::Get, format!("/v1/appliance/uploads/{}", progress.upload), Body::Nothing);
+    let request = Request::get(&["v1", "appliance", "uploads", &progress.upload]);
     match patiently(|| client.ask(request.clone())?.read::<Begun>()) {
         Ok(Begun { status, .. }) if status == "pending" => Ok(Some((progress, None))),
         Ok(Begun { file: Some(file), .. }) => Ok(Some((progress, Some(file)))),

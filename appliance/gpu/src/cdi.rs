@@ -189,8 +189,12 @@ fn node(nodes: &BTreeMap<&str, &Node>, path: &str) -> Option<DeviceNode> {
     })
 }
 
-/// The nodes that open a slice: the right to its GPU instance and that to its compute instance.
-fn rights(gpu: u32, slice: &Slice, capabilities: &[Capability]) -> Vec<String> {
+/// How many nodes open a slice.
+pub(crate) const RIGHTS: usize = 2;
+
+/// The nodes that open a slice of the GPU with this minor number: the right to its GPU instance and that to its compute
+/// instance. Fewer than [`RIGHTS`] where the driver does not have them.
+pub(crate) fn rights(gpu: u32, slice: &Slice, capabilities: &[Capability]) -> Vec<String> {
     let (instance, compute) = slice.instance;
     let names = [format!("gpu{gpu}/gi{instance}/access"), format!("gpu{gpu}/gi{instance}/ci{compute}/access")];
     capabilities.iter().filter(|capability| names.contains(&capability.name)).map(Capability::path).collect()

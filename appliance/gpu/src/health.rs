@@ -132,7 +132,8 @@ fn xid_reason(code: u32) -> String {
     format!("the driver reported Xid {code}: {what}")
 }
 
-/// Reads the errors out of the kernel's log (`NVRM: Xid (PCI:0000:3b:00): 79, pid=…`).
+/// Reads the errors out of the kernel's log (`NVRM: Xid (PCI:0000:3b:00): 79, pid=…`; of a slice
+/// `NVRM: Xid (PCI:0000:3b:00 GPU-I:05): …`, which is held against its GPU).
 pub fn xids(log: &str) -> Vec<Xid> {
     log.lines().filter_map(xid).collect()
 }
@@ -140,6 +141,7 @@ pub fn xids(log: &str) -> Vec<Xid> {
 fn xid(line: &str) -> Option<Xid> {
     let (_, rest) = line.split_once("NVRM: Xid (PCI:")?;
     let (slot, rest) = rest.split_once("): ")?;
+    let slot = slot.split(' ').next()?;
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
     // The driver leaves the function out: it is that of the GPU, 0.
     Some(Xid { address: format!("{slot}.0").parse().ok()?, code: digits.parse().ok()? })
@@ -176,9 +178,11 @@ mod tests {
     #[test]
     fn the_log_names_gpu_and_error() {
         let log = "<3>NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.\n\
-            <6>usb 1-1: new device\n<3>NVRM: Xid (PCI:0000:5e:00): 31, pid=1, MMU Fault\n<3>NVRM: Xid (PCI:x): 1\n";
+            <6>usb 1-1: new device\n<3>NVRM: Xid (PCI:0000:5e:00): 31, pid=1, MMU Fault\n<3>NVRM: Xid (PCI:x): 1\n\
+            <3>NVRM: Xid (PCI:0000:5e:00 GPU-I:05): 95, Uncontained\n";
         let found = xids(log);
-        assert_eq!(found.iter().map(|xid| xid.code).collect::<Vec<_>>(), [79, 31]);
+        assert_eq!(found.iter().map(|xid| xid.code).collect::<Vec<_>>(), [79, 31, 95]);
+        assert_eq!(found[1].address, found[2].address);
         assert_eq!(found[0].address.to_string(), "0000:3b:00.0");
     }
 

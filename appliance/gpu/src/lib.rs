@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod cdi;
+mod cutting;
 pub mod devices;
 pub mod driver;
 pub mod fabric;

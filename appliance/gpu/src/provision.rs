@@ -6,22 +6,25 @@
 use crate::{
     PciAddress,
     cdi::{self, Part, Spec},
+    cutting,
     driver::{self, DriverGpu},
     fabric::{self, Fabric},
     health::{self, Health, Reading, Verdict, Xid},
-    mig::{self, Wanted},
+    mig::{self, Capability},
     nodes,
     nvml::{Management, ManagementError, Seen, Slice},
     pci::{self, Function, Kind},
 };
+use gap_handover::site::Cut;
 use gap_root::Root;
 use serde::Serialize;
 use std::time::Duration;
 
 /// The driver's modules, in the order in which they need each other.
 pub const MODULES: [&str; 3] = ["nvidia", "nvidia_modeset", "nvidia_uvm"];
-/// How long a call of `nvidia-smi` may take.
-const CALL: Duration = Duration::from_secs(60);
+/// How long all stages together may take for one GPU, beside what they take anyway: far longer than they do.
+const START: Duration = Duration::from_secs(120);
+const EACH_GPU: Duration = Duration::from_secs(60);
 
 /// What the stages ask of the machine; a made-up machine stands in for it in tests.
 pub trait Machine {
@@ -82,6 +85,8 @@ pub struct Provisioned {
 pub struct Slot {
     /// One of the names of its device in the specification.
     pub name: String,
+    /// The GPU that it is, or is a slice of.
+    pub gpu: PciAddress,
     /// Memory in bytes; 0 where the driver does not tell.
     pub memory: u64,
 }
@@ -107,21 +112,37 @@ pub struct Gpu {
     pub health: Health,
 }
 
-/// Provisions the GPUs of a machine. `wanted` says how they are to be cut, if at all.
-pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>) -> Provisioned {
+impl Provisioned {
+    /// Nothing to compute with but CPUs.
+    const fn nothing(driver: Option<String>, gpus: Vec<Gpu>, problems: Vec<String>) -> Self {
+        Self { mode: Mode::Cpu, driver, gpus, fabric: Fabric::None, devices: Vec::new(), slots: Vec::new(), problems }
+    }
+}
+
+/// How long to wait for [`provision`] on this machine; grows with the number of GPUs.
+pub fn deadline(root: &Root) -> Duration {
+    let gpus = u32::try_from(pci::gpus(&pci::scan(root))).unwrap_or(u32::MAX);
+    START.saturating_add(EACH_GPU.saturating_mul(gpus))
+}
+
+/// The outcome where [`provision`] did not come to its end: no GPU is used. The driver is asked nothing more, for it may
+/// be what hangs.
+pub fn given_up(root: &Root, problem: String) -> Provisioned {
+    let unused = |function: Function| {
+        let reasons = vec!["provisioning did not come to its end".to_owned()];
+        Gpu { health: Health { verdict: Verdict::Failed, reasons }, ..gpu(&function, &[], &[], &[]) }
+    };
+    let functions = pci::scan(root).into_iter().filter(|function| function.kind == Kind::Gpu);
+    Provisioned::nothing(driver::version(root), functions.map(unused).collect(), vec![problem])
+}
+
+/// Provisions the GPUs of a machine. `cuts` says how they are to be cut, if at all.
+pub fn provision(root: &Root, machine: &mut dyn Machine, cuts: &[Cut]) -> Provisioned {
     let mut problems = Vec::new();
     let functions = pci::scan(root);
     let count = pci::gpus(&functions);
     if count == 0 {
-        return Provisioned {
-            mode: Mode::Cpu,
-            driver: None,
-            gpus: Vec::new(),
-            fabric: Fabric::None,
-            devices: Vec::new(),
-            slots: Vec::new(),
-            problems,
-        };
+        return Provisioned::nothing(None, Vec::new(), problems);
     }
     for module in MODULES {
         if let Err(error) = machine.load_module(module) {
@@ -131,7 +152,7 @@ pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>
     let switches = functions.iter().filter(|function| function.kind == Kind::NvSwitch).count();
     make_nodes(root, switches, &mut problems);
     let fabric = start_fabric(root, machine, switches, count, &mut problems);
-    let seen = survey(root, machine, &functions, wanted, &mut problems);
+    let seen = survey(root, machine, &functions, cuts, &mut problems);
     // Slices bring nodes of their own.
     make_nodes(root, switches, &mut problems);
 
@@ -159,10 +180,17 @@ pub fn provision(root: &Root, machine: &mut dyn Machine, wanted: Option<&Wanted>
 }
 
 fn make_nodes(root: &Root, switches: usize, problems: &mut Vec<String>) {
-    let wanted = nodes::wanted(root, switches, &mig::capabilities(root));
+    let wanted = nodes::wanted(root, switches, &capabilities(root, problems));
     if let Err(error) = nodes::make(root, &wanted) {
         tell_once(problems, error.to_string());
     }
+}
+
+fn capabilities(root: &Root, problems: &mut Vec<String>) -> Vec<Capability> {
+    mig::capabilities(root).unwrap_or_else(|error| {
+        tell_once(problems, error.to_string());
+        Vec::new()
+    })
 }
 
 fn tell_once(problems: &mut Vec<String>, problem: String) {
@@ -199,47 +227,39 @@ fn survey(
     root: &Root,
     machine: &mut dyn Machine,
     functions: &[Function],
-    wanted: Option<&Wanted>,
+    cuts: &[Cut],
     problems: &mut Vec<String>,
 ) -> Vec<Seen> {
     if driver::gpus(root).is_empty() {
         return Vec::new();
     }
-    let library = match machine.management() {
-        Ok(library) => library,
-        Err(error) => {
-            problems.push(error.to_string());
-            return Vec::new();
-        }
-    };
-    let list = |problems: &mut Vec<String>| {
+    let Some(mut library) = load(machine, problems) else { return Vec::new() };
+    let list = |library: &dyn Management, problems: &mut Vec<String>| {
         library.gpus().unwrap_or_else(|error| {
             tell_once(problems, error.to_string());
             Vec::new()
         })
     };
-    let mut seen = list(problems);
-    let calls: Vec<Vec<String>> = wanted.map(|wanted| cuts(&seen, functions, wanted)).unwrap_or_default();
-    for call in &calls {
-        if let Err(error) = machine.run(call, CALL) {
-            problems.push(format!("{}: {error}", call.join(" ")));
-        }
+    let mut seen = list(&*library, problems);
+    let cuttings = cutting::plan(&seen, functions, cuts, problems);
+    if !cuttings.is_empty() {
+        // MIG mode is not switched while a program uses the GPU, and the library counts as one.
+        drop(library);
+        cutting::make(machine, &cuttings, problems);
+        let Some(again) = load(machine, problems) else { return Vec::new() };
+        library = again;
+        seen = list(&*library, problems);
+        cutting::check(&seen, &cuttings, problems);
     }
+    cutting::tell_useless(&seen, problems);
     if let Err(error) = library.persist() {
         problems.push(error.to_string());
-    }
-    if !calls.is_empty() {
-        seen = list(problems);
     }
     seen
 }
 
-fn cuts(seen: &[Seen], functions: &[Function], wanted: &Wanted) -> Vec<Vec<String>> {
-    let calls = seen.iter().enumerate().filter_map(|(index, gpu)| {
-        let function = functions.iter().find(|function| function.address == gpu.address)?;
-        Some(mig::commands(index, gpu.mig.as_ref()?, &wanted.of(index, &function.device)?))
-    });
-    calls.flatten().collect()
+fn load(machine: &mut dyn Machine, problems: &mut Vec<String>) -> Option<Box<dyn Management>> {
+    machine.management().map_err(|error| problems.push(error.to_string())).ok()
 }
 
 fn gpu(function: &Function, known: &[DriverGpu], seen: &[Seen], xids: &[Xid]) -> Gpu {
@@ -264,6 +284,13 @@ fn gpu(function: &Function, known: &[DriverGpu], seen: &[Seen], xids: &[Xid]) ->
     }
 }
 
+/// A GPU that jobs may be given, whole or in slices.
+struct Offer {
+    gpu: DriverGpu,
+    slices: Vec<Slice>,
+    memory: Option<u64>,
+}
+
 /// Writes the specification of the GPUs that may be used; returns the names in it, and what can be given to jobs.
 fn describe(
     root: &Root,
@@ -273,29 +300,18 @@ fn describe(
     gpus: &[Gpu],
     problems: &mut Vec<String>,
 ) -> (Vec<String>, Vec<Slot>) {
+    let capabilities = capabilities(root, problems);
     let is_usable =
         |address: PciAddress| gpus.iter().any(|gpu| gpu.address == address && gpu.health.verdict < Verdict::Failed);
-    let parts: Vec<(DriverGpu, &[Slice], Option<u64>)> = seen
-        .iter()
-        .filter(|gpu| is_usable(gpu.address))
-        .filter_map(|gpu| {
-            let driver = known.iter().find(|known| known.address == gpu.address)?;
-            // Before a GPU is opened for the first time, the driver does not know its UUID; the library does.
-            Some((
-                DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() },
-                gpu.slices.as_slice(),
-                gpu.memory,
-            ))
-        })
-        .collect();
-    if parts.is_empty() {
+    let usable = seen.iter().filter(|gpu| is_usable(gpu.address));
+    let offers: Vec<Offer> = usable.filter_map(|gpu| offer(gpu, known, &capabilities, problems)).collect();
+    if offers.is_empty() {
         return (Vec::new(), Vec::new());
     }
-    let slots = parts.iter().enumerate().flat_map(|(index, (gpu, slices, memory))| slots(index, gpu, slices, *memory));
-    let slots = slots.collect();
-    let capabilities = mig::capabilities(root);
+    let slots = offers.iter().enumerate().flat_map(|(index, offer)| slots(index, offer)).collect();
     let nodes = nodes::wanted(root, switches, &capabilities);
-    let parts: Vec<Part<'_>> = parts.iter().map(|(gpu, slices, _)| Part { gpu, slices }).collect();
+    let parts: Vec<Part<'_>> =
+        offers.iter().map(|offer| Part { gpu: &offer.gpu, slices: offer.slices.as_slice() }).collect();
     let spec = Spec::describe(root, &parts, &nodes, &capabilities);
     if let Err(error) = spec.write(root) {
         problems.push(format!("writing {}: {error}", cdi::PLACE));
@@ -304,12 +320,36 @@ fn describe(
     (spec.names().map(str::to_owned).collect(), slots)
 }
 
-/// What of a GPU can be given to jobs: its slices, else itself.
-fn slots(index: usize, gpu: &DriverGpu, slices: &[Slice], memory: Option<u64>) -> Vec<Slot> {
-    if slices.is_empty() {
-        let name = gpu.uuid.clone().unwrap_or_else(|| index.to_string());
-        return vec![Slot { name, memory: memory.unwrap_or(0) }];
+/// What of a GPU jobs may be given. In MIG mode it computes by its slices alone: nothing of one without any is offered, nor
+/// slices that no container could open.
+fn offer(gpu: &Seen, known: &[DriverGpu], capabilities: &[Capability], problems: &mut Vec<String>) -> Option<Offer> {
+    let driver = known.iter().find(|known| known.address == gpu.address)?;
+    let (slices, closed): (Vec<&Slice>, Vec<&Slice>) =
+        gpu.slices.iter().partition(|slice| cdi::rights(driver.minor, slice, capabilities).len() == cdi::RIGHTS);
+    problems.extend(closed.into_iter().map(|Slice { uuid, profile, .. }| {
+        format!(
+            "the driver names no device nodes for the slice {uuid} ({profile}) of the GPU {}: no job gets it",
+            gpu.address
+        )
+    }));
+    let is_cut = !gpu.slices.is_empty() || gpu.mig.as_ref().is_some_and(|mig| mig.enabled);
+    if is_cut && slices.is_empty() {
+        return None;
     }
-    let slot = |slice: &Slice| Slot { name: slice.uuid.clone(), memory: slice.memory.unwrap_or(0) };
-    slices.iter().map(slot).collect()
+    Some(Offer {
+        // Before a GPU is opened for the first time, the driver does not know its UUID; the library does.
+        gpu: DriverGpu { uuid: gpu.uuid.clone().or(driver.uuid.clone()), ..driver.clone() },
+        slices: slices.into_iter().cloned().collect(),
+        memory: gpu.memory,
+    })
+}
+
+/// What of a GPU can be given to jobs: its slices, else itself.
+fn slots(index: usize, offer: &Offer) -> Vec<Slot> {
+    let Offer { gpu, slices, memory } = offer;
+    let slot = |name, memory: Option<u64>| Slot { name, gpu: gpu.address, memory: memory.unwrap_or(0) };
+    if slices.is_empty() {
+        return vec![slot(gpu.uuid.clone().unwrap_or_else(|| index.to_string()), *memory)];
+    }
+    slices.iter().map(|slice| slot(slice.uuid.clone(), slice.memory)).collect()
 }

@@ -10,6 +10,9 @@ pub const TRUST_PATH: &str = "/run/gap/trust.toml";
 /// Where the site configuration lies, if the machine was given one.
 pub const SITE_PATH: &str = "/run/gap/site.toml";
 
+/// A file without content: it is there once every device that was found has its driver, as far as the initramfs has one.
+pub const DRIVERS_PATH: &str = "/run/gap/drivers";
+
 /// The whole report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,8 +8,8 @@
 //! The image's root is read-only. `/run`, `/tmp` and `/var` are empty tmpfs (`/var` gets its usual directories, so what
 //! the image carries under `/var` is not seen at run time); `/dev`, `/dev/pts`, `/dev/shm`, `/proc`, `/sys` and
 //! `/sys/fs/cgroup` (version 2) are mounted. `/run/gap` (mode 0700) holds `boot.json`, `trust.toml` and, where the
-//! machine was given one that parses, `site.toml`. `/usr/bin/gapd` runs there with an empty standard input; its output
-//! goes, line by line and escaped, to every console.
+//! machine was given one that parses, `site.toml`; a file `drivers` comes there once every device that was found has its driver. `/usr/bin/gapd`
+//! runs there with an empty standard input; its output goes, line by line and escaped, to every console. `kernel.pid_max` and `kernel.threads-max` are 4194304.
 //!
 //! # What the agent asks of it
 //! By a signal to PID 1: `SIGUSR1`, `SIGUSR2` or `SIGPWR` power the machine off, `SIGTERM` or `SIGINT` (which is
@@ -47,6 +47,7 @@ pub mod modules;
 pub mod mounts;
 pub mod power_button;
 pub mod probe;
+pub mod processes;
 pub mod release;
 pub mod secure_boot;
 pub mod shutdown;

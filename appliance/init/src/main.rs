@@ -7,9 +7,9 @@ use gap_init::{
     console::Consoles,
     events::Events,
     handover,
-    medium::{self, Found, Patience},
+    medium::{self, Found},
     modules::Modules,
-    mounts,
+    mounts, processes,
     release::{self, Trusted},
     secure_boot, shutdown,
     site::{self, Site},
@@ -43,12 +43,16 @@ fn main() -> ExitCode {
 /// From the first moment to the last. PID 1 must never end: the kernel would panic.
 fn live(root: &Path) -> ! {
     let mounted = mounts::mount_for_initramfs(root);
+    // Signals are blocked before there is a second thread, which would take them to itself.
+    let events = Events::open_from(root);
     let mut story = Story::new(Arc::new(Consoles::open_from(root)));
-    match Events::open_from(root) {
+    match events {
         Ok(mut events) => {
             let booted = mounted.and_then(|()| guarded(|| boot(root, &mut story)));
             let lived = booted.and_then(|Booted { image, site }| supervise::run(&mut events, &story, &image, site));
             let end = lived.unwrap_or_else(|stop| {
+                // What was told before may fill the queue of a slow console, and this must not be what is left out.
+                story.flush();
                 story.announce(&stop);
                 story.announce("halted; the power button switches the machine off");
                 supervise::halted(&mut events)
@@ -57,6 +61,7 @@ fn live(root: &Path) -> ! {
         }
         Err(stop) => story.announce(stop),
     }
+    story.flush();
     loop {
         thread::sleep(Duration::from_secs(3600));
     }
@@ -78,6 +83,7 @@ struct Booted {
 /// The boot: everything up to the moment when the agent can be started.
 fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
     story.stage("kernel");
+    processes::make_room(root, story);
     // Before what may well fail: a machine that halts needs its power button.
     let mut modules = Modules::read_from(root)?;
     let background = modules.begin(story)?;
@@ -94,7 +100,7 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
     tell_what_it_is_worth(story, secure_boot);
 
     let clock = clock_of(root, story);
-    let found = medium::find(root, story, &mut modules, Patience::default(), &|source, len| {
+    let found = medium::find(root, story, &mut modules, medium::PATIENCE, &|source, len| {
         release::verify(source, len, &trust, &wanted)
     })?;
     story.stage_at("medium", found.seen);
@@ -112,10 +118,13 @@ fn boot(root: &Path, story: &mut Story) -> Result<Booted, Stop> {
 
     let driven = background.join(&mut modules)?;
     story.tell(format_args!("{} kernel modules, more as the hardware asks for them", modules.loaded()));
+    let more = modules.another();
     let site = site::find(root, story, modules, driven, trust);
     story.stage("site");
     let report = report(&found, &mapping, fingerprint, secure_boot, clock, story);
     handover::write(&image, &report, &raw_trust, site.text())?;
+    // The medium may have been found before all controllers had their drivers, on one of which the data disk may be.
+    more.go_on(story, &image)?;
     Ok(Booted { image, site })
 }
 

@@ -35,20 +35,9 @@ const MAX_FILES: usize = 64;
 /// Time between two looks at the list of devices.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long to wait.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// For a medium, since the kernel started to be looked at.
-    pub medium: Duration,
-    /// For another device, once a release was found that is not the right one.
-    pub better: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { medium: Duration::from_secs(30), better: Duration::from_secs(3) }
-    }
-}
+/// How long a medium is waited for, after a release was found that is not the right one too: which device comes first says
+/// nothing about the others.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The medium, and what was found out about it.
 #[derive(Debug)]
@@ -70,33 +59,31 @@ pub struct Found<T> {
 /// Looks for a release that `check` accepts, which gets a source and its length in bytes.
 ///
 /// # Errors
-/// The reason why the first release that was found was refused, or that there is none, when patience ends.
+/// The reason why the first release that was found was refused, or that there is none, when `patience` ends.
 pub fn find<T>(
     root: &Path,
     story: &Story,
     modules: &mut Modules,
-    patience: Patience,
+    patience: Duration,
     check: &dyn Fn(&File, u64) -> Result<T, Stop>,
 ) -> Result<Found<T>, Stop> {
     let mut search =
         Search { root, story, modules, check, done: BTreeSet::new(), artifacts: BTreeSet::new(), refused: None };
-    let begin = clock::since_boot();
-    let mut last_news = begin;
+    let until = clock::since_boot() + patience;
+    let mut has_told = false;
     loop {
         let more = search.modules.serve_next(&Likely::MEDIA, story)?;
         let devices = block::list_from(root).attempt(|| "listing block devices".into())?;
-        let before = search.done.len();
         if let Some(found) = search.look(&devices) {
             return Ok(found);
         }
-        let now = clock::since_boot();
-        if more || search.done.len() > before {
-            last_news = now;
+        let left = until.saturating_sub(clock::since_boot());
+        if left.is_zero() {
+            return Err(search.refused.take().unwrap_or_else(|| nothing(&devices, patience)));
         }
-        match search.refused.take() {
-            Some(reason) if now.saturating_sub(last_news) >= patience.better => return Err(reason),
-            None if now.saturating_sub(begin) >= patience.medium => return Err(nothing(&devices, patience)),
-            reason => search.refused = reason,
+        if search.refused.is_some() && !has_told {
+            has_told = true;
+            story.tell(format_args!("another medium is waited for, for {} s", left.as_secs()));
         }
         if !more {
             thread::sleep(INTERVAL);
@@ -104,11 +91,11 @@ pub fn find<T>(
     }
 }
 
-fn nothing(devices: &BTreeSet<BlockDevice>, patience: Patience) -> Stop {
+fn nothing(devices: &BTreeSet<BlockDevice>, patience: Duration) -> Stop {
     let names: Vec<String> =
         devices.iter().map(|device| format!("{} ({} MiB)", device.name, device.len >> 20)).collect();
     let there = if names.is_empty() { "no disk at all".into() } else { names.join(", ") };
-    Stop::Failed(format!("no medium with a release came up in {} s; attached: {there}", patience.medium.as_secs()))
+    Stop::Failed(format!("no medium with a release came up in {} s; attached: {there}", patience.as_secs()))
 }
 
 struct Search<'a, T> {
@@ -241,7 +228,8 @@ mod tests {
     use crate::console::Consoles;
     use std::sync::Arc;
 
-    const SHORT: Patience = Patience { medium: Duration::from_millis(100), better: Duration::from_millis(60) };
+    const SHORT: Duration = Duration::from_millis(100);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn machine(devices: &[(&str, &[u8])]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
@@ -271,8 +259,24 @@ mod tests {
     }
 
     fn search(root: &tempfile::TempDir, mark: u8) -> Result<Found<u8>, Stop> {
+        search_for(SHORT, root, mark)
+    }
+
+    fn search_for(patience: Duration, root: &tempfile::TempDir, mark: u8) -> Result<Found<u8>, Stop> {
         let story = Story::new(Arc::new(Consoles::open_from(root.path())));
-        find(root.path(), &story, &mut Modules::default(), SHORT, &|head, _| mark_is(head, mark))
+        find(root.path(), &story, &mut Modules::default(), patience, &|head, _| mark_is(head, mark))
+    }
+
+    /// Plugs a release in after a while.
+    fn late(root: &tempfile::TempDir, delay: Duration) -> thread::JoinHandle<()> {
+        let path = root.path().to_owned();
+        thread::spawn(move || {
+            thread::sleep(delay);
+            let directory = path.join("sys/class/block/sdx");
+            fs::write(path.join("dev/sdx"), artifact(2)).unwrap();
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join("size"), "2").unwrap();
+        })
     }
 
     #[test]
@@ -298,15 +302,17 @@ mod tests {
     #[test]
     fn a_device_that_comes_late_is_found() {
         let root = machine(&[]);
-        let path = root.path().to_owned();
-        let late = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(40));
-            let directory = path.join("sys/class/block/sda");
-            fs::write(path.join("dev/sda"), artifact(2)).unwrap();
-            fs::create_dir(&directory).unwrap();
-            fs::write(directory.join("size"), "2").unwrap();
-        });
-        assert_eq!(search(&root, 2).unwrap().release, 2);
+        let late = late(&root, Duration::from_millis(40));
+        assert_eq!(search_for(LONG, &root, 2).unwrap().release, 2);
+        late.join().unwrap();
+    }
+
+    #[test]
+    fn a_device_that_comes_late_is_found_after_another_one_was_refused() {
+        let root = machine(&[("sda", &artifact(1))]);
+        // Longer than was once waited after a refusal.
+        let late = late(&root, Duration::from_millis(3500));
+        assert_eq!(search_for(LONG, &root, 2).unwrap().release, 2);
         late.join().unwrap();
     }
 

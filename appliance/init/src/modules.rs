@@ -4,6 +4,7 @@
 //! and a file name a line; `depend`, a file name, a colon and what to load for it, itself last. A module takes tens of
 //! milliseconds to load, so that only what this machine has is loaded.
 
+use gap_handover::boot_report;
 use rustix::{io::Errno, system::finit_module};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,11 @@ use std::{
 };
 
 use crate::{Attempt, Stop, clock, story::Story};
+
+/// For how long devices are served that come after the OS image was mounted.
+const LATE_DEVICES: Duration = Duration::from_secs(30);
+/// Time between two looks for them.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The lists of the initramfs.
 #[derive(Debug, Default)]
@@ -83,6 +89,45 @@ impl Modules {
         };
         let thread = thread::Builder::new().name("modules".into()).spawn(work);
         Ok(Background { always, thread: thread.attempt(|| "starting a thread that loads modules".into())? })
+    }
+
+    /// Another loader of the same modules, which looks at all devices anew and loads none that this one has loaded.
+    pub fn another(&self) -> Self {
+        Self { lists: Arc::clone(&self.lists), tried: self.tried.clone(), ..Self::default() }
+    }
+
+    /// Loads what all devices ask for, also those that come within [`LATE_DEVICES`], in a thread of its own. Once those that
+    /// are there are served, the file [`boot_report::DRIVERS_PATH`] in the OS image at `image` tells the agent: a disk that is
+    /// not there by then may only come by itself.
+    ///
+    /// # Errors
+    /// [`Stop`] when no thread can be had.
+    pub fn go_on(mut self, story: &Story, image: &Path) -> Result<(), Stop> {
+        let story = Story::new(Arc::clone(story.consoles()));
+        let told = image.join(boot_report::DRIVERS_PATH.trim_start_matches('/'));
+        let work = move || {
+            let until = clock::since_boot() + LATE_DEVICES;
+            let mut has_told = false;
+            // A controller may take longer than that; the agent is told after it all the same.
+            while !has_told || clock::since_boot() < until {
+                match self.serve_next(&Likely::ALL, &story) {
+                    Ok(true) => {}
+                    Ok(false) if has_told => thread::sleep(LOOK),
+                    Ok(false) => {
+                        has_told = true;
+                        if let Err(error) = fs::write(&told, "") {
+                            story.tell(format_args!("the agent is not told that all drivers are loaded: {error}"));
+                        }
+                    }
+                    Err(stop) => story.tell(stop),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("drivers".into())
+            .spawn(work)
+            .attempt(|| "starting a thread that loads drivers".into())?;
+        Ok(())
     }
 
     fn load_always(&mut self, story: &Story) -> Result<(), Stop> {
@@ -344,6 +389,30 @@ mod tests {
         fs::write(place.join("modalias"), "virtio:d00000002v00001AF4\n").unwrap();
         serve_all(&mut modules, &story);
         assert_eq!(tried(&modules), ["virtio_blk.ko"]);
+    }
+
+    #[test]
+    fn drivers_of_all_devices_are_loaded_beside_the_agent_which_is_told_when() {
+        let (root, story) = machine("", &["virtio:d00000002v00001AF4", "pci:v00001000d00000016"]);
+        let modules = loaded_from(&root, &story);
+        let told = root.path().join(boot_report::DRIVERS_PATH.trim_start_matches('/'));
+        fs::create_dir_all(told.parent().unwrap()).unwrap();
+        // A device whose module is not there must not keep the agent waiting.
+        fs::remove_file(root.path().join("gap/modules/radio.ko")).unwrap();
+        fs::create_dir_all(root.path().join("dev")).unwrap();
+        fs::write(root.path().join("dev/console"), "").unwrap();
+        let story = Story::new(Arc::new(Consoles::open_from(root.path())));
+        modules.another().go_on(&story, root.path()).unwrap();
+        let until = clock::since_boot() + Duration::from_secs(25);
+        while !told.exists() {
+            assert!(clock::since_boot() < until);
+            thread::sleep(LOOK);
+        }
+        story.consoles().flush(Duration::from_secs(60));
+        let shown = fs::read_to_string(root.path().join("dev/console")).unwrap();
+        for module in ["virtio_blk.ko", "radio.ko"] {
+            assert!(shown.contains(module), "{shown}");
+        }
     }
 
     #[test]

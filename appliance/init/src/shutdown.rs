@@ -9,6 +9,8 @@ use rustix::{
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, mpsc::channel},
+    thread,
     time::Duration,
 };
 
@@ -23,6 +25,8 @@ use crate::{
 /// How long processes may take to end by themselves, and to go away once they are killed.
 const GRACE: Duration = Duration::from_secs(10);
 const KILLED: Duration = Duration::from_secs(3);
+/// How long disks may take to write what is left and to be given back. One that hangs would hold the machine up for ever.
+const GIVE_BACK: Duration = Duration::from_secs(20);
 
 /// Stops the machine. Returns only when the kernel refuses to.
 pub fn run(root: &Path, end: End, events: &mut Events, story: &Story) {
@@ -31,6 +35,36 @@ pub fn run(root: &Path, end: End, events: &mut Events, story: &Story) {
         End::Restart => "restarting",
     });
     stop_processes(events, story);
+    let (place, teller) = (root.to_owned(), Story::new(Arc::clone(story.consoles())));
+    if !within(GIVE_BACK, move || give_back(&place, &teller)) {
+        story.tell(format_args!(
+            "THE DISKS DO NOT TAKE WHAT IS LEFT TO WRITE within {} s; it may be lost",
+            GIVE_BACK.as_secs()
+        ));
+    }
+    story.flush();
+    let command = match end {
+        End::PowerOff => RebootCommand::PowerOff,
+        End::Restart => RebootCommand::Restart,
+    };
+    if let Err(error) = reboot(command) {
+        story.announce(format_args!("failed: the kernel does not stop the machine: {error}"));
+    }
+}
+
+/// Does something in a thread of its own, and says whether it was done in time.
+fn within(limit: Duration, act: impl FnOnce() + Send + 'static) -> bool {
+    let (done, is_done) = channel();
+    let work = move || {
+        act();
+        // Nobody waits any more where it took too long.
+        let _ = done.send(());
+    };
+    thread::Builder::new().name("end".into()).spawn(work).is_ok() && is_done.recv_timeout(limit).is_ok()
+}
+
+/// Writes what is not on the disks yet, and gives mounts and devices back.
+fn give_back(root: &Path, story: &Story) {
     sync();
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     for place in ours(&mounts) {
@@ -44,13 +78,6 @@ pub fn run(root: &Path, end: End, events: &mut Events, story: &Story) {
         let _ = unmount(&place, UnmountFlags::empty());
     }
     sync();
-    let command = match end {
-        End::PowerOff => RebootCommand::PowerOff,
-        End::Restart => RebootCommand::Restart,
-    };
-    if let Err(error) = reboot(command) {
-        story.announce(format_args!("failed: the kernel does not stop the machine: {error}"));
-    }
 }
 
 /// Removes what this program and the agent mapped of the medium. What something else stands on goes after that.
@@ -119,6 +146,16 @@ fn below(mountinfo: &str, prefix: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_disk_that_hangs_does_not_hold_up_the_end() {
+        let (_held, never) = channel::<()>();
+        let began = Instant::now();
+        assert!(!within(Duration::from_millis(20), move || drop(never.recv())));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert!(within(Duration::from_secs(30), || {}));
+    }
 
     #[test]
     fn devices_of_the_appliance_are_found_by_their_names() {

@@ -226,6 +226,7 @@ mod tests {
         }
 
         fn shown(&self) -> String {
+            self.story.consoles().flush(Duration::from_secs(60));
             fs::read_to_string(self.root.path().join("dev/console")).unwrap()
         }
     }

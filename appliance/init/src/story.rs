@@ -3,7 +3,10 @@
 use gap_handover::boot_report::Stage;
 use std::{fmt::Display, sync::Arc};
 
-use crate::{clock, console::Consoles};
+use crate::{
+    clock,
+    console::{Consoles, LAST_LINES},
+};
 
 /// Tells each step on the consoles and remembers when it ended.
 #[derive(Debug)]
@@ -42,6 +45,11 @@ impl Story {
     /// Prints a line that programs look for: `gap-init: ` and the text, nothing between.
     pub fn announce(&self, text: impl Display) {
         self.consoles.line(&format!("gap-init: {text}"));
+    }
+
+    /// Waits until all that was told is on the consoles, for a second at most: some may be stuck.
+    pub fn flush(&self) {
+        self.consoles.flush(LAST_LINES);
     }
 
     /// The consoles, for those who outlive the story.

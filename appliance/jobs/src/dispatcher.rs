@@ -262,7 +262,8 @@ impl Turns {
         self.collect();
         self.press();
         if !self.is_stopping && self.runtime.is_ready() {
-            match self.queue.claim(&self.machine, now()) {
+            let machine = self.machine.without(&self.runtime.failed_slots());
+            match self.queue.claim(&machine, now()) {
                 Ok(jobs) => jobs.into_iter().for_each(|job| self.start(&job)),
                 Err(error) => (self.complain)(error.to_string()),
             }

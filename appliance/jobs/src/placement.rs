@@ -91,6 +91,13 @@ pub enum Impossible {
 }
 
 impl Machine {
+    /// What is left of it without these GPUs.
+    #[must_use]
+    pub fn without(&self, slots: &BTreeSet<String>) -> Self {
+        let left = self.slots.iter().filter(|slot| !slots.contains(&slot.name));
+        Self { slots: left.cloned().collect(), ..*self }
+    }
+
     /// Whether a job that needs this could run if it were alone.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::{
     job::{Job, Level},
     state::Ending,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Exit code of a program that ended well.
 const EXIT_SUCCEEDED: i32 = 0;
@@ -24,6 +24,12 @@ pub trait Runtime: Send + Sync {
     /// Whether programs may be started now; until then what is queued waits.
     fn is_ready(&self) -> bool {
         true
+    }
+
+    /// GPUs of the machine that no program may be given now, by the names of their slots: they failed. Asked before
+    /// anything is placed.
+    fn failed_slots(&self) -> BTreeSet<String> {
+        BTreeSet::new()
     }
 
     /// Nothing happened for a while: what makes the next start a quick one may be done. Called on the thread that starts

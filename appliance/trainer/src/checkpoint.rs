@@ -4,11 +4,12 @@
 use crate::{
     digest,
     error::{Failed, storage, unwritten},
-    files::Growing,
+    files::{self, Growing},
     optimizer::{AdamW, Moments},
+    origin::Origin,
     tensors::{self, Tensors},
 };
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use gap_contract::{FailureCode, Output};
 use gap_lm::{
     inference::{SafetensorsDirectory, TensorSource},
@@ -38,6 +39,11 @@ pub struct State {
     pub batch: u64,
     /// Digest of the job and the data that it began with.
     pub job_sha256: String,
+    /// The base and the adapter that it began with. A checkpoint on request may be made before they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// The peak of the learning rate, which may be another when the run goes on.
+    pub learning_rate: f64,
     /// Loss of the last step.
     pub train_loss: f64,
     /// The last validation loss.
@@ -79,6 +85,23 @@ pub fn write(output: &Output, state: &State, model: &mut TrainableDecoder, optim
     let stored = stored.map_err(|error| failed()(error.into()))?;
     growing.write(STATE, &stored).map_err(failed())?;
     growing.finish().map_err(failed())
+}
+
+/// The room that a checkpoint takes on the disk, in bytes: the files and what they are rounded up to.
+///
+/// # Errors
+/// Where it cannot be laid out.
+pub fn size(model: &mut TrainableDecoder) -> Result<u64, Failed> {
+    let parameters = tensors::of(model, false);
+    // Moments have the shape of their parameter.
+    let halves =
+        |(name, tensor): (&String, &Tensor)| ["first", "second"].map(|half| (format!("{half}.{name}"), tensor.clone()));
+    let moments = parameters.iter().flat_map(halves).collect();
+    let size = |tensors: &Tensors| {
+        tensors::size(tensors, HashMap::new())
+            .map_err(|error| Failed::new(FailureCode::Internal, format!("a checkpoint cannot be made: {error}")))
+    };
+    Ok(size(&parameters)? + size(&moments)? + files::ROUNDING)
 }
 
 /// The steps of the checkpoints that are there, in order.

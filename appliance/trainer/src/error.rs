@@ -7,12 +7,15 @@ use std::{fmt, io, path::Path};
 
 /// A failed run: what goes into its last event.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Failed(Failure);
+pub struct Failed {
+    failure: Failure,
+    full: bool,
+}
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
-        match &self.0.param {
+        f.write_str(&self.failure.message)?;
+        match &self.failure.param {
             Some(param) => write!(f, " (`{param}` of the job)"),
             None => Ok(()),
         }
@@ -22,7 +25,7 @@ impl fmt::Display for Failed {
 impl Failed {
     /// From its kind and what to tell people.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self(Failure { code, message: message.into(), param: None })
+        Self { failure: Failure { code, message: message.into(), param: None }, full: false }
     }
 
     /// A model that cannot be used.
@@ -33,14 +36,20 @@ impl Failed {
     /// Names the field of the job that it goes back to, if none is named yet.
     #[must_use]
     pub fn about(mut self, param: &str) -> Self {
-        self.0.param.get_or_insert_with(|| param.to_owned());
+        self.failure.param.get_or_insert_with(|| param.to_owned());
         self
     }
 
     /// What goes into the event.
     #[must_use]
     pub const fn failure(&self) -> &Failure {
-        &self.0
+        &self.failure
+    }
+
+    /// Whether a disk is full, and with room it would not have failed.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.full
     }
 }
 
@@ -69,9 +78,16 @@ pub fn invalid_data(path: &Path, line: u64, what: impl fmt::Display) -> Failed {
 pub fn storage(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
     let doing = format!("cannot {what} {}", path.display());
     move |error| {
-        let hint = if error.kind() == io::ErrorKind::StorageFull { "; make room and resume the job" } else { "" };
-        Failed::new(FailureCode::Storage, format!("{doing}: {error}{hint}"))
+        let full = is_full(&error);
+        let hint = if full { "; make room and resume the job" } else { "" };
+        Failed { full, ..Failed::new(FailureCode::Storage, format!("{doing}: {error}{hint}")) }
     }
+}
+
+/// Whether there is no room left on the disk, or for whom the job runs.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// For tensors that cannot be written.

@@ -7,6 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What directories and the last blocks of their files take beside what is written, in bytes: enough for what is grown here.
+pub const ROUNDING: u64 = 64 << 10;
+
+/// How the name of a directory ends that is being filled.
+const PART: &str = ".part";
+
 /// Puts a file in another's place once its bytes are on the disk.
 ///
 /// # Errors
@@ -28,6 +34,22 @@ pub fn sync(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Takes away what a killed program left half filled in a directory.
+///
+/// # Errors
+/// What the system says.
+pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PART) && entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A directory that is filled under another name, and appears when it is complete.
 #[derive(Debug)]
 pub struct Growing {
@@ -42,7 +64,7 @@ impl Growing {
     /// What the system says.
     pub fn begin(place: &Path) -> io::Result<Self> {
         let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let made = place.with_file_name(format!(".{name}.part"));
+        let made = place.with_file_name(format!(".{name}{PART}"));
         if made.exists() {
             fs::remove_dir_all(&made)?;
         }

@@ -1,7 +1,7 @@
 //! `events.jsonl` and `metrics.jsonl`: rows are appended whole, and a row that a crash cut short is taken away before
-//! others follow.
+//! others follow. A full disk ends no run: rows wait until there is room, and for a checkpoint all must be there.
 
-use crate::error::{Failed, storage};
+use crate::error::{Failed, is_full, storage};
 use gap_contract::{Event, Failure, Level, Metrics, Output, Topic};
 use serde_json::{Map, Value};
 use std::{
@@ -21,10 +21,8 @@ pub fn now() -> i64 {
 /// Both files of an output directory.
 #[derive(Debug)]
 pub struct Journal {
-    events: File,
-    events_path: PathBuf,
-    metrics: File,
-    metrics_path: PathBuf,
+    events: Rows,
+    metrics: Rows,
     count: u64,
     last: i64,
 }
@@ -40,12 +38,9 @@ impl Journal {
         let metrics: Vec<Metrics> = if step > 0 { rows(&metrics_path)? } else { Vec::new() };
         rewrite(&events_path, &events)?;
         rewrite(&metrics_path, &metrics.into_iter().filter(|row| row.step <= step).collect::<Vec<_>>())?;
-        let append = |path: &Path| OpenOptions::new().append(true).open(path).map_err(storage("open", path));
         Ok(Self {
-            events: append(&events_path)?,
-            metrics: append(&metrics_path)?,
-            events_path,
-            metrics_path,
+            events: Rows::open(events_path)?,
+            metrics: Rows::open(metrics_path)?,
             count: events.len() as u64,
             last: events.last().map_or(0, |event| event.created_at),
         })
@@ -89,7 +84,7 @@ impl Journal {
             _ => Map::new(),
         };
         let event = Event { id: format!("event-{}", self.count), created_at, level, message, topic, data, error };
-        append(&mut self.events, &event).map_err(storage("write to", &self.events_path))
+        self.events.add(&event)
     }
 
     /// Adds the row of a step.
@@ -97,23 +92,60 @@ impl Journal {
     /// # Errors
     /// Where it cannot be written.
     pub fn metrics(&mut self, row: &Metrics) -> Result<(), Failed> {
-        append(&mut self.metrics, row).map_err(storage("write to", &self.metrics_path))
+        self.metrics.add(row)
     }
 
     /// Waits until all rows are on the disk.
     ///
     /// # Errors
     /// Where they cannot be put there.
-    pub fn sync(&self) -> Result<(), Failed> {
-        self.events.sync_data().map_err(storage("write to", &self.events_path))?;
-        self.metrics.sync_data().map_err(storage("write to", &self.metrics_path))
+    pub fn sync(&mut self) -> Result<(), Failed> {
+        self.events.sync()?;
+        self.metrics.sync()
     }
 }
 
-fn append(file: &mut File, row: &impl serde::Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(row)?;
-    line.push(b'\n');
-    file.write_all(&line)
+/// A file that grows by rows.
+#[derive(Debug)]
+struct Rows {
+    file: File,
+    path: PathBuf,
+    /// What there was no room for yet.
+    waiting: Vec<u8>,
+}
+
+impl Rows {
+    fn open(path: PathBuf) -> Result<Self, Failed> {
+        let file = OpenOptions::new().append(true).open(&path).map_err(storage("open", &path))?;
+        Ok(Self { file, path, waiting: Vec::new() })
+    }
+
+    fn add(&mut self, row: &impl serde::Serialize) -> Result<(), Failed> {
+        serde_json::to_writer(&mut self.waiting, row).map_err(|error| storage("write to", &self.path)(error.into()))?;
+        self.waiting.push(b'\n');
+        match self.write() {
+            Err(error) if !is_full(&error) => Err(storage("write to", &self.path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what waits, as far as there is room: a row may be written in parts.
+    fn write(&mut self) -> io::Result<()> {
+        while !self.waiting.is_empty() {
+            match self.file.write(&self.waiting) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => drop(self.waiting.drain(..written.min(self.waiting.len()))),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Failed> {
+        let synced = self.write().and_then(|()| self.file.sync_data());
+        synced.map_err(storage("write to", &self.path))
+    }
 }
 
 /// The whole rows of a file; none where there is no file.

@@ -8,6 +8,7 @@
 pub mod checkpoint;
 pub mod data;
 pub mod digest;
+pub mod disk;
 pub mod error;
 pub mod eval;
 pub mod files;
@@ -19,6 +20,7 @@ pub mod merge;
 pub mod mlflow;
 pub mod objective;
 pub mod optimizer;
+pub mod origin;
 pub mod plan;
 pub mod result;
 pub mod run;

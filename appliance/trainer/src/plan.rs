@@ -75,6 +75,7 @@ impl Plan {
             let estimate = memory::estimate(&config, job, &targets, tokens, bytes);
             (epochs, estimate)
         };
+        let begun = batch.is_some();
         let batch = match (batch, job.batch_size) {
             (Some(batch), _) => batch,
             (None, BatchSize::Examples(batch)) => batch,
@@ -88,7 +89,7 @@ impl Plan {
         };
         let (epochs, estimate) = sized(batch);
         if estimate.total() > available {
-            return Err(too_large(job, estimate, available, |batch| sized(batch).1.total(), batch));
+            return Err(too_large(job, estimate, available, |batch| sized(batch).1.total(), batch, begun));
         }
         let total = epochs.total(job);
         Ok(Self { config, training, validation, epochs, total, batch, estimate, available, trained, holding })
@@ -175,11 +176,22 @@ fn holding(job: &Job) -> Result<Holding, Failed> {
     Ok(Holding { device, weights, activations, nf4, checkpointing: job.gradient_checkpointing })
 }
 
-fn too_large(job: &Job, estimate: Estimate, available: u64, sized: impl Fn(u64) -> u64, batch: u64) -> Failed {
+fn too_large(
+    job: &Job,
+    estimate: Estimate,
+    available: u64,
+    sized: impl Fn(u64) -> u64,
+    batch: u64,
+    begun: bool,
+) -> Failed {
     let mebi = |bytes: u64| bytes >> 20;
     let smaller =
         (0..20).map(|power| 1_u64 << power).take_while(|size| *size < batch && sized(*size) <= available).last();
-    let advice = if let Some(size) = smaller {
+    let advice = if begun && !job.gradient_checkpointing {
+        "set `gradient_checkpointing` and resume, or begin anew with a lower `batch_size` or `max_length`".to_owned()
+    } else if begun {
+        "make room and resume, or begin anew with a lower `batch_size` or `max_length`".to_owned()
+    } else if let Some(size) = smaller {
         format!("`batch_size` {size} with more `gradient_accumulation_steps` would fit")
     } else if job.lora.is_none() {
         "train an adapter (`lora`) instead of all weights".to_owned()

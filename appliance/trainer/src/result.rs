@@ -2,10 +2,10 @@
 
 use crate::{
     error::{Failed, storage, unwritten},
-    files::Growing,
+    files::{self, Growing},
     tensors::{self, WriteError},
 };
-use gap_contract::{Job, Lora, Output};
+use gap_contract::{FailureCode, Job, Lora, Output};
 use gap_lm::training::{TARGETS, TrainableDecoder, adapter::AdapterConfig};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,6 +42,22 @@ pub fn write(output: &Output, job: &Job, model: &mut TrainableDecoder) -> Result
     growing.finish().map_err(storage("write", &place))?;
     let place = place.strip_prefix(output.dir()).unwrap_or(&place);
     Ok(digests.into_iter().map(|(name, digest)| (place.join(name), digest)).collect())
+}
+
+/// The room that it takes on the disk, in bytes.
+///
+/// # Errors
+/// Where it cannot be laid out, or a file of the base not be looked at.
+pub fn size(job: &Job, model: &mut TrainableDecoder) -> Result<u64, Failed> {
+    let mut size = files::ROUNDING;
+    if job.lora.is_none() {
+        for path in TAKEN_OVER.map(|name| job.model.join(name)).iter().filter(|path| path.is_file()) {
+            size += fs::metadata(path).map_err(storage("look at", path))?.len();
+        }
+    }
+    let tensors = tensors::of(model, job.lora.is_none());
+    let weights = tensors::size(&tensors, notes());
+    Ok(size + weights.map_err(|error| Failed::new(FailureCode::Internal, error.to_string()))?)
 }
 
 /// Names of files and their digests.

@@ -139,6 +139,23 @@ fn answers_are_kept_only_where_the_same_was_asked() {
 }
 
 #[test]
+fn what_a_tokenizer_says_about_length_and_padding_changes_no_measurement() {
+    let setup = Setup::new();
+    let job = setup.job(json!({"candidates": {"base": {}}}));
+    succeed(&["eval", &job]);
+    let before = setup.report();
+    let path = setup.path("model/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    tokenizer["truncation"] = json!({"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+    tokenizer["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 256, "pad_type_id": 0, "pad_token": "<|endoftext|>"});
+    tiny::write(&path, &tokenizer);
+    fs::remove_dir_all(setup.path("out")).unwrap();
+    succeed(&["eval", &job]);
+    assert_eq!(setup.report(), before);
+}
+
+#[test]
 fn results_go_into_the_lineage_of_the_adapter() {
     let setup = Setup::new();
     tiny::lineage(&setup.path("run"), &gap_train::digest::of_model(&setup.path("model")).unwrap());
@@ -261,7 +278,12 @@ fn what_cannot_be_evaluated_is_said() {
     assert!(said.contains("none of the answers in"), "{said}");
     let said = fail(&["eval", &setup.job(json!({"data": "gone.jsonl"}))]);
     assert!(said.contains("gone.jsonl cannot be read"), "{said}");
-    fs::remove_file(setup.path("model/tokenizer.json")).unwrap();
+    let path = setup.path("model/tokenizer.json");
+    let tokenizer = fs::read_to_string(&path).unwrap();
+    fs::write(&path, tokenizer.replace("\"vocab\":{", "\"vocab\":{\"zz\":288,")).unwrap();
+    let said = fail(&["eval", &setup.job(json!({}))]);
+    assert!(said.contains("the model has 288 rows; they are not of one piece"), "{said}");
+    fs::remove_file(&path).unwrap();
     let said = fail(&["eval", &setup.job(json!({}))]);
     assert!(said.contains("tokenizer"), "{said}");
 }

@@ -261,6 +261,82 @@ fn a_stopped_run_and_a_killed_one_go_on_to_the_same_end() {
 
 #[test]
 #[ignore = "needs PyTorch; make test-all runs it"]
+fn a_run_goes_on_only_with_the_job_and_the_data_that_it_began_with() {
+    let root = made("changed");
+    let job = |more: Value| {
+        let mut job = json!({"max_steps": 4, "save_steps": 2, "lora": {"r": 4}});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        root.job("run", job);
+    };
+    let resume = || root.command("drivers/sft.py", &["run.json", "--resume"]).output().unwrap();
+    let output = root.output("run");
+    job(json!({}));
+    root.python("drivers/sft.py", &["run.json"]);
+    let weights = || fs::read(output.0.join("adapter/adapter_model.safetensors")).unwrap();
+    let before = (fs::read(output.0.join("job.json")).unwrap(), weights());
+    let refused = |what: &str| {
+        let ended = resume();
+        assert_eq!(ended.status.code(), Some(1), "{what}");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(said.contains("the job or its data changed since the checkpoint"), "{what}: {said}");
+        assert_eq!(output.rows("events.jsonl").last().unwrap()["error"]["code"], "invalid_job");
+        assert!(before == (fs::read(output.0.join("job.json")).unwrap(), weights()), "{what}: nothing changed");
+    };
+    job(json!({"learning_rate": 0.02}));
+    refused("another learning rate");
+    job(json!({}));
+    let data = root.dir().join("tiny/train.jsonl");
+    let rows = fs::read_to_string(&data).unwrap();
+    fs::write(&data, rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    refused("other data");
+    fs::write(&data, rows).unwrap();
+    // What decides about no number may change, and a run that was over makes no further step.
+    job(json!({"save_steps": 3, "metadata": {"ticket": "8"}}));
+    assert_eq!(resume().status.code(), Some(0));
+    output.check();
+    assert_eq!(output.steps(), [1, 2, 3, 4]);
+    assert!(before.1 == weights());
+}
+
+#[test]
+#[ignore = "needs Transformers; make test-all runs it"]
+fn answers_that_the_template_writes_otherwise_at_the_end_count_as_with_gap_train() {
+    let root = made("thoughts");
+    let model = root.dir().join("tiny/model");
+    let recorded = repository().join("appliance/lm/tests/reference/templates.json");
+    let recorded: Value = serde_json::from_slice(&fs::read(recorded).unwrap()).unwrap();
+    let templates = recorded["templates"].as_array().unwrap();
+    let template = templates.iter().find(|template| template["name"] == "chatml-thoughts").unwrap();
+    fs::write(model.join("chat_template.jinja"), template["template"].as_str().unwrap()).unwrap();
+    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+    let turns = vec![turn("user", "a?"), turn("assistant", "one"), turn("user", "b?"), turn("assistant", " two ")];
+    tiny::write(&root.dir().join("turns.json"), &json!(turns));
+    let found = root.script(
+        "import json, sys\n\
+         sys.path.insert(0, 'drivers')\n\
+         from transformers import AutoTokenizer\n\
+         from gap_driver import examples, failure\n\
+         tokenizer = AutoTokenizer.from_pretrained('tiny/model')\n\
+         turns = json.load(open('turns.json'))\n\
+         place = ('train.jsonl', 1, 'training_file')\n\
+         ids, counts = examples._conversation(turns, place, tokenizer, None)\n\
+         turns[1]['content'] = '<think>\\nx\\n</think>\\n\\none'\n\
+         try:\n\
+         \x20   said = examples._conversation(turns, place, tokenizer, None)\n\
+         except failure.Failure as error:\n\
+         \x20   said = error.message\n\
+         print(json.dumps([list(zip(ids, counts)), said]))\n",
+    );
+    let encoder = gap_train::data::Encoder::read(&model, 400).unwrap();
+    let example = gap_train::data::Example::Conversation { turns, tools: None };
+    let own = encoder.encode(&example, true).unwrap();
+    assert_eq!(found[0], json!(own[0].tokens()));
+    assert!(own[0].tokens().iter().filter(|(_, counts)| *counts).count() > 4, "both answers count");
+    assert!(found[1].as_str().unwrap().contains("writes turn 2 differently within the conversation"), "{}", found[1]);
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
 fn two_processes_train_one_model_under_torchrun_and_alone() {
     let root = made("two");
     let job = json!({"validation_file": "tiny/validation.jsonl", "batch_size": 2, "save_steps": 3, "shuffle": false});
@@ -323,10 +399,21 @@ fn jobs_that_cannot_run_say_why() {
     }
     fs::write(root.dir().join("broken.jsonl"), "{\"text\": \"a b c\"}\n{\"text\": ").unwrap();
     fs::create_dir(root.dir().join("empty")).unwrap();
+    root.script(
+        "from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM\n\
+         AutoTokenizer.from_pretrained('tiny/model').save_pretrained('small')\n\
+         config = LlamaConfig(vocab_size=100, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)\n\
+         LlamaForCausalLM(config).save_pretrained('small')\n\
+         print(1)\n",
+    );
+    fs::create_dir_all(root.dir().join("other/adapter")).unwrap();
+    tiny::write(&root.dir().join("other/lineage.json"), &json!({"base": {"name": "another", "digest": "00ff"}}));
     for (name, more, code, expected) in [
         ("data", json!({"training_file": "broken.jsonl"}), "invalid_data", "line 2 of broken.jsonl"),
         ("model", json!({"model": "empty"}), "invalid_model", "empty"),
         ("target", json!({"lora": {"target_modules": ["nothing"]}}), "invalid_job", "nothing"),
+        ("base", json!({"adapter": "other/adapter"}), "invalid_adapter", "was trained on `another` with digest 00ff"),
+        ("tokenizer", json!({"model": "small"}), "invalid_model", "the model has 100 rows; they are not of one piece"),
     ] {
         let (exit, said) = job(name, more);
         assert!(exit == Some(1) && said.contains(expected), "{name}: {exit:?} {said}");

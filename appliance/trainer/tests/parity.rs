@@ -33,10 +33,18 @@ fn difference(ours: &[f64], theirs: &[f64]) -> f64 {
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
+fn probe() -> Vec<u32> {
+    numbers(&reference()["probe"]).into_iter().map(|token| token as u32).collect()
+}
+
 /// Logits of the probe by the model in `model`, with the adapter in `adapter`.
 fn logits(model: &Path, adapter: Option<(&Path, f64)>, dtype: DType) -> Vec<f64> {
-    let probe: Vec<u32> = numbers(&reference()["probe"]).into_iter().map(|token| token as u32).collect();
-    trial::logits(model, adapter, &probe, dtype)
+    trial::logits(model, adapter, &probe(), dtype)
+}
+
+/// What an adapter's product is multiplied by.
+fn scale(tuning: &str) -> f64 {
+    if tuning == "rslora" { 4.0 } else { 2.0 }
 }
 
 #[test]
@@ -48,6 +56,24 @@ fn logits_of_every_family_are_those_of_transformers() {
             assert!(off < 1e-4, "{family} {dtype:?}: {off}");
         }
     }
+}
+
+#[test]
+fn adapters_that_peft_wrote_give_its_logits_where_they_are_trained_on_and_where_they_are_served() {
+    let reference = reference();
+    let adapters = reference["adapters"].as_object().unwrap();
+    for (name, theirs) in adapters {
+        let (family, tuning) = name.rsplit_once('-').unwrap();
+        let (model, adapter) = (fixture().join(family), fixture().join(name));
+        let theirs = numbers(theirs);
+        assert!(difference(&numbers(&reference["base"][family]), &theirs) > 0.1, "{name} changes nothing");
+        let off = difference(&logits(&model, Some((&adapter, scale(tuning))), DType::F32), &theirs);
+        assert!(off < 1e-4, "{name} in training: {off}");
+        let off = difference(&trial::serving_logits(&model, &adapter, &probe()), &theirs);
+        assert!(off < 1e-4, "{name} in serving: {off}");
+    }
+    let mut families = reference["base"].as_object().unwrap().keys();
+    assert!(families.len() == 4 && families.all(|family| adapters.contains_key(&format!("{family}-lora"))));
 }
 
 /// Trains a case; the output lies in `out`.
@@ -100,13 +126,16 @@ fn every_loss_of_fifty_steps_is_that_of_peft_and_pytorch() {
         compare(case, &trial);
         let ours = match case["tuning"].as_str().unwrap() {
             "full" => logits(&trial.path("out/model"), None, DType::F32),
-            tuning => {
-                let scale = if tuning == "rslora" { 4.0 } else { 2.0 };
-                logits(&trial.path("model"), Some((&trial.path("out/adapter"), scale)), DType::F32)
-            }
+            tuning => logits(&trial.path("model"), Some((&trial.path("out/adapter"), scale(tuning))), DType::F32),
         };
         let off = difference(&ours, &numbers(&case["logits"]));
         assert!(off < 1e-3, "{} {}: logits of what was trained differ by {off}", case["family"], case["tuning"]);
+    }
+    for family in reference["base"].as_object().unwrap().keys() {
+        for (method, tuning) in [("supervised", "lora"), ("supervised", "full"), ("dpo", "lora"), ("dpo", "full")] {
+            let has = |case: &Value| case["family"] == **family && case["method"] == method && case["tuning"] == tuning;
+            assert!(reference["cases"].as_array().unwrap().iter().any(has), "{family} {method} {tuning}");
+        }
     }
 }
 
@@ -115,7 +144,7 @@ fn a_base_in_four_bits_gives_what_bitsandbytes_gives_under_peft() {
     let reference = reference();
     let text = fs::read_to_string(fixture().join("qlora.json")).unwrap();
     let cases: Value = serde_json::from_str(&text).unwrap();
-    let probe: Vec<u32> = numbers(&reference["probe"]).into_iter().map(|token| token as u32).collect();
+    let probe = probe();
     for case in cases["cases"].as_array().unwrap() {
         let maxima = if case["quantization"] == "nf4" { Maxima::Exact } else { Maxima::Quantised };
         // In 64 bits the matrices are unpacked whole, as on a GPU.

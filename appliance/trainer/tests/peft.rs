@@ -72,6 +72,13 @@ fn peft_takes_our_adapters_and_the_recorded_numbers_hold() {
             assert!((a - b).abs() < 1e-4, "{}", recorded["family"]);
         }
     }
+    for part in ["base", "adapters"] {
+        for (name, logits) in recorded[part].as_object().unwrap() {
+            for (a, b) in numbers(&again[part][name]).iter().zip(numbers(logits)) {
+                assert!((a - b).abs() < 1e-4, "{name}");
+            }
+        }
+    }
     for arch in ["llama", "mistral", "qwen2", "qwen3"] {
         let trial = Trial::new(arch);
         trial.succeed(&trial.job("out", json!({"lora": {"r": 4, "use_rslora": arch == "qwen2"}})), &[]);

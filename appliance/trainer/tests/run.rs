@@ -5,41 +5,8 @@
 mod trial;
 
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
-use trial::Trial;
-
-fn bytes(trial: &Trial, name: &str) -> Vec<u8> {
-    fs::read(trial.path(name).join("adapter/adapter_model.safetensors")).unwrap()
-}
-
-/// What of the metrics does not depend on the machine.
-fn numbers(trial: &Trial, name: &str) -> Vec<Value> {
-    let mut rows = trial.metrics(name);
-    for row in &mut rows {
-        let row = row.as_object_mut().unwrap();
-        row.remove("tokens_per_second");
-        row.remove("memory");
-    }
-    rows
-}
-
-fn wait_for(what: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !what() {
-        assert!(since.elapsed() < Duration::from_secs(60), "nothing happened for a minute");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn signal(child: &std::process::Child, name: &str) {
-    trial::succeed(Command::new("kill").args([name, &child.id().to_string()]));
-}
+use std::{fs, process::Command};
+use trial::{Trial, change, signal, wait_for};
 
 #[test]
 fn a_job_learns_and_leaves_what_the_contract_says() {
@@ -83,35 +50,6 @@ fn every_family_trains_with_every_option() {
         let losses = trial.losses("out");
         assert!(losses[losses.len() - 1] < losses[0], "{arch} {more}: {losses:?}");
     }
-}
-
-#[test]
-fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
-    let trial = Trial::new("qwen3");
-    let more =
-        json!({"max_steps": 40, "validation_file": "valid.jsonl", "gradient_accumulation_steps": 2, "save_steps": 7});
-    trial.succeed(&trial.job("whole", more.clone()), &[]);
-    let job = trial.job("parts", more);
-    let mut child = trial.start(&job, &[]);
-    wait_for(|| trial.metrics("parts").len() >= 3);
-    signal(&child, "-TERM");
-    assert_eq!(child.wait().unwrap().code(), Some(3));
-    let done = trial.metrics("parts").len();
-    assert!((3..40).contains(&done), "{done}");
-    assert_eq!(trial.events("parts").last().unwrap()["type"], "stopped");
-    // Killed without warning, it loses what came after its last checkpoint.
-    let mut child = trial.start(&job, &["--resume"]);
-    wait_for(|| trial.metrics("parts").len() > done + 8);
-    signal(&child, "-KILL");
-    child.wait().unwrap();
-    fs::write(
-        trial.path("parts/metrics.jsonl"),
-        fs::read_to_string(trial.path("parts/metrics.jsonl")).unwrap() + "{\"step\": 4",
-    )
-    .unwrap();
-    trial.succeed(&job, &["--resume"]);
-    assert_eq!(numbers(&trial, "whole"), numbers(&trial, "parts"));
-    assert!(bytes(&trial, "whole") == bytes(&trial, "parts"), "the adapters differ");
 }
 
 #[test]
@@ -183,10 +121,6 @@ fn refused(trial: &Trial, name: &str, more: Value) -> (String, String) {
     assert_eq!(output.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     let failure = trial.failure(name);
     (failure["code"].as_str().unwrap().to_owned(), failure["message"].as_str().unwrap().to_owned())
-}
-
-fn change(path: &Path, with: impl FnOnce(Vec<u8>) -> Vec<u8>) {
-    fs::write(path, with(fs::read(path).unwrap())).unwrap();
 }
 
 #[test]
@@ -320,6 +254,22 @@ fn auto_takes_the_largest_batch_that_fits() {
 }
 
 #[test]
+fn a_run_that_no_longer_fits_is_told_what_it_can_go_on_with() {
+    let trial = Trial::new("llama");
+    let text = json!({"text": "What follows 1? ".repeat(16)}).to_string() + "\n";
+    fs::write(trial.path("long.jsonl"), text.repeat(128)).unwrap();
+    let job = json!({"training_file": "long.jsonl", "batch_size": 128, "max_steps": 2, "save_steps": 1});
+    trial.succeed(&trial.job("out", job), &[]);
+    fs::remove_dir_all(trial.path("out/checkpoints/step-00000002")).unwrap();
+    let output = with_memory(&trial, 64, &["run", "out.json", "--resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let failure = trial.failure("out");
+    assert_eq!(failure["code"], "out_of_memory");
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("set `gradient_checkpointing` and resume"), "{message}");
+}
+
+#[test]
 fn memory_that_runs_out_is_told_once() {
     let trial = Trial::new("llama");
     trial.job("out", json!({"max_steps": 100_000}));
@@ -340,6 +290,8 @@ fn memory_that_runs_out_is_told_once() {
         told.len() == 1 && told[0]["level"] == "warn" && told[0]["data"]["share"].as_f64().unwrap() > 0.9,
         "{told:?}"
     );
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(message.contains("resume it with `gradient_checkpointing`, or begin it anew"), "{message}");
 }
 
 #[test]
@@ -374,67 +326,9 @@ fn an_output_directory_belongs_to_one_engine_and_one_run() {
     assert_eq!(trial.events("out").last().unwrap()["type"], "stopped");
     let again = trial.run(&job, &[]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("holds a run already"), "{again:?}");
-    let other = trial.job("out", json!({"max_steps": 100_000, "learning_rate": 0.5}));
+    let other = trial.job("out", json!({"max_steps": 100_000, "max_length": 64}));
     let changed = trial.run(&other, &["--resume"]);
     assert!(String::from_utf8_lossy(&changed.stderr).contains("changed since the checkpoint"), "{changed:?}");
-}
-
-#[test]
-fn a_damaged_checkpoint_is_named() {
-    let trial = Trial::new("llama");
-    let job = trial.job("out", json!({"max_steps": 4, "save_steps": 2}));
-    trial.succeed(&job, &[]);
-    change(&trial.path("out/checkpoints/step-00000004/parameters.safetensors"), |mut bytes| {
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        bytes
-    });
-    let output = trial.run(&job, &["--resume"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("step-00000004 is damaged"), "{output:?}");
-    fs::remove_dir_all(trial.path("out/checkpoints/step-00000004")).unwrap();
-    trial.succeed(&job, &["--resume"]);
-    assert_eq!(trial.losses("out").len(), 4);
-}
-
-/// The directory of the checkpoints lies on a file system that is too small for a second one.
-#[test]
-fn a_full_disk_costs_no_checkpoint_that_is_there() {
-    let trial = Trial::new("llama");
-    let job = trial.job("out", json!({"max_steps": 6, "save_steps": 1, "lora": {"r": 64}}));
-    fs::create_dir_all(trial.path("out/checkpoints")).unwrap();
-    let script = "mount -t tmpfs -o size=1500k tmpfs out/checkpoints && \"$0\" run out.json; code=$?; \
-        cp -r out/checkpoints kept; exit $code";
-    let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, trial::PROGRAM])
-        .current_dir(trial.dir.path());
-    let output = command.output().unwrap();
-    let _ = job;
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let failure = trial.failure("out");
-    assert_eq!(failure["code"], "storage");
-    assert!(failure["message"].as_str().unwrap().contains("make room and resume"), "{failure}");
-    let kept: Vec<_> = fs::read_dir(trial.path("kept")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(!kept.is_empty() && kept.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{kept:?}");
-    fs::remove_dir_all(trial.path("out/checkpoints")).unwrap();
-    fs::rename(trial.path("kept"), trial.path("out/checkpoints")).unwrap();
-    trial.succeed(&trial.path("out.json"), &["--resume"]);
-    assert_eq!(trial.losses("out").len(), 6);
-}
-
-#[test]
-fn a_clock_that_went_back_is_told_and_changes_nothing() {
-    let trial = Trial::new("llama");
-    let job = trial.job("out", json!({"max_steps": 4, "save_steps": 2}));
-    trial.succeed(&job, &[]);
-    let future =
-        json!({"id": "event-1", "created_at": 9_999_999_999_u64, "level": "info", "message": "m", "type": "message"});
-    let events = trial.path("out/events.jsonl");
-    fs::write(&events, fs::read_to_string(&events).unwrap() + &future.to_string() + "\n").unwrap();
-    fs::remove_dir_all(trial.path("out/checkpoints/step-00000004")).unwrap();
-    trial.succeed(&job, &["--resume"]);
-    assert!(trial.events("out").iter().any(|event| event["type"] == "clock_jumped"));
-    assert_eq!(trial.losses("out").len(), 4);
 }
 
 #[test]
@@ -443,6 +337,16 @@ fn a_loss_that_is_no_number_ends_the_run_before_it_does_harm() {
     let (code, message) =
         refused(&trial, "out", json!({"learning_rate": 1e30, "max_grad_norm": 0, "lora": null, "max_steps": 50}));
     assert!(code == "not_finite" && message.contains("lower `learning_rate`"), "{message}");
+}
+
+#[test]
+fn a_validation_loss_that_is_no_number_ends_the_run_before_it_is_saved() {
+    let trial = Trial::new("llama");
+    let more = json!({"learning_rate": 1e39, "max_grad_norm": 0, "lora": null, "max_steps": 50, "save_steps": 1,
+        "validation_file": "valid.jsonl", "eval_steps": 1});
+    let (code, message) = refused(&trial, "out", more);
+    assert!(code == "not_finite" && message.contains("the validation loss after step 1"), "{message}");
+    assert_eq!(fs::read_dir(trial.path("out/checkpoints")).unwrap().count(), 0);
 }
 
 #[test]

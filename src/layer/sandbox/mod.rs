@@ -2,7 +2,8 @@
 //!
 //! A program runs as root of new user, mount, process, network, IPC and host name spaces: without
 //! network, without host paths but named read-only ones, with its own `/proc`, `/dev`, `/tmp` and
-//! `/run`, a fixed environment and a time limit. What it changed comes back as a layer. A root of which
+//! `/run`, a fixed environment and a time limit. It may not mount, trace, or make name spaces, and what in `/proc` is the
+//! machine's is read-only. What it changed comes back as a layer. A root of which
 //! nothing or little comes back is not copied: it is served from where its bytes lie ([`view`]), and what is
 //! written lies over it.
 //!

@@ -29,6 +29,9 @@ pub(super) const STAGE: &str = "/tmp";
 /// Directories that were made to mount on, and are no part of the tree.
 pub(super) type Made = Vec<PathBuf>;
 
+/// What in `/proc` is the whole machine's: where gapimage runs as root, root inside is the same user to the kernel.
+const OF_THE_KERNEL: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
 /// A step of mounting and how it failed.
 fn explain<T>(what: impl std::fmt::Display, result: rustix::io::Result<T>) -> Result<T, String> {
     result.map_err(|error| format!("cannot {what}: {error}"))
@@ -150,7 +153,19 @@ pub(super) fn enter(stage: &Path, binds: HeldBinds) -> Result<Made, String> {
     }
     let plain = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let proc = file_system_with("proc", &[], plain | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
-    explain("mount /proc", attach(&proc, &stage.join("proc")))?;
+    let place = stage.join("proc");
+    explain("mount /proc", attach(&proc, &place))?;
+    // In a name space of its own a program would have all rights again.
+    let limit = place.join("sys/user/max_user_namespaces");
+    explain_io("write", &limit, fs::write(&limit, "0"))?;
+    for name in OF_THE_KERNEL {
+        let place = place.join(name);
+        if place.exists() {
+            let what = format!("make /proc/{name} read-only");
+            explain(&what, mount_bind(&place, &place))?;
+            explain(&what, read_only(&place))?;
+        }
+    }
     for (name, mode) in [("tmp", "1777"), ("run", "755")] {
         let memory = file_system_with("tmpfs", &[("mode", mode)], plain)?;
         explain(format!("mount /{name}"), attach(&memory, &stage.join(name)))?;

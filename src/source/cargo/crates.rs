@@ -198,7 +198,7 @@ fn registry_caches() -> Result<Vec<PathBuf>, CargoError> {
 }
 
 fn cargo_fetch(workspace: &Checkout, manifest: &Path) -> Result<(), CargoError> {
-    let output = cargo(workspace)
+    let output = cargo(workspace)?
         .args(["fetch", "--manifest-path"])
         .arg(manifest)
         .output()

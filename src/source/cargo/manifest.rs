@@ -51,6 +51,36 @@ pub(super) fn reduce_toolchain(text: &str, path: &Path) -> Result<String, CargoE
     Ok(document.to_string())
 }
 
+/// The name of the toolchain that such a file, in either of rustup's two forms, asks for; none if it leaves that open.
+///
+/// # Errors
+/// [`CargoError`] for one that names a directory: the programs in it would be run.
+pub(super) fn channel(text: &str, path: &Path) -> Result<Option<String>, CargoError> {
+    let named = match text.trim() {
+        line if !line.contains(['[', '=', '\n']) => Some(line.to_owned()),
+        _ => {
+            let document = parse(text, path)?;
+            let toolchain = document.get("toolchain").and_then(Item::as_table_like);
+            let field = |name: &str| toolchain.and_then(|table| table.get(name)?.as_str()).map(str::to_owned);
+            field("path").or_else(|| field("channel"))
+        }
+    };
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+    };
+    match named {
+        Some(name) if !is_name(&name) => Err(CargoError::Manifest {
+            path: path.to_owned(),
+            what: format!(
+                "it asks for the toolchain `{}`, whose programs would be run: only one that rustup has by a name is taken",
+                name.escape_debug()
+            ),
+        }),
+        named => Ok(named),
+    }
+}
+
 fn drop_tests(table: &mut Table) {
     for key in NOT_BUILT {
         table.remove(key);

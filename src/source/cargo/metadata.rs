@@ -93,7 +93,10 @@ pub(super) struct Resolved {
 
 /// The members of the workspace; looks at manifests only.
 pub(super) fn members(workspace: &Checkout) -> Result<Metadata, CargoError> {
-    let arguments = ["metadata", "--format-version=1", "--no-deps", "--offline"].map(str::to_owned);
+    let manifest = workspace.dir().join("Cargo.toml");
+    let manifest = std::path::absolute(&manifest).map_err(CargoError::io("looking for", &manifest))?;
+    let mut arguments = ["metadata", "--format-version=1", "--no-deps", "--offline"].map(str::to_owned).to_vec();
+    arguments.push(format!("--manifest-path={}", manifest.display()));
     run(workspace, &arguments)
 }
 
@@ -148,7 +151,7 @@ fn used<'m>(root: &'m str, resolve: Option<&'m Resolve>) -> BTreeSet<&'m str> {
 }
 
 fn run(workspace: &Checkout, arguments: &[String]) -> Result<Metadata, CargoError> {
-    let output = cargo(workspace)
+    let output = cargo(workspace)?
         .args(arguments)
         .output()
         .map_err(|source| CargoError::NotInstalled { program: "cargo", source })?;

@@ -136,9 +136,9 @@ fn staging_dir(store: &Store) -> Result<TempDir, CargoError> {
     TempDir::new_in(session).map_err(CargoError::io("making a directory in", session))
 }
 
-/// The host's Cargo, in the workspace: toolchain and configuration are those that hold there.
-fn cargo(workspace: &Checkout) -> Command {
-    let mut command = toolchain::program("cargo", workspace);
+/// The host's Cargo, of the toolchain that the workspace asks for and with the user's own configuration.
+fn cargo(workspace: &Checkout) -> Result<Command, CargoError> {
+    let mut command = toolchain::program("cargo", workspace)?;
     command.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-    command
+    Ok(command)
 }

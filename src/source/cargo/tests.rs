@@ -36,7 +36,9 @@ fn workspace(dir: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let made = cargo(&checkout(dir)).args(["generate-lockfile", "--offline"]).output().unwrap();
+    let mut cargo = cargo(&checkout(dir)).unwrap();
+    let made =
+        cargo.args(["generate-lockfile", "--offline", "--manifest-path"]).arg(dir.join("Cargo.toml")).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
@@ -133,6 +135,34 @@ fn what_is_not_there_is_named() {
     assert!(matches!(error, CargoError::NoPackage { .. }), "{error}");
     let nowhere = checkout(&dir.path().join("nothing"));
     assert!(Staged::stage(&layer(dir.path()), &nowhere, dest.path()).is_err());
+}
+
+#[test]
+fn nothing_that_a_workspace_names_is_run_when_it_is_looked_at() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, store_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    workspace(dir.path());
+    let (evil, trace) = (dir.path().join("evil"), dir.path().join("it-was-run"));
+    fs::write(&evil, format!("#!/bin/sh\ntouch {}\nexec \"$@\"\n", trace.display())).unwrap();
+    fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(dir.path().join(".cargo")).unwrap();
+    let settings = format!("[build]\nrustc-wrapper = '{0}'\nrustc = '{0}'\n", evil.display());
+    fs::write(dir.path().join(".cargo/config.toml"), settings).unwrap();
+    let store = Store::open(store_dir.path()).unwrap();
+    resolve(&layer(dir.path()), "x86_64-unknown-linux-gnu", &store, true).unwrap();
+    assert!(!trace.exists());
+}
+
+#[test]
+fn a_toolchain_is_asked_for_by_its_name() {
+    let channel = |text: &str| manifest::channel(text, Path::new("rust-toolchain.toml"));
+    assert_eq!(channel("[toolchain]\nchannel = \"1.95.0\"\n").unwrap().as_deref(), Some("1.95.0"));
+    assert_eq!(channel("nightly-2026-01-01\n").unwrap().as_deref(), Some("nightly-2026-01-01"));
+    assert_eq!(channel("[toolchain]\nprofile = \"minimal\"\n").unwrap(), None);
+    for bad in ["[toolchain]\npath = \"/tmp/evil\"\n", "[toolchain]\nchannel = \"../evil\"\n", "/tmp/evil", "+x", "-x"]
+    {
+        assert!(matches!(channel(bad), Err(CargoError::Manifest { .. })), "{bad}");
+    }
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! The host's Rust toolchain: what it is, and where.
 
-use super::{checkout::Checkout, error::CargoError};
+use super::{checkout::Checkout, error::CargoError, manifest};
 use serde::{Deserialize, Serialize};
 use std::{
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// The variable by which rustup is told which toolchain to take.
+const RUSTUP_TOOLCHAIN: &str = "RUSTUP_TOOLCHAIN";
 
 /// Which compiler makes the binary. The same version, commit and host give the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,15 +57,43 @@ pub fn sysroot(workspace: &Checkout) -> Result<PathBuf, CargoError> {
     }
 }
 
-/// A program of the toolchain that the host uses in the workspace. What it says when it fails is for people.
-pub(super) fn program(name: &str, workspace: &Checkout) -> Command {
+/// A program of the toolchain that the workspace asks for. What it says when it fails is for people.
+///
+/// It is not started in the workspace, which may be somebody else's: Cargo and rustup would take settings from there that
+/// name programs to run.
+///
+/// # Errors
+/// [`CargoError`] if the workspace asks for a toolchain by a path.
+pub(super) fn program(name: &str, workspace: &Checkout) -> Result<Command, CargoError> {
     let mut command = Command::new(name);
-    command.current_dir(workspace.dir()).env_remove("RUST_BACKTRACE");
-    command
+    command.current_dir("/").env_remove("RUST_BACKTRACE");
+    // What the user says comes first, as with rustup itself.
+    if env::var_os(RUSTUP_TOOLCHAIN).is_none()
+        && let Some(channel) = channel(workspace.dir())?
+    {
+        command.env(RUSTUP_TOOLCHAIN, channel);
+    }
+    Ok(command)
+}
+
+/// The toolchain that a directory, or the nearest above it, asks for by name.
+fn channel(dir: &Path) -> Result<Option<String>, CargoError> {
+    let dir = dir.canonicalize().map_err(CargoError::io("looking for", dir))?;
+    for dir in dir.ancestors() {
+        for name in ["rust-toolchain", "rust-toolchain.toml"] {
+            let path = dir.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => return manifest::channel(&text, &path),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(CargoError::io("reading", &path)(error)),
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn rustc(workspace: &Checkout, arguments: &[&str]) -> Result<String, CargoError> {
-    let output = program("rustc", workspace)
+    let output = program("rustc", workspace)?
         .args(arguments)
         .output()
         .map_err(|source| CargoError::NotInstalled { program: "rustc", source })?;

@@ -133,6 +133,8 @@ fn download(store: &Store, file: &str, digest: &Digest) -> Result<(), String> {
     let requirement = directory.path().join("requirements.txt");
     fs::write(&requirement, format!("uv=={PINNED} --hash=sha256:{}\n", digest.to_hex())).map_err(failed)?;
     let mut pip = Command::new("python3");
+    // Not where the user is: Python looks for its modules there first.
+    pip.current_dir(directory.path());
     pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"])
         .args(["--disable-pip-version-check", "--no-input", "--dest"])
         .arg(directory.path())

@@ -5,6 +5,7 @@ use super::{
     answers::{List, limit, seconds},
     blocking,
     files::Deleted,
+    recording::Made,
 };
 use crate::access::{NewToken, Role, TokenRow, TokensError, audit::Record};
 use axum::{
@@ -50,7 +51,7 @@ pub struct TokenView {
 }
 
 impl TokenView {
-    pub(super) fn new(row: TokenRow, token: Option<String>) -> Self {
+    fn new(row: TokenRow, token: Option<String>) -> Self {
         Self {
             id: row.id,
             object: "appliance.token",
@@ -86,16 +87,22 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<List<TokenV
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateToken>,
-) -> Result<Json<TokenView>, ApiError> {
+) -> Result<Made<TokenView>, ApiError> {
     let name = checked_name(request.name)?;
     let now = now();
     let lifetime = |seconds: u64| i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
     let expires_at = request.expires_in.map(|seconds| now.saturating_add(lifetime(seconds)));
     blocking(move || {
         let (token, row) = api.access.make(NewToken { name, role: request.role, expires_at }, now)?;
-        Ok(Json(TokenView::new(row, Some(token))))
+        Ok(made(row, token))
     })
     .await
+}
+
+/// The answer with a token, which the audit log does not get.
+pub(super) fn made(row: TokenRow, token: String) -> Made<TokenView> {
+    let name = format!("{} ({}, {})", row.id, row.role, row.name);
+    Made::new(name, TokenView::new(row, Some(token)))
 }
 
 /// A name for a token.

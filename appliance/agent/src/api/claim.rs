@@ -2,14 +2,18 @@
 
 use super::{
     Api, ApiError, Given, Peer,
-    access::{NAME, TokenView, checked_name},
-    blocking,
+    access::{NAME, checked_name, made},
+    blocking, recording,
 };
 use crate::{
     access::{Caller, ClaimError, Role},
     console,
 };
-use axum::{Extension, Json, extract::State};
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use gap_jobs::dispatcher::now;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -50,23 +54,34 @@ pub(super) async fn claim(
     State(api): State<Arc<Api>>,
     Extension(Peer(address)): Extension<Peer>,
     Given(request): Given<ClaimAppliance>,
-) -> Result<Json<TokenView>, ApiError> {
+) -> Result<Response, ApiError> {
     let name = checked_name(request.name)?;
     let began = Instant::now();
     if let Some(wait) = api.lockout.wait(address, began) {
         return Err(ApiError::LockedOut(wait));
     }
     let claimant = Caller { id: CLAIMANT.to_owned(), name: CLAIMANT.to_owned(), role: Role::Admin };
-    if let Err(error) = api.access.check_code(&request.code) {
-        if matches!(error, ClaimError::WrongCode) {
-            api.lockout.wrong(address, began);
-            api.record(&claimant, address, WHAT, "refused 403").await?;
+    let response = match api.access.check_code(&request.code) {
+        Ok(()) => {
+            api.record(&claimant, address, WHAT, "asked").await?;
+            let here = Arc::clone(&api);
+            let claimed = blocking(move || Ok(here.access.claim(&request.code, name, now())?)).await;
+            claimed.map(|(token, row)| {
+                console::say(format_args!("claimed from {address}: `{}` is the first admin", row.name));
+                made(row, token)
+            })
         }
-        return Err(error.into());
+        Err(error @ (ClaimError::WrongCode | ClaimError::Claimed)) => {
+            // Nobody without a token fills the log: who was refused often is not looked at for a while.
+            api.lockout.wrong(address, began);
+            Err(error.into())
+        }
+        // Nobody is refused: it is too early.
+        Err(error @ ClaimError::Tokens(_)) => return Err(error.into()),
+    };
+    let response = response.into_response();
+    if let Some(outcome) = recording::outcome(&response) {
+        drop(api.record(&claimant, address, WHAT, &outcome).await);
     }
-    api.record(&claimant, address, WHAT, "asked").await?;
-    let here = Arc::clone(&api);
-    let (token, row) = blocking(move || Ok(here.access.claim(&request.code, name, now())?)).await?;
-    console::say(format_args!("claimed from {address}: `{}` is the first admin", row.name));
-    Ok(Json(TokenView::new(row, Some(token))))
+    Ok(response)
 }

@@ -42,6 +42,9 @@ pub enum ApiError {
     /// The body did not arrive in time, or broke off.
     #[error("the body of the request did not arrive in time")]
     BodyTooSlow,
+    /// There is no memory for a body of this length now.
+    #[error("too many long requests are here at once: try again soon")]
+    Crowded,
     /// The request says something that cannot be.
     #[error("{message}")]
     Invalid {
@@ -107,7 +110,7 @@ impl ApiError {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoSpace(_) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -132,7 +135,7 @@ impl ApiError {
             }
             Self::NotFound { .. } => ("invalid_request_error", "not_found"),
             Self::Conflict(_) => ("invalid_request_error", "conflict"),
-            Self::NotReady(_) => ("server_error", "not_ready"),
+            Self::Crowded | Self::NotReady(_) => ("server_error", "not_ready"),
             Self::NoSpace(_) => ("server_error", "insufficient_storage"),
             Self::Internal => ("server_error", "internal_error"),
         }
@@ -146,6 +149,10 @@ impl IntoResponse for ApiError {
         let body = Body { message: self.to_string(), r#type: kind, param, code };
         let mut response = (self.status(), Json(Envelope { error: body })).into_response();
         let headers = response.headers_mut();
+        // The rest of a body that was not read would be taken for the next request.
+        if matches!(self, Self::BodyTooLong | Self::BodyTooSlow | Self::NoSpace(_) | Self::Crowded) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         match self {
             Self::NoToken | Self::WrongToken => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -154,12 +161,8 @@ impl IntoResponse for ApiError {
                 // Rounded up: who comes back at that second is let in.
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().saturating_add(1)));
             }
-            Self::NotReady(_) => {
+            Self::Crowded | Self::NotReady(_) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-            }
-            // The rest of a body that was not read would be taken for the next request.
-            Self::BodyTooLong | Self::BodyTooSlow | Self::NoSpace(_) => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}
         }

@@ -4,13 +4,11 @@ use super::{
     Api, ApiError, Asked, Form,
     answers::{self, List, limit, seconds},
     blocking, bulk,
+    recording::Made,
 };
-use crate::{
-    console,
-    work::{
-        Work,
-        files::{FileRow, Purpose},
-    },
+use crate::work::{
+    checking,
+    files::{FileRow, Purpose},
 };
 use axum::{
     Json,
@@ -104,7 +102,7 @@ pub(super) fn purpose(text: &str) -> Result<Purpose, ApiError> {
 }
 
 /// Takes a file in, as `multipart/form-data` with the fields `file` and `purpose` in any order.
-pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) -> Result<Json<FileView>, ApiError> {
+pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) -> Result<Made<FileView>, ApiError> {
     let work = api.work()?;
     let (mut wanted, mut received) = (None, None);
     while let Some(mut field) = patient(form.next_field()).await? {
@@ -137,8 +135,8 @@ pub(super) async fn create(State(api): State<Arc<Api>>, Form(mut form): Form) ->
     let (incoming, filename) = received.ok_or_else(|| ApiError::invalid("file", "there is no file in the form"))?;
     let files = Arc::clone(&work);
     let row = bulk(&work, move || Ok(files.files.keep(incoming, &filename, purpose)?)).await?;
-    check(work, row.id.clone());
-    Ok(Json(row.into()))
+    checking::check(work, row.id.clone());
+    Ok(Made::new(row.id.clone(), row.into()))
 }
 
 /// Whether a field that is passed over has a name that says anything.
@@ -171,18 +169,6 @@ pub(super) async fn patient<T>(next: impl Future<Output = Result<T, MultipartErr
         Ok(Err(error)) => Err(ApiError::Invalid { message: error.body_text(), param: None }),
         Err(_) => Err(ApiError::BodyTooSlow),
     }
-}
-
-/// Checks a file in the background, when those before it are checked.
-pub(super) fn check(work: Arc<Work>, id: String) {
-    tokio::spawn(async move {
-        // It is never closed.
-        let Ok(_turn) = work.checking.clone().acquire_owned().await else { return };
-        let here = Arc::clone(&work);
-        if let Err(error) = bulk(&work, move || Ok(here.files.check(&id)?)).await {
-            console::say(format_args!("checking a file: {error}"));
-        }
-    });
 }
 
 pub(super) async fn list(

@@ -4,6 +4,7 @@ use super::{
     Api, ApiError, Asked, Given,
     answers::{List, PageQuery, job_id, seconds},
     blocking,
+    recording::Made,
 };
 use crate::work::{
     Work,
@@ -202,11 +203,11 @@ pub struct CheckpointView {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateFineTuning>,
-) -> Result<Json<FineTuningView>, ApiError> {
+) -> Result<Made<FineTuningView>, ApiError> {
     let work = api.work()?;
     blocking(move || {
         let job = work.fine_tune(&request)?;
-        Ok(Json(FineTuningView::new(job, &work)))
+        Ok(Made::new(job.id.to_string(), FineTuningView::new(job, &work)))
     })
     .await
 }

@@ -5,6 +5,7 @@ use super::{
     answers::{List, PageQuery, job_id, seconds},
     blocking,
     fine_tuning::{EventView, event_page},
+    recording::Made,
 };
 use crate::work::{
     Work,
@@ -109,21 +110,22 @@ pub struct JobsQuery {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateJob>,
-) -> Result<Json<JobView>, ApiError> {
+) -> Result<Made<JobView>, ApiError> {
     let work = api.work()?;
-    blocking(move || {
-        let job = work.run(&request)?;
-        Ok(Json(JobView::new(job, &work)))
-    })
-    .await
+    blocking(move || Ok(made(work.run(&request)?, &work))).await
 }
 
 pub(super) async fn self_test(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateSelfTest>,
-) -> Result<Json<JobView>, ApiError> {
+) -> Result<Made<JobView>, ApiError> {
     let work = api.work()?;
-    blocking(move || Ok(Json(JobView::new(work.self_test(&request)?, &work)))).await
+    blocking(move || Ok(made(work.self_test(&request)?, &work))).await
+}
+
+/// The answer with a new job.
+pub(super) fn made(job: Job, work: &Work) -> Made<JobView> {
+    Made::new(job.id.to_string(), JobView::new(job, work))
 }
 
 pub(super) async fn list(

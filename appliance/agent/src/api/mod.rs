@@ -3,6 +3,7 @@
 
 mod access;
 mod answers;
+mod bodies;
 mod claim;
 pub mod error;
 mod files;
@@ -29,18 +30,18 @@ pub use system::{Protection, Site, System, SystemView};
 
 use crate::{
     access::{Access, Caller, audit::Audit},
-    metrics::Sampler,
     work::Work,
 };
 use axum::{
     Extension, Json, Router,
-    body::{Body, Bytes, to_bytes},
+    body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Multipart, Request, State},
     http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::MethodRouter,
 };
+use bodies::Bodies;
 use gap_handover::control;
 use gap_jobs::dispatcher::now;
 use lockout::Lockout;
@@ -52,6 +53,7 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The description that `/openapi.json` serves (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -104,8 +106,8 @@ pub struct Api {
     lockout: Lockout,
     rates: RateLimits,
     body_patience: Duration,
+    bodies: Bodies,
     work: Arc<WorkCell>,
-    sampler: Sampler,
 }
 
 impl Api {
@@ -128,8 +130,8 @@ impl Api {
             lockout: Lockout::default(),
             rates: RateLimits::default(),
             body_patience,
+            bodies: Bodies::default(),
             work,
-            sampler: Sampler::default(),
         }
     }
 
@@ -182,13 +184,13 @@ fn guarded(route: Route, api: &Arc<Api>) -> MethodRouter<Arc<Api>> {
 
 async fn guard(api: Arc<Api>, route: Route, request: Request, next: Next) -> Response {
     match admit(&api, route, request).await {
-        Ok((request, record)) => {
+        Ok(Admitted { request, record, room }) => {
             let response = next.run(request).await;
+            drop(room);
             if let Some((caller, from, what)) = record
-                && response.status().is_client_error()
+                && let Some(outcome) = recording::outcome(&response)
             {
-                // The change was not made; a record of that which cannot be written changes nothing.
-                let outcome = format!("refused {}", response.status().as_u16());
+                // It is over: a record of that which cannot be written changes nothing, and the console tells.
                 drop(api.record(&caller, from, &what, &outcome).await);
             }
             response
@@ -197,29 +199,32 @@ async fn guard(api: Arc<Api>, route: Route, request: Request, next: Next) -> Res
     }
 }
 
-type Recorded = Option<(Caller, IpAddr, String)>;
+/// A request that is let in.
+struct Admitted {
+    request: Request,
+    /// What of it was recorded: who asked, from where, for what.
+    record: Option<(Caller, IpAddr, String)>,
+    /// What its body takes until it is answered.
+    room: Option<OwnedSemaphorePermit>,
+}
 
-async fn admit(api: &Arc<Api>, route: Route, request: Request) -> Result<(Request, Recorded), ApiError> {
+async fn admit(api: &Api, route: Route, request: Request) -> Result<Admitted, ApiError> {
     let (mut parts, body) = request.into_parts();
     let caller = allowed(api, route, &mut parts).await?;
-    let body = match route.max_body {
-        None => body,
-        Some(limit) => match tokio::time::timeout(api.body_patience, to_bytes(body, limit)).await {
-            Ok(Ok(bytes)) => Body::from(bytes),
-            Ok(Err(_)) => return Err(ApiError::BodyTooLong),
-            Err(_) => return Err(ApiError::BodyTooSlow),
-        },
+    let (body, room) = match route.max_body {
+        None => (body, None),
+        Some(limit) => api.bodies.read(body, limit, api.body_patience).await?.part(),
     };
-    let mut recorded = None;
+    let mut record = None;
     if let Some((caller, address)) = caller {
         if route.is_change {
             let what = format!("{} {}", parts.method, parts.uri.path());
             api.record(&caller, address, &what, "asked").await?;
-            recorded = Some((caller.clone(), address, what));
+            record = Some((caller.clone(), address, what));
         }
         parts.extensions.insert(caller);
     }
-    Ok((Request::from_parts(parts, body), recorded))
+    Ok(Admitted { request: Request::from_parts(parts, body), record, room })
 }
 
 /// Who sends a request, and from where, if it may be sent by them; nobody for what needs no token.

@@ -231,6 +231,9 @@ pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) 
             let state = job.state.name();
             return Err(ApiError::Conflict(format!("the job {} is {state}: only what has ended is deleted", job.id)));
         }
+        if let Some(need) = work.need_of(&job)? {
+            return Err(ApiError::Conflict(need));
+        }
         work.storage.delete_output(job.id.as_str()).map_err(|error| {
             crate::console::say(format_args!("deleting the output of {}: {error}", job.id));
             ApiError::Internal

@@ -4,6 +4,7 @@ use super::{
     Api, ApiError, Asked, Given, Peer, System,
     answers::{List, job_id, limit, seconds},
     blocking,
+    recording::Made,
 };
 use crate::{
     access::{Caller, Role},
@@ -133,7 +134,7 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     Extension(Peer(address)): Extension<Peer>,
     Given(request): Given<CreatePromotion>,
-) -> Result<Json<PromotionView>, ApiError> {
+) -> Result<Made<PromotionView>, ApiError> {
     let reason = request.override_reason.map(|reason| checked_reason(&caller, reason)).transpose()?;
     let work = api.work()?;
     let (release, gpus, driver) = machine(&api.system);
@@ -155,7 +156,8 @@ pub(super) async fn create(
             let what = format!("override: {} becomes {name} whatever the release demands: {reason}", model.name);
             api.record_here(&caller, address, &what, "asked")
         };
-        Ok(Json(work.promote(new, record)?.into()))
+        let promotion = work.promote(new, record)?;
+        Ok(Made::new(promotion.id.clone(), promotion.into()))
     })
     .await
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     certificate::Identity,
-    clock,
+    clock, gpus,
     machine::{self, Devices, Kernel, Memory},
     modules::later,
     network,
@@ -19,7 +19,7 @@ use gap_handover::{
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// All that is known of the running system.
@@ -44,8 +44,8 @@ pub struct System {
     pub identity: Arc<Identity>,
     /// Stages of the agent's own start.
     pub stages: Mutex<Vec<Stage>>,
-    /// The GPUs, once they are provisioned.
-    pub gpus: OnceLock<Provisioned>,
+    /// The GPUs.
+    pub gpus: Arc<gpus::Board>,
 }
 
 /// What of the site configuration is shown: nothing of it that is secret.
@@ -147,9 +147,9 @@ impl Protection {
 }
 
 impl System {
-    /// Whether damage was found.
+    /// Whether damage was found, or a GPU failed.
     pub fn is_degraded(&self) -> bool {
-        self.scrub.is_damaged()
+        self.scrub.is_damaged() || self.gpus.has_failed()
     }
 
     /// A stage of the agent's own start ended just now.
@@ -182,7 +182,7 @@ impl System {
             clock: self.clock.state(),
             site: self.site.clone(),
             devices: machine::devices(&self.root),
-            gpus: self.gpus.get().cloned(),
+            gpus: self.gpus.now(),
             memory: machine::memory(&self.root),
             kernel: machine::kernel(),
             modules_locked: later::are_locked(&self.root),

@@ -1,13 +1,19 @@
 //! `/v1/appliance/debug` and the terminal of a job: the connection of the request itself becomes the terminal (HTTP/1.1,
 //! RFC 9110, section 7.8), one stream both ways.
 
-use super::{Api, ApiError, Given, answers::job_id, blocking, jobs::JobView};
+use super::{
+    Api, ApiError, Given,
+    answers::job_id,
+    blocking,
+    jobs::{self, JobView},
+    recording::Made,
+};
 use crate::{
     access::Caller,
     work::{submit::CreateDebug, terminals},
 };
 use axum::{
-    Extension, Json,
+    Extension,
     body::Body,
     extract::{Path, Request, State},
     http::{HeaderValue, StatusCode, header},
@@ -25,14 +31,14 @@ pub(super) async fn create(
     Extension(caller): Extension<Caller>,
     Extension(super::Peer(from)): Extension<super::Peer>,
     Given(request): Given<CreateDebug>,
-) -> Result<Json<JobView>, ApiError> {
+) -> Result<Made<JobView>, ApiError> {
     let work = api.work()?;
     blocking(move || {
         let job = work.debug(&request)?;
         // The record of the request says that one was asked for; this one says which, before anybody can work in it.
         let what = format!("terminal {} in the image {} for {}", job.id, request.image, work.limit_of(&job));
         api.record_here(&caller, from, &what, "opened").inspect_err(|_| drop(work.dispatcher.cancel(&job.id)))?;
-        Ok(Json(JobView::new(job, &work)))
+        Ok(jobs::made(job, &work))
     })
     .await
 }

@@ -4,9 +4,11 @@ use super::{
     Api, ApiError, Form, Given,
     answers::seconds,
     blocking, bulk,
-    files::{FileView, check, check_field, patient, purpose},
+    files::{FileView, check_field, patient, purpose},
+    recording::Made,
 };
 use crate::work::{
+    checking,
     files::{FileRow, MAX_FILE},
     uploads::{Part, Upload},
 };
@@ -107,7 +109,7 @@ impl From<Part> for PartView {
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
     Given(request): Given<CreateUpload>,
-) -> Result<Json<UploadView>, ApiError> {
+) -> Result<Made<UploadView>, ApiError> {
     let work = api.work()?;
     let purpose = purpose(&request.purpose)?;
     if request.bytes > MAX_FILE {
@@ -115,7 +117,7 @@ pub(super) async fn create(
     }
     blocking(move || {
         let upload = work.uploads.begin(&request.filename, purpose, &request.mime_type, request.bytes)?;
-        Ok(Json(UploadView::new(upload, None)))
+        Ok(Made::new(upload.id.clone(), UploadView::new(upload, None)))
     })
     .await
 }
@@ -125,7 +127,7 @@ pub(super) async fn add_part(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     Form(mut form): Form,
-) -> Result<Json<PartView>, ApiError> {
+) -> Result<Made<PartView>, ApiError> {
     let work = api.work()?;
     while let Some(mut field) = patient(form.next_field()).await? {
         if field.name() != Some("data") {
@@ -142,7 +144,8 @@ pub(super) async fn add_part(
             .await?;
         }
         let here = Arc::clone(&work);
-        return bulk(&work, move || Ok(Json(here.uploads.keep(incoming)?.into()))).await;
+        let part = bulk(&work, move || Ok(here.uploads.keep(incoming)?)).await?;
+        return Ok(Made::new(part.id.clone(), part.into()));
     }
     Err(ApiError::invalid("data", "there is no part in the form"))
 }
@@ -151,12 +154,12 @@ pub(super) async fn complete(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     Given(request): Given<CompleteUpload>,
-) -> Result<Json<UploadView>, ApiError> {
+) -> Result<Made<UploadView>, ApiError> {
     let work = api.work()?;
     let here = Arc::clone(&work);
     let (upload, file) = bulk(&work, move || Ok(here.uploads.complete(&id, &request.part_ids, &here.files)?)).await?;
-    check(work, file.id.clone());
-    Ok(Json(UploadView::new(upload, Some(file))))
+    checking::check(work, file.id.clone());
+    Ok(Made::new(file.id.clone(), UploadView::new(upload, Some(file))))
 }
 
 pub(super) async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<UploadView>, ApiError> {

@@ -6,11 +6,12 @@
 
 mod message;
 
-use super::{Addressing, Board, Links, assign, complain};
+use super::{Addressing, Board, Links, assign, complain, has_gone, loses, wait_for_interface};
 use crate::root::Root;
 use message::{Lease, Reply, Terms};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
+    convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
@@ -29,16 +30,19 @@ const TRIES_UNTIL_COMPLAINT: u32 = 3;
 /// Shortest time between two requests of a server that hands out absurdly short leases.
 const SHORTEST_RENEWAL: Duration = Duration::from_secs(10);
 
-/// Gets an address and keeps it, renewing the lease, without end.
-pub async fn keep_lease(root: &Root, links: &Links, interface: &str, board: &Board, ready: &impl Fn(Ipv4Addr)) {
+/// Gets an address and keeps it, renewing the lease, without end. The interface may go and come back meanwhile.
+pub async fn keep_lease(root: &Root, links: &Links, wanted: Option<&str>, board: &Board, ready: &impl Fn(Ipv4Addr)) {
     let mut wait = FIRST_WAIT;
     loop {
-        match hold_one_lease(root, links, interface, board, ready).await {
-            Ok(()) => wait = FIRST_WAIT,
+        let interface = wait_for_interface(links, wanted, board).await;
+        match hold_one_lease(root, links, &interface, board, ready).await {
+            Err(DhcpError::Lost) => has_gone(board, &interface),
             Err(error) => complain(board, format!("DHCP on {interface}: {error}")),
+            Ok(ended) => match ended {},
         }
+        // What was held ended; what was never had is asked for less and less often.
+        wait = if board.forget_address() { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
         sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
@@ -49,7 +53,8 @@ async fn hold_one_lease(
     interface: &str,
     board: &Board,
     ready: &impl Fn(Ipv4Addr),
-) -> Result<(), DhcpError> {
+) -> Result<Infallible, DhcpError> {
+    links.up(interface).await.map_err(|error| DhcpError::Up(error.to_string()))?;
     let hardware_address =
         links.hardware_address(interface).await.map_err(|error| DhcpError::Link(error.to_string()))?;
     let mut client = Client { socket: open(interface)?, hardware_address };
@@ -60,15 +65,22 @@ async fn hold_one_lease(
     loop {
         let began = Instant::now();
         if in_use.as_ref() != Some(&lease.addressing) {
-            assign(root, links, interface, &lease.addressing, board, ready).await;
+            let assigned = assign(root, links, interface, &lease.addressing, board, ready).await;
+            assigned.map_err(|error| DhcpError::Assign(lease.addressing.address, error.to_string()))?;
             in_use = Some(lease.addressing.clone());
         }
-        sleep(lease.terms.renew.max(SHORTEST_RENEWAL)).await;
-        match client.renew(&lease, began).await {
+        let renewal = async {
+            sleep(lease.terms.renew.max(SHORTEST_RENEWAL)).await;
+            client.renew(&lease, began).await
+        };
+        let renewed = tokio::select! {
+            renewed = renewal => renewed,
+            () = loses(links, interface, lease.addressing.address) => Err(DhcpError::Lost),
+        };
+        match renewed {
             Ok(renewed) => lease = renewed,
             Err(error) => {
                 drop(links.clear(interface).await);
-                board.change(|state| state.address = None);
                 return Err(error);
             }
         }
@@ -81,9 +93,18 @@ pub enum DhcpError {
     /// The socket fails.
     #[error(transparent)]
     Socket(#[from] io::Error),
+    /// The interface cannot be brought up.
+    #[error("bringing it up: {0}")]
+    Up(String),
     /// The interface has no hardware address.
     #[error("{0}")]
     Link(String),
+    /// The address that the server gave cannot be used.
+    #[error("giving it the address {0}: {1}")]
+    Assign(Ipv4Addr, String),
+    /// The interface is gone, or has lost its address.
+    #[error("the interface is gone")]
+    Lost,
     /// A message cannot be written.
     #[error("writing a message: {0}")]
     Encode(String),

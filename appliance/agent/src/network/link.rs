@@ -83,21 +83,39 @@ impl Links {
         address.ok_or(NetlinkError::Missing)
     }
 
-    /// Gives the interface this address and route, and takes away every other IPv4 address of it.
+    /// Gives the interface this address, and takes away every other IPv4 address of it.
     ///
     /// # Errors
     /// [`NetlinkError`] when the interface is gone or the kernel refuses.
     pub async fn assign(&self, name: &str, addressing: &Addressing) -> Result<(), NetlinkError> {
         let index = self.get(name).await?.header.index;
         self.remove_addresses(index, Some(addressing.address)).await?;
-        self.handle.address().add(index, addressing.address.into(), addressing.prefix).replace().execute().await?;
-        if let Some(gateway) = addressing.gateway {
-            // On-link: some networks, those with a /32 address for one, have a gateway outside of the prefix.
-            let route =
-                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).onlink().build();
-            self.handle.route().add(route).replace().execute().await?;
-        }
-        Ok(())
+        Ok(self.handle.address().add(index, addressing.address.into(), addressing.prefix).replace().execute().await?)
+    }
+
+    /// Leads what is for other networks to this gateway, through the interface.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the interface is gone or the kernel refuses.
+    pub async fn route(&self, name: &str, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+        let index = self.get(name).await?.header.index;
+        // On-link: some networks, those with a /32 address for one, have a gateway outside of the prefix.
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).onlink().build();
+        Ok(self.handle.route().add(route).replace().execute().await?)
+    }
+
+    /// Whether the interface is there, up, and has this address.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the interface is gone or the kernel does not say.
+    pub async fn has(&self, name: &str, address: Ipv4Addr) -> Result<bool, NetlinkError> {
+        let header = self.get(name).await?.header;
+        let addresses = self.handle.address().get().set_link_index_filter(header.index).execute();
+        let addresses: Vec<_> = addresses.try_collect().await?;
+        let is_it = |attribute: &AddressAttribute| *attribute == AddressAttribute::Local(IpAddr::V4(address));
+        let is_assigned =
+            addresses.iter().any(|found| found.header.index == header.index && found.attributes.iter().any(is_it));
+        Ok(header.flags.contains(LinkFlags::Up) && is_assigned)
     }
 
     /// Takes away every IPv4 address of the interface; its routes go with them.

@@ -13,11 +13,13 @@ use crate::{
     modules::{Modules, ModulesError},
     root::Root,
 };
+use futures::FutureExt;
 use gap_handover::site::Network;
 use serde::Serialize;
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
+    panic::AssertUnwindSafe,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +35,10 @@ const INTERFACE_PATIENCE: Duration = Duration::from_secs(30);
 const INTERFACE_POLL: Duration = Duration::from_millis(100);
 /// How often is looked once patience has run out: a cable or card may come hours later.
 const INTERFACE_SLOW_POLL: Duration = Duration::from_secs(5);
+/// How often is looked whether the interface still has its address.
+const WATCH: Duration = Duration::from_secs(3);
+/// Pause after a mistake of the agent's own, before the network is begun anew.
+const AFTER_MISTAKE: Duration = Duration::from_secs(5);
 /// Where name servers are noted for programs of the image, in the form of resolv.conf(5).
 const RESOLV_CONF: &str = "/run/gap/resolv.conf";
 
@@ -62,7 +68,7 @@ pub struct NetworkState {
     pub gateway: Option<Ipv4Addr>,
     /// Kernel modules that were loaded for it.
     pub drivers: Vec<String>,
-    /// Why there is no address yet.
+    /// What is wrong: why there is no address, mostly.
     pub problem: Option<String>,
 }
 
@@ -97,6 +103,16 @@ impl Board {
         drop(self.has_drivers.subscribe().wait_for(|has_drivers| *has_drivers).await);
     }
 
+    /// There is no address any more; says whether there was one.
+    fn forget_address(&self) -> bool {
+        let mut had = false;
+        self.change(|state| {
+            had = state.address.take().is_some();
+            state.gateway = None;
+        });
+        had
+    }
+
     fn change(&self, change: impl FnOnce(&mut NetworkState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -126,38 +142,94 @@ impl Drivers {
     }
 }
 
-/// Brings the network up and keeps it: renews leases until it is dropped. `ready` is called with each new address.
+/// Brings the network up and keeps it: sets interfaces up that come back, and renews leases, until it is dropped. `ready`
+/// is called with each new address.
 ///
 /// Nothing here is fatal: what goes wrong is said on the console and shown by the API, and tried again where that can
 /// help.
 pub async fn keep(root: Root, network: Network, drivers: Drivers, board: &Board, ready: impl Fn(Ipv4Addr)) {
-    let links = match Links::open() {
-        Ok(links) => links,
-        Err(error) => {
-            board.has_drivers.send_replace(true);
-            return complain(board, format!("talking to the kernel about the network: {error}"));
+    let load = async {
+        drivers.loaded(board).await;
+        board.has_drivers.send_replace(true);
+    };
+    tokio::join!(load, again_after_mistakes(board, AFTER_MISTAKE, || hold(&root, &network, board, &ready)));
+}
+
+/// Does something; where a mistake in it, a panic, ends it, that is told and it begins anew after a pause. A machine
+/// without network for good would be one that nobody can ask what went wrong.
+async fn again_after_mistakes<F: Future<Output = ()>>(board: &Board, pause: Duration, act: impl Fn() -> F) {
+    while AssertUnwindSafe(act()).catch_unwind().await.is_err() {
+        let seconds = pause.as_secs();
+        complain(board, format!("A MISTAKE IN THE AGENT ended its upkeep; it begins anew in {seconds} s"));
+        sleep(pause).await;
+    }
+}
+
+/// Holds the network up, without end where there is to be more of it than loopback.
+async fn hold(root: &Root, network: &Network, board: &Board, ready: &impl Fn(Ipv4Addr)) {
+    let links = loop {
+        match Links::open() {
+            Ok(links) => break links,
+            Err(error) => complain(board, format!("talking to the kernel about the network: {error}")),
         }
+        sleep(INTERFACE_SLOW_POLL).await;
     };
     if let Err(error) = links.up("lo").await {
         complain(board, format!("bringing up the loopback interface: {error}"));
     }
-    let (Network::Dhcp { interface } | Network::Static { interface, .. }) = &network else { return };
-    let interface = interface.clone();
-    drivers.loaded(board).await;
-    board.has_drivers.send_replace(true);
-    let interface = wait_for_interface(&links, interface.as_deref(), board).await;
-    board.change(|state| state.interface = Some(interface.clone()));
-    if let Err(error) = links.up(&interface).await {
-        return complain(board, format!("bringing up {interface}: {error}"));
-    }
+    board.wait_for_drivers().await;
     match network {
         Network::None => {}
-        Network::Static { address, prefix, gateway, dns, .. } => {
-            let addressing = Addressing { address, prefix, gateway, dns };
-            assign(&root, &links, &interface, &addressing, board, &ready).await;
+        Network::Static { interface, address, prefix, gateway, dns } => {
+            let addressing = Addressing { address: *address, prefix: *prefix, gateway: *gateway, dns: dns.clone() };
+            keep_fixed(root, &links, interface.as_deref(), &addressing, board, ready).await;
         }
-        Network::Dhcp { .. } => dhcp::keep_lease(&root, &links, &interface, board, &ready).await,
+        Network::Dhcp { interface } => dhcp::keep_lease(root, &links, interface.as_deref(), board, ready).await,
     }
+}
+
+/// Keeps a fixed address on the interface, which may go and come back.
+async fn keep_fixed(
+    root: &Root,
+    links: &Links,
+    wanted: Option<&str>,
+    addressing: &Addressing,
+    board: &Board,
+    ready: &impl Fn(Ipv4Addr),
+) {
+    let address = addressing.address;
+    loop {
+        let interface = wait_for_interface(links, wanted, board).await;
+        let set = match links.up(&interface).await {
+            Ok(()) => assign(root, links, &interface, addressing, board, ready).await,
+            Err(error) => Err(error),
+        };
+        match set {
+            Ok(()) => {
+                loses(links, &interface, address).await;
+                board.forget_address();
+                has_gone(board, &interface);
+            }
+            Err(error) => {
+                complain(board, format!("giving {interface} the address {address}: {error}"));
+                sleep(INTERFACE_SLOW_POLL).await;
+            }
+        }
+    }
+}
+
+/// Returns when the interface is gone, down, or has lost this address.
+async fn loses(links: &Links, interface: &str, address: Ipv4Addr) {
+    loop {
+        sleep(WATCH).await;
+        if !links.has(interface, address).await.unwrap_or(false) {
+            return;
+        }
+    }
+}
+
+fn has_gone(board: &Board, interface: &str) {
+    complain(board, format!("{interface} is gone or was set back; it is set up again as soon as it is there"));
 }
 
 /// Waits, without end but not silently, until there is an interface.
@@ -166,7 +238,10 @@ async fn wait_for_interface(links: &Links, wanted: Option<&str>, board: &Board) 
     let mut has_complained = false;
     loop {
         match links.find_wired(wanted).await {
-            Ok(Some(name)) => return name,
+            Ok(Some(name)) => {
+                board.change(|state| state.interface = Some(name.clone()));
+                return name;
+            }
             Ok(None) | Err(_) if Instant::now() < deadline => sleep(INTERFACE_POLL).await,
             answer => {
                 if !has_complained {
@@ -181,7 +256,11 @@ async fn wait_for_interface(links: &Links, wanted: Option<&str>, board: &Board) 
     }
 }
 
-/// Puts an address into use.
+/// Puts an address into use. A route or name servers that cannot be had are complained of; the address is in use then all
+/// the same.
+///
+/// # Errors
+/// What the kernel said when the interface does not get the address.
 async fn assign(
     root: &Root,
     links: &Links,
@@ -189,21 +268,26 @@ async fn assign(
     addressing: &Addressing,
     board: &Board,
     ready: &impl Fn(Ipv4Addr),
-) {
-    if let Err(error) = links.assign(interface, addressing).await {
-        return complain(board, format!("giving {interface} the address {}: {error}", addressing.address));
-    }
-    if let Err(error) = note_name_servers(root, &addressing.dns) {
-        complain(board, format!("noting the name servers in {RESOLV_CONF}: {error}"));
-    }
-    let Addressing { address, prefix, gateway, .. } = addressing;
+) -> Result<(), NetlinkError> {
+    links.assign(interface, addressing).await?;
+    let Addressing { address, prefix, gateway, dns } = addressing;
     board.change(|state| {
         state.address = Some(format!("{address}/{prefix}"));
-        state.gateway = *gateway;
+        state.gateway = None;
         state.problem = None;
     });
     console::say(format_args!("network: {interface} has {address}/{prefix}"));
+    if let Some(gateway) = gateway {
+        match links.route(interface, *gateway).await {
+            Ok(()) => board.change(|state| state.gateway = Some(*gateway)),
+            Err(error) => complain(board, format!("the route through {gateway} on {interface}: {error}")),
+        }
+    }
+    if let Err(error) = note_name_servers(root, dns) {
+        complain(board, format!("noting the name servers in {RESOLV_CONF}: {error}"));
+    }
     ready(*address);
+    Ok(())
 }
 
 fn note_name_servers(root: &Root, servers: &[IpAddr]) -> io::Result<()> {
@@ -214,4 +298,22 @@ fn note_name_servers(root: &Root, servers: &[IpAddr]) -> io::Result<()> {
 fn complain(board: &Board, problem: String) {
     console::say(format_args!("network: {problem}"));
     board.change(|state| state.problem = Some(problem));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn a_mistake_is_told_and_the_upkeep_begins_anew() {
+        let board = Board::new(&Network::None);
+        let turns = AtomicUsize::new(0);
+        again_after_mistakes(&board, Duration::from_millis(1), || async {
+            assert!(turns.fetch_add(1, Ordering::SeqCst) > 1, "the first two turns are mistaken");
+        })
+        .await;
+        assert_eq!(turns.load(Ordering::SeqCst), 3);
+        assert!(board.state().problem.is_some_and(|problem| problem.contains("MISTAKE")));
+    }
 }

@@ -1,8 +1,9 @@
 //! Scrubbing: reading every blob of the release through once, so that a rotten block shows before somebody needs it.
 //!
 //! dm-verity checks each block as it is read and answers a damaged one with an error. The scrubber reads in the
-//! background: with idle priority, at a bounded speed, half of the time at most, past the page cache where the device can do that (else a block
-//! that was read before the medium rotted would look well, and the cache would fill with what nobody asked for).
+//! background: with idle priority, at a bounded speed, a quarter of the time at most, past the page cache where the device
+//! can do that (else a block that was read before the medium rotted would look well, and the cache would fill with what
+//! nobody asked for).
 
 mod blocks;
 pub mod layers;
@@ -36,6 +37,8 @@ const GIVE_UP_AFTER: u64 = 1024;
 /// Bytes a second when nothing else is said.
 pub const DEFAULT_SPEED: u64 = 64 << 20;
 
+/// How many times as long as a piece took is rested after it.
+const RESTS: u32 = 3;
 /// Longest rest after a piece that took long.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
@@ -166,7 +169,7 @@ fn as_u64(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-/// Keeps a speed by sleeping, and sleeps at least as long as was read: on a slow medium or processor others would have to
+/// Keeps a speed by sleeping, and sleeps at least three times as long as was read: on a slow medium or processor others would have to
 /// wait, whose reads are checked by threads of the kernel that know no priorities.
 struct Pace {
     speed: u64,
@@ -186,7 +189,8 @@ impl Pace {
         self.done = self.done.saturating_add(length);
         let due_ms = u128::from(self.done) * 1000 / u128::from(self.speed);
         let due = Duration::from_millis(u64::try_from(due_ms).unwrap_or(u64::MAX));
-        thread::sleep(due.saturating_sub(self.started.elapsed()).max(self.woke.elapsed().min(LONGEST_REST)));
+        let rest = self.woke.elapsed().saturating_mul(RESTS).min(LONGEST_REST);
+        thread::sleep(due.saturating_sub(self.started.elapsed()).max(rest));
         self.woke = Instant::now();
     }
 }

@@ -1,10 +1,12 @@
 //! The appliance's work: files that are brought, jobs that are run, models that come of them.
 
 pub mod catalog;
+pub mod checking;
 pub mod devices;
 pub mod files;
 pub mod images;
 pub mod left;
+mod need;
 mod news;
 pub mod opening;
 pub mod order;
@@ -20,6 +22,7 @@ pub mod terminals;
 pub mod uploads;
 pub mod volume;
 
+use crate::gpus;
 use catalog::Catalog;
 use files::{Files, FilesError};
 use gap_jobs::{
@@ -64,7 +67,7 @@ pub struct Work {
     /// Told when jobs print a line or end.
     pub stirred: Arc<Stirred>,
     /// Held while a file is checked.
-    pub checking: Arc<Semaphore>,
+    pub checking: Semaphore,
     /// Held by each who moves many bytes of files: threads are left for what is quick.
     pub bulk: Arc<Semaphore>,
 }
@@ -80,6 +83,8 @@ pub struct Shared {
     pub terminals: Arc<Terminals>,
     /// Told when jobs print a line or end.
     pub stirred: Arc<Stirred>,
+    /// GPUs, which may fail.
+    pub gpus: Arc<gpus::Board>,
 }
 
 /// Why there is no work.
@@ -119,13 +124,13 @@ impl Work {
         shared: Shared,
         complain: Box<Complain>,
     ) -> Result<Self, WorkError> {
-        let Shared { serving, site, terminals, stirred } = shared;
+        let Shared { serving, site, terminals, stirred, .. } = shared;
         let files = Files::open(database.clone(), storage.clone())?;
         let uploads = Uploads::open(database.clone(), storage.clone())?;
         let promotions = Promotions::open(database.clone())?;
         let queue = Queue::new(database.clone());
         let dispatcher = Dispatcher::start(queue, runtime, machine.clone(), Patience::default(), complain)?;
-        let (checking, bulk) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(MAX_BULK)));
+        let (checking, bulk) = (Semaphore::new(1), Arc::new(Semaphore::new(MAX_BULK)));
         Ok(Self {
             storage,
             catalog,

@@ -4,7 +4,7 @@
 use super::{
     Shared, Work,
     catalog::Catalog,
-    files::{FilesError, damage},
+    files::damage,
     images::MediumImages,
     runtime::Containers,
     serving::Serving,
@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     access::{Access, audit::Audit},
-    clock, console, machine,
+    certificate::Identity,
+    clock, console, gpus, machine,
     modules::Modules,
     recheck::Verified,
     root::Root,
@@ -27,7 +28,7 @@ use gap_jobs::{
     dispatcher::now,
     placement::Slot,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
 const PROBE: Duration = Duration::from_secs(2);
@@ -52,10 +53,14 @@ pub struct Opening {
     pub access: Arc<Access>,
     /// The audit log, which gets its file.
     pub audit: Arc<Audit>,
+    /// The API's certificate, which the data volume keeps from one boot to the next.
+    pub identity: Arc<Identity>,
     /// The clock, for which jobs may have to wait.
     pub clock: Arc<clock::Board>,
     /// Services of the site that jobs may be let to reach.
     pub endpoints: BTreeMap<EndpointName, SiteAddress>,
+    /// GPUs, which may fail.
+    pub gpus: Arc<gpus::Board>,
     /// GPUs for jobs; waits until they are provisioned.
     pub slots: Box<dyn FnOnce() -> Vec<Slot> + Send>,
 }
@@ -69,10 +74,14 @@ impl Opening {
         let images = MediumImages::new(self.verified, self.root.at("/"));
         let declared = images.declared()?;
         let load = || load_modules(&self.root);
-        let volume = volume::open(&self.root, &self.data, &self.medium, load);
+        let say = |what| console::say(format_args!("data volume: {what}"));
+        let volume = volume::open(&self.root, &self.data, &self.medium, load, say);
         tell(&volume);
         let place = self.root.at(volume::PLACE);
         let storage = Storage::open(&place, volume).map_err(|error| format!("the data volume: {error}"))?;
+        if let Volume::Disk { .. } = storage.volume() {
+            settle(&self.identity, storage.root());
+        }
         self.audit.attach(&storage.audit()).or_else(|error| {
             console::say(format_args!("{error}; it is set aside, and another one begins"));
             self.audit.attach(&storage.audit()).map_err(|error| error.to_string())
@@ -83,14 +92,27 @@ impl Opening {
         let catalog = Catalog { declared, images: Arc::new(images) };
         let serving = Arc::new(Serving::default());
         let terminals = Arc::<Terminals>::default();
-        let site = Arc::new(SiteRules { clock: self.clock, endpoints: self.endpoints, audit: self.audit });
-        let shared = Shared { serving, site, terminals, stirred: Arc::default() };
+        let site = Arc::new(SiteRules::new(self.clock, self.endpoints, self.audit));
+        let shared = Shared { serving, site, terminals, stirred: Arc::default(), gpus: self.gpus };
         let runtime = Arc::new(Containers::new(storage.clone(), catalog.clone(), shared.clone()));
         let complain = Box::new(|complaint| console::say(format_args!("jobs: {complaint}")));
-        let capacity = capacity(&self.root, (self.slots)());
+        let capacity = capacity(&self.root, &storage, (self.slots)());
         let work = Work::start(&database, storage, catalog, capacity, runtime, shared, complain);
         work.map(Arc::new).map_err(|error| error.to_string())
     }
+}
+
+/// Goes on with the certificate of the last boot. Until now clients saw another one, for a moment.
+fn settle(identity: &Identity, volume: &Path) {
+    match identity.settle(volume) {
+        Ok(true) => {
+            let sha256 = identity.fingerprint().to_hex();
+            console::say(format_args!("certificate of the key on the data volume, SHA-256 {sha256}"));
+        }
+        Ok(false) => {}
+        Err(error) => console::say(error),
+    }
+    identity.keep().unwrap_or_else(console::say);
 }
 
 /// Opens the database. One that is damaged is set aside, and what can be read of it goes into another, which the console
@@ -109,10 +131,18 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
 }
 
 /// What there is for jobs.
-fn capacity(root: &Root, slots: Vec<Slot>) -> Machine {
-    let total = machine::memory(root).total;
-    let memory = total.saturating_sub(total / 100 * KEPT_PERCENT);
-    Machine { slots, memory, jobs: MAX_JOBS }
+fn capacity(root: &Root, storage: &Storage, slots: Vec<Slot>) -> Machine {
+    let volume = match storage.volume() {
+        Volume::Memory { .. } => storage.space().map_or(0, |(_, total)| total),
+        Volume::Disk { .. } => 0,
+    };
+    Machine { slots, memory: memory_for_jobs(machine::memory(root).total, volume), jobs: MAX_JOBS }
+}
+
+/// Memory for jobs where there is so much in all, and a data volume may take so much of it.
+const fn memory_for_jobs(total: u64, volume: u64) -> u64 {
+    let left = total.saturating_sub(volume);
+    left.saturating_sub(left / 100 * KEPT_PERCENT)
 }
 
 fn load_modules(root: &Root) {
@@ -158,19 +188,6 @@ fn tell_code(code: Option<&str>) {
     }
 }
 
-/// Checks files that the last agent did not get to. Returns when all are checked.
-///
-/// # Errors
-/// [`FilesError`] when the list cannot be read.
-pub fn check_files(work: &Work) -> Result<(), FilesError> {
-    for id in work.files.unchecked()? {
-        if let Err(error) = work.files.check(&id) {
-            console::say(format_args!("checking the file {id}: {error}"));
-        }
-    }
-    Ok(())
-}
-
 /// Asks servers how they are, for ever, and has those started again that fell silent.
 pub async fn watch_servers(work: Arc<Work>) {
     loop {
@@ -179,5 +196,17 @@ pub async fn watch_servers(work: Arc<Work>) {
             work.dispatcher.kill(&job);
         }
         tokio::time::sleep(PROBE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volume_in_memory_may_take_is_not_given_to_jobs() {
+        assert_eq!(memory_for_jobs(1000, 0), 750);
+        assert_eq!(memory_for_jobs(1000, 600), 300);
+        assert_eq!(memory_for_jobs(1000, 2000), 0);
     }
 }

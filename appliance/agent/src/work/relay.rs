@@ -103,9 +103,9 @@ impl Relay {
         let socket = ports::socket(directory);
         drop(std::fs::remove_file(&socket));
         let waiting = UnixListener::bind(socket).map_err(|error| format!("waiting for its ports: {error}"))?;
-        let (ways, name) = (relay.ways.clone(), relay.job.clone());
+        let (ways, name, all) = (relay.ways.clone(), relay.job.clone(), Arc::clone(&site.connections));
         relay.relaying = Some(handle.spawn(async move {
-            if let Err(error) = run(waiting, ways).await {
+            if let Err(error) = run(waiting, ways, &all).await {
                 console::say(format_args!("the endpoints of {name} cannot be reached: {error}"));
             }
         }));
@@ -158,7 +158,7 @@ impl fmt::Display for Count {
 }
 
 /// Takes the ports and relays from all of them, without end.
-async fn run(waiting: UnixListener, ways: Vec<(Way, Arc<Count>)>) -> io::Result<()> {
+async fn run(waiting: UnixListener, ways: Vec<(Way, Arc<Count>)>, all: &Arc<Semaphore>) -> io::Result<()> {
     let late = |_| io::Error::from(io::ErrorKind::TimedOut);
     let (stream, _) = timeout(HANDOVER, waiting.accept()).await.map_err(late)??;
     drop(waiting);
@@ -169,14 +169,14 @@ async fn run(waiting: UnixListener, ways: Vec<(Way, Arc<Count>)>) -> io::Result<
     let mut relays = JoinSet::new();
     for (listener, (way, count)) in listeners.into_iter().zip(ways) {
         listener.set_nonblocking(true)?;
-        relays.spawn(relay(TcpListener::from_std(listener)?, way.to, count));
+        relays.spawn(relay(TcpListener::from_std(listener)?, way.to, count, Arc::clone(all)));
     }
     drop(relays.join_all().await);
     Ok(())
 }
 
-/// Relays what connects to `listener`. Dropping it closes all connections.
-async fn relay(listener: TcpListener, to: SocketAddrV4, count: Arc<Count>) {
+/// Relays what connects to `listener`, as long as there is one of `all` for it. Dropping it closes all connections.
+async fn relay(listener: TcpListener, to: SocketAddrV4, count: Arc<Count>, all: Arc<Semaphore>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -184,7 +184,9 @@ async fn relay(listener: TcpListener, to: SocketAddrV4, count: Arc<Count>) {
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        match (accepted, Arc::clone(&permits).try_acquire_owned()) {
+        let permit =
+            Arc::clone(&permits).try_acquire_owned().and_then(|own| Ok((own, Arc::clone(&all).try_acquire_owned()?)));
+        match (accepted, permit) {
             (Ok((inside, _)), Ok(permit)) => {
                 let count = Arc::clone(&count);
                 connections.spawn(async move {
@@ -236,6 +238,10 @@ mod tests {
 
     /// An endpoint that says everything back, and a relay to it.
     async fn echo() -> (std::net::SocketAddr, Arc<Count>, JoinHandle<()>) {
+        echo_within(Arc::new(Semaphore::new(1000))).await
+    }
+
+    async fn echo_within(all: Arc<Semaphore>) -> (std::net::SocketAddr, Arc<Count>, JoinHandle<()>) {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let std::net::SocketAddr::V4(to) = echo.local_addr().unwrap() else { panic!("IPv4") };
         tokio::spawn(async move {
@@ -248,7 +254,7 @@ mod tests {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, count) = (listener.local_addr().unwrap(), Arc::<Count>::default());
-        let relaying = tokio::spawn(relay(listener, to, Arc::clone(&count)));
+        let relaying = tokio::spawn(relay(listener, to, Arc::clone(&count), all));
         (address, count, relaying)
     }
 
@@ -294,13 +300,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_of_all_jobs_together_are_bounded() {
+        let all = Arc::new(Semaphore::new(2));
+        let ((one, _, _one), (other, count, _other)) = (echo_within(all.clone()).await, echo_within(all).await);
+        let first = TcpStream::connect(one).await.unwrap();
+        let mut second = TcpStream::connect(other).await.unwrap();
+        for stream in [&first, &second] {
+            stream.writable().await.unwrap();
+            assert_eq!(stream.try_write(b"x").unwrap(), 1);
+        }
+        second.read_exact(&mut [0]).await.unwrap();
+        first.readable().await.unwrap();
+        let mut third = TcpStream::connect(other).await.unwrap();
+        assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0, "one too many is closed");
+        assert_eq!(count.refused.load(Ordering::Relaxed), 1);
+        drop(first);
+        // Its place is free as soon as the relay has seen that.
+        loop {
+            let mut next = TcpStream::connect(other).await.unwrap();
+            next.write_all(b"x").await.unwrap();
+            if next.read(&mut [0]).await.unwrap_or(0) == 1 {
+                break;
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn an_endpoint_that_is_not_there_closes_the_connection() {
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let std::net::SocketAddr::V4(to) = gone.local_addr().unwrap() else { panic!("IPv4") };
         drop(gone);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, count) = (listener.local_addr().unwrap(), Arc::<Count>::default());
-        tokio::spawn(relay(listener, to, Arc::clone(&count)));
+        tokio::spawn(relay(listener, to, Arc::clone(&count), Arc::new(Semaphore::new(1))));
         let mut client = TcpStream::connect(address).await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
         while count.refused.load(Ordering::Relaxed) == 0 {

@@ -14,16 +14,16 @@ use super::{
     storage::{Storage, make, own, publish},
     terminals::Terminals,
 };
-use crate::console;
+use crate::{console, gpus};
 use gap_contract::Output;
 use gap_jobs::{
     CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, keeper, terminal},
+    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, cgroup, keeper, terminal},
     dispatcher::now,
     log::{Log, Stream},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -66,6 +66,7 @@ pub struct Containers {
     site: Arc<SiteRules>,
     terminals: Arc<Terminals>,
     stirred: Arc<Stirred>,
+    gpus: Arc<gpus::Board>,
     spare: Spare,
     handle: Handle,
 }
@@ -81,8 +82,9 @@ struct Running {
 impl Containers {
     /// Containers that find their data on this volume. Made inside of the agent's runtime, which relays for them.
     pub fn new(storage: Storage, catalog: Catalog, shared: Shared) -> Self {
-        let Shared { serving, site, terminals, stirred } = shared;
-        Self { storage, catalog, serving, site, terminals, stirred, spare: Spare::default(), handle: Handle::current() }
+        let Shared { serving, site, terminals, stirred, gpus } = shared;
+        let (spare, handle) = (Spare::default(), Handle::current());
+        Self { storage, catalog, serving, site, terminals, stirred, gpus, spare, handle }
     }
 
     fn prepare(&self, job: &Job, order: &Order) -> Result<(Confinement, PathBuf), CannotStart> {
@@ -282,12 +284,19 @@ impl Runtime for Containers {
         !self.site.clock.holds_jobs()
     }
 
+    fn failed_slots(&self) -> BTreeSet<String> {
+        self.gpus.failed_slots()
+    }
+
     fn idle(&self) {
         // Without one the next job starts its own.
         drop(self.spare.refill());
     }
 
     fn sweep(&self) {
+        if let Err(error) = cgroup::bound_processes() {
+            console::say(format_args!("the processes of all jobs together have no bound: {error}"));
+        }
         for cgroup in Cgroup::all() {
             drop(cgroup.remove());
         }

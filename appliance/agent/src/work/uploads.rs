@@ -2,7 +2,7 @@
 //! file when the last piece is there. What a power cut or a broken line takes is one piece.
 
 use super::{
-    files::{FileRow, Files, FilesError, MAX_FILE, Purpose, check_name},
+    files::{FileRow, Files, FilesError, MAX_FILE, Purpose, Room, check_name},
     storage::{Storage, make, remove, sync_directory},
 };
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
@@ -150,6 +150,7 @@ pub struct IncomingPart {
     path: PathBuf,
     file: File,
     bytes: u64,
+    room: Room,
     is_kept: bool,
 }
 
@@ -157,12 +158,14 @@ impl IncomingPart {
     /// Adds bytes.
     ///
     /// # Errors
-    /// [`UploadError::Part`], or what the disk said.
+    /// [`UploadError::Part`], [`FilesError::NoSpace`], or what the disk said.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(len);
         if self.bytes > MAX_PART {
             return Err(UploadError::Part);
         }
+        self.room.take(len)?;
         Ok(self.file.write_all(bytes)?)
     }
 }
@@ -290,8 +293,7 @@ impl Uploads {
     /// [`UploadError`].
     pub fn receive(&self, upload: &str, files: &Files) -> Result<IncomingPart, UploadError> {
         let upload = self.pending(upload)?;
-        // The same bounds and the same spare room as for a file.
-        drop(files.receive(MAX_PART)?);
+        let room = files.room_for(MAX_PART)?;
         let count: i64 = self.database.read(|transaction| -> Result<i64, UploadError> {
             let text = "SELECT count(*) FROM upload_part WHERE upload = ?1";
             Ok(transaction.query_row(text, [upload.sequence], |row| row.get(0))?)
@@ -304,7 +306,7 @@ impl Uploads {
         make(&self.storage.upload(&upload.id), 0o755)?;
         let path = self.storage.upload(&upload.id).join(&id);
         let file = File::create_new(&path)?;
-        Ok(IncomingPart { id, upload, path, file, bytes: 0, is_kept: false })
+        Ok(IncomingPart { id, upload, path, file, bytes: 0, room, is_kept: false })
     }
 
     /// Keeps a part that was received.

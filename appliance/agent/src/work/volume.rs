@@ -2,9 +2,13 @@
 //!
 //! A disk is only ever written to when the appliance formatted it before (ext4 labelled [`LABEL`]) or when it is empty:
 //! no byte but zeros at its beginning and end, no partitions, not the medium. What is anything else is left alone.
+//! Disks come late and in any order, so that the right one is waited for ([`arrival`]).
+
+mod arrival;
 
 use super::storage::Volume;
 use crate::root::Root;
+use arrival::{Arrival, Patience};
 use gap_handover::site::Data;
 use rustix::mount::{MountFlags, mount};
 use std::{
@@ -14,6 +18,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 /// Label of the file system that the appliance makes.
@@ -61,12 +66,29 @@ struct Choice {
     is_to_format: bool,
 }
 
+/// Why no disk is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NoDisk {
+    /// Waiting changes nothing.
+    AtAll(String),
+    /// One may still come.
+    Yet(String),
+}
+
+impl NoDisk {
+    fn reason(self) -> String {
+        let (Self::AtAll(reason) | Self::Yet(reason)) = self;
+        reason
+    }
+}
+
 /// Finds the data volume and mounts it at [`PLACE`]; memory, which is there already, when there is none.
-/// `medium` is the device that the release lies on; `load` makes the kernel know ext4.
-pub fn open(root: &Root, site: &Data, medium: &str, load: impl FnOnce()) -> Volume {
-    let choice = match choose(root, site, medium) {
+/// `medium` is the device that the release lies on; `load` makes the kernel know ext4. Waits for disks: `tell` says so where
+/// that takes long.
+pub fn open(root: &Root, site: &Data, medium: &str, load: impl FnOnce(), tell: impl Fn(String)) -> Volume {
+    let choice = match wait_and_choose(root, site, medium, &Patience::default(), tell) {
         Ok(choice) => choice,
-        Err(reason) => return Volume::Memory { reason },
+        Err(none) => return Volume::Memory { reason: none.reason() },
     };
     load();
     match use_disk(root, &choice) {
@@ -75,11 +97,43 @@ pub fn open(root: &Root, site: &Data, medium: &str, load: impl FnOnce()) -> Volu
     }
 }
 
-fn choose(root: &Root, site: &Data, medium: &str) -> Result<Choice, String> {
+/// Chooses as soon as it is clear that no better disk comes.
+fn wait_and_choose(
+    root: &Root,
+    site: &Data,
+    medium: &str,
+    patience: &Patience,
+    tell: impl Fn(String),
+) -> Result<Choice, NoDisk> {
     if site.memory {
-        return Err("the site configuration wants none".to_owned());
+        return Err(NoDisk::AtAll("the site configuration wants none".to_owned()));
     }
-    let disks = disks(root).map_err(|error| format!("the disks cannot be listed: {error}"))?;
+    let mut arrival = Arrival::begin();
+    let mut has_told = false;
+    loop {
+        let disks = disks(root).map_err(|error| NoDisk::AtAll(format!("the disks cannot be listed: {error}")))?;
+        let is_over = arrival.is_over(root, &disks, site.disk.is_some(), patience);
+        // The node of a new disk may be a moment behind; where there are many, they are not read again and again for that.
+        if is_over || arrival.has_just_changed() || site.disk.is_some() {
+            let chosen = choose(root, site, medium, &disks);
+            // What is empty is taken where it is named; else a disk that was used before may still come.
+            let is_clear = match &chosen {
+                Ok(choice) => !choice.is_to_format || site.disk.is_some(),
+                Err(none) => matches!(none, NoDisk::AtAll(_)),
+            };
+            if is_over || is_clear {
+                return chosen;
+            }
+        }
+        if let (Some(disk), false) = (&site.disk, has_told) {
+            tell(format!("waiting for the disk {disk}, for {} s", patience.named.as_secs()));
+            has_told = true;
+        }
+        thread::sleep(patience.look);
+    }
+}
+
+fn choose(root: &Root, site: &Data, medium: &str, disks: &BTreeSet<Disk>) -> Result<Choice, NoDisk> {
     let medium = medium_disk(root, medium);
     let usable = |disk: &&Disk| Some(&disk.name) != medium.as_ref() && !disk.is_read_only;
     let choice = |disk: &Disk, is_to_format| Choice {
@@ -95,17 +149,19 @@ fn choose(root: &Root, site: &Data, medium: &str) -> Result<Choice, String> {
         let is_it = |disk: &&Disk| disk.name == *wanted || disk.serials.contains(wanted);
         let disk = disks.iter().find(is_it).ok_or_else(|| {
             let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
-            format!("the site configuration names the disk {wanted}, and there are only {}", names.join(", "))
+            let there =
+                if names.is_empty() { "there is none".into() } else { format!("there are only {}", names.join(", ")) };
+            NoDisk::Yet(format!("the site configuration names the disk {wanted}, and {there}"))
         })?;
         if !usable(&disk) {
-            return Err(format!("the disk {wanted} is the medium of the release or read-only"));
+            return Err(NoDisk::AtAll(format!("the disk {wanted} is the medium of the release or read-only")));
         }
-        return match content(disk)? {
+        return match content(disk).map_err(NoDisk::Yet)? {
             Content::Ours => Ok(choice(disk, false)),
             Content::Empty => Ok(choice(disk, true)),
-            Content::Other => Err(format!(
+            Content::Other => Err(NoDisk::AtAll(format!(
                 "the disk {wanted} holds something that the appliance did not write; empty it (wipefs, blkdiscard) first"
-            )),
+            ))),
         };
     }
     let mut empty = None;
@@ -117,7 +173,7 @@ fn choose(root: &Root, site: &Data, medium: &str) -> Result<Choice, String> {
             Ok(_) | Err(_) => {}
         }
     }
-    empty.ok_or_else(|| "there is no empty disk, and the site configuration names none".to_owned())
+    empty.ok_or_else(|| NoDisk::Yet("there is no empty disk, and the site configuration names none".to_owned()))
 }
 
 /// Whole disks by name.
@@ -218,6 +274,7 @@ fn format(root: &Root, node: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     const LEN: u64 = SMALLEST;
 
@@ -245,7 +302,8 @@ mod tests {
     }
 
     fn chosen(root: &Root, site: &Data) -> Result<(String, bool), String> {
-        choose(root, site, "/dev/vda").map(|choice| (choice.name, choice.is_to_format))
+        let chosen = choose(root, site, "/dev/vda", &disks(root).unwrap());
+        chosen.map(|choice| (choice.name, choice.is_to_format)).map_err(NoDisk::reason)
     }
 
     fn named(disk: &str) -> Data {
@@ -289,8 +347,74 @@ mod tests {
         let (_directory, root) = machine(&[("vda", "m", &[])]);
         assert!(chosen(&root, &named("nvme9n1")).unwrap_err().contains("only vda"));
         let memory = Data { disk: None, memory: true };
-        assert!(chosen(&root, &memory).unwrap_err().contains("wants none"));
-        let volume = open(&root, &Data::default(), "/dev/vda", || panic!("no disk, no module"));
-        assert!(matches!(volume, Volume::Memory { reason } if reason.contains("no empty disk")));
+        let volume =
+            open(&root, &memory, "/dev/vda", || panic!("no disk, no module"), |_| panic!("nothing is waited for"));
+        assert!(matches!(volume, Volume::Memory { reason } if reason.contains("wants none")));
+        assert_eq!(
+            waited(&root, &Data::default(), &QUICK).unwrap_err(),
+            "there is no empty disk, and the site configuration names none"
+        );
+    }
+
+    const MOMENT: Duration = Duration::from_millis(30);
+    /// What is waited for takes as long as it likes here, what is not waited for a moment.
+    const LONG: Duration = Duration::from_secs(60);
+    const QUICK: Patience =
+        Patience { named: MOMENT, settled: MOMENT, slow: MOMENT, drivers: LONG, look: Duration::from_millis(5) };
+    const OURS: Writes<'static> = &[EXT4, (EXT4_LABEL.0, b"GAPDATA")];
+
+    fn waited(root: &Root, site: &Data, patience: &Patience) -> Result<(String, bool), String> {
+        arrival::tests::all_drivers_are_loaded(root);
+        let chosen = wait_and_choose(root, site, "/dev/vda", patience, |_| {});
+        chosen.map(|choice| (choice.name, choice.is_to_format)).map_err(NoDisk::reason)
+    }
+
+    /// Plugs a disk in after a while, as the kernel does: `sysfs` last.
+    fn late(root: &Root, name: &'static str, writes: Writes<'static>) -> thread::JoinHandle<()> {
+        let (directory, other) = machine(&[(name, "late", writes)]);
+        let root = root.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            for place in ["/dev", "/sys/block"] {
+                fs::rename(other.at(place).join(name), root.at(place).join(name)).unwrap();
+            }
+            drop(directory);
+        })
+    }
+
+    #[test]
+    fn a_disk_that_the_site_names_is_waited_for() {
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[])]);
+        let patience = Patience { named: LONG, ..QUICK };
+        let late = late(&root, "vdc", &[]);
+        assert_eq!(waited(&root, &named("late"), &patience), Ok(("vdc".into(), true)));
+        late.join().unwrap();
+        assert!(waited(&root, &named("gone"), &QUICK).unwrap_err().contains("only vda, vdb, vdc"));
+    }
+
+    #[test]
+    fn a_disk_of_the_appliance_that_comes_late_is_taken_and_the_empty_one_left_alone() {
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[])]);
+        let patience = Patience { settled: LONG, ..QUICK };
+        let late = late(&root, "vdc", OURS);
+        assert_eq!(waited(&root, &Data::default(), &patience), Ok(("vdc".into(), false)));
+        late.join().unwrap();
+    }
+
+    #[test]
+    fn an_empty_disk_is_taken_once_nothing_more_comes() {
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[])]);
+        assert_eq!(waited(&root, &Data::default(), &QUICK), Ok(("vdb".into(), true)));
+    }
+
+    #[test]
+    fn a_disk_that_is_there_is_not_waited_for() {
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[]), ("vdc", "c", OURS)]);
+        let patience = Patience { named: LONG, settled: LONG, slow: LONG, ..QUICK };
+        let began = Instant::now();
+        assert_eq!(waited(&root, &Data::default(), &patience), Ok(("vdc".into(), false)));
+        assert_eq!(waited(&root, &named("b"), &patience), Ok(("vdb".into(), true)));
+        assert!(waited(&root, &named("vda"), &patience).is_err());
+        assert!(began.elapsed() < LONG / 2);
     }
 }

@@ -50,6 +50,25 @@ async fn the_system_tells_everything_to_who_knows_the_token() {
     assert!(!system.to_string().contains(TOKEN));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_fails_at_work_is_told_everywhere() {
+    let machine = Machine::start(Limits::default());
+    let xid = "3,1,2,-;NVRM: Xid (PCI:0000:3b:00 GPU-I:05): 119, pid=7, Timeout waiting for RPC from GSP!\n";
+    std::fs::write(machine.system.root.at("/dev/kmsg"), xid).unwrap();
+    let metrics = machine.get("/metrics", Some(TOKEN)).await.text;
+    for line in [r#"gapimage_gpus{health="failed"} 1"#, "gapimage_degraded 1", "gapimage_gpu_metrics_left_out 0"] {
+        assert!(metrics.lines().any(|other| other == line), "{line}: {metrics}");
+    }
+    assert_eq!(machine.get("/healthz", None).await.body["status"], "degraded");
+    let system = machine.get("/v1/system", Some(TOKEN)).await.body;
+    assert_eq!(
+        (&system["status"], &system["gpus"]["gpus"][0]["health"]["verdict"]),
+        (&json!("degraded"), &json!("failed"))
+    );
+    assert!(system["gpus"].to_string().contains("Xid 119: its firmware does not answer"), "{system}");
+    assert!(machine.system.gpus.failed_slots().contains("MIG-1"));
+}
+
 #[tokio::test]
 async fn wrong_tokens_lock_the_address_out() {
     let machine = Machine::start(Limits::default());

@@ -208,13 +208,12 @@ impl Appliance {
         let capacity = gap_jobs::Machine { slots: Vec::new(), memory: 16 << 30, jobs: 4 };
         let player = Arc::new(Player(Arc::clone(&stage)));
         let serving = Arc::clone(&stage.serving);
-        let site = Arc::new(SiteRules {
-            clock: Arc::new(clock::Board::new(&time, machine.system.report.clock)),
-            endpoints: machine.system.site.endpoints.clone(),
-            audit: Arc::clone(&machine.audit),
-        });
+        let clock = Arc::new(clock::Board::new(&time, machine.system.report.clock));
+        let endpoints = machine.system.site.endpoints.clone();
+        let site = Arc::new(SiteRules::new(clock, endpoints, Arc::clone(&machine.audit)));
         let complain = Box::new(|complaint| panic!("{complaint}"));
-        let shared = Shared { serving, site, terminals: Arc::default(), stirred: Arc::default() };
+        let gpus = Arc::clone(&machine.system.gpus);
+        let shared = Shared { serving, site, terminals: Arc::default(), stirred: Arc::default(), gpus };
         let work = Work::start(&database, storage, catalog, capacity, player, shared, complain).unwrap();
         let work = Arc::new(work);
         machine.work.set(Ok(Arc::clone(&work)));

@@ -39,7 +39,10 @@ async fn who_reads_the_console_becomes_the_first_admin_and_nobody_after_them() {
     let entries: Vec<Value> = audit["data"].as_array().unwrap().iter().map(|record| record["entry"].clone()).collect();
     let told: Vec<_> = entries.iter().map(|entry| (&entry["who"], &entry["what"], &entry["outcome"])).collect();
     let (who, what) = (json!("claim"), json!("POST /v1/appliance/claim"));
-    assert_eq!(told, [(&who, &what, &json!("refused 403")), (&who, &what, &json!("asked"))]);
+    let made = json!(format!("made {} (admin, first)", claimed.body["id"].as_str().unwrap()));
+    let outcomes = [&json!("refused 403"), &json!("asked"), &made, &json!("refused 409")];
+    assert_eq!(told, outcomes.map(|outcome| (&who, &what, outcome)));
+    assert!(!audit.to_string().contains(token), "the token itself is not recorded");
 
     // The same data volume in the next boot.
     let again = Machine::start_with(Limits::default(), None);
@@ -60,6 +63,18 @@ async fn guessing_locks_the_address_out_and_the_right_code_does_not_help_then() 
         assert!(answer.head.contains("retry-after: "), "{}", answer.head);
     }
     assert!(machine.access.list().is_empty());
+}
+
+#[tokio::test]
+async fn who_claims_what_is_claimed_again_and_again_fills_no_log() {
+    let (machine, _database, code, _directory) = unclaimed();
+    let claimed = claim(&machine, &code).await;
+    for _ in 0..10 {
+        assert_eq!(claim(&machine, &code).await.status, 409);
+    }
+    assert_eq!(claim(&machine, &code).await.status, 429);
+    assert_eq!(claimed.status, 200);
+    assert_eq!(machine.audit.read(0, 1000).unwrap().len(), 12, "asked, made, and ten refused");
 }
 
 #[tokio::test]

@@ -15,8 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The agent with few files that it may open at first, as the kernel begins.
 fn program(booted: &Booted) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gapd"));
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_gapd")]);
     command.arg("--root").arg(booted.directory.path()).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
     command
 }
@@ -80,6 +82,13 @@ impl Running {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
+    /// How many files it may open.
+    fn open_files(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     fn terminated(&mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         self.child.wait().unwrap().code()
@@ -122,11 +131,14 @@ async fn the_agent_verifies_serves_and_stops() {
     assert_eq!(agent.ask("GET", "/v1/system", "wrong").await.status, 401);
     // Most of it are pages of the program itself, which is not optimised here.
     assert!(agent.memory() < 24 << 20, "{} bytes", agent.memory());
+    assert!(agent.open_files() > 256, "it may open {} files", agent.open_files());
     assert_eq!(agent.terminated(), Some(0));
 
     // Without a data volume nothing outlives the agent: who was admin is none any more, and there is another code.
     let mut again = Running::start(&booted);
     assert!(again.code.is_some() && again.code != agent.code);
+    // Its certificate does: it lies in the machine's memory.
+    assert_eq!(again.fingerprint, agent.fingerprint);
     assert_eq!(again.ask("GET", "/v1/system", &token).await.status, 401);
     assert_eq!(again.terminated(), Some(0));
 }

@@ -5,7 +5,7 @@ use gap_agent::{
     api::{Api, Site, System, WorkCell},
     boot_clock,
     certificate::Identity,
-    clock, network,
+    clock, gpus, network,
     root::Root,
     scrub,
     server::{self, Limits},
@@ -18,7 +18,7 @@ use gap_format::{
 use gap_gpu::{
     fabric::Fabric,
     health::{Reading, Slowdown, judge},
-    provision::{Gpu, Mode, Provisioned},
+    provision::{Gpu, Mode, Provisioned, Slot},
 };
 use gap_handover::{
     boot_report::{BootReport, Clock, Layer, Medium, Release, RollbackProtection, SecureBoot, Stage},
@@ -35,7 +35,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -126,6 +126,8 @@ impl Machine {
 
         let report = report();
         let identity = Arc::new(Identity::make("appliance", &[]).unwrap());
+        let board = gpus::Board::new(root.clone());
+        board.set(provisioned());
         let system = Arc::new(System {
             root,
             hostname: "appliance".into(),
@@ -137,7 +139,7 @@ impl Machine {
             network: Arc::new(network::Board::new(&Network::None)),
             identity: identity.clone(),
             stages: Mutex::new(vec![boot_clock::stage("agent started")]),
-            gpus: OnceLock::from(gpus()),
+            gpus: Arc::new(board),
         });
         let asked: Arc<Mutex<Vec<Request>>> = Arc::default();
         let ask = asked.clone();
@@ -326,7 +328,7 @@ impl ServerCertVerifier for ByFingerprint {
 }
 
 /// A GPU that has something to tell of everything.
-fn gpus() -> Provisioned {
+fn provisioned() -> Provisioned {
     let reading = Reading {
         uncorrected_ecc: Some(1),
         remap_pending: Some(true),
@@ -349,7 +351,7 @@ fn gpus() -> Provisioned {
         }],
         fabric: Fabric::None,
         devices: vec!["0:0".into()],
-        slots: Vec::new(),
+        slots: vec![Slot { name: "MIG-1".into(), gpu: "0000:3b:00.0".parse().unwrap(), memory: 1 << 34 }],
         problems: vec!["a problem".into()],
     }
 }

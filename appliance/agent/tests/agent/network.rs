@@ -25,7 +25,12 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{net::UdpSocket, sync::mpsc, time::timeout};
+use tokio::{
+    net::UdpSocket,
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 /// Set for the inner halves: they must not run anywhere else.
 const INSIDE: &str = "GAP_TEST_INSIDE_NAMESPACES";
@@ -58,6 +63,16 @@ fn an_address_comes_by_dhcp() {
 #[test]
 fn a_fixed_address_is_set() {
     in_new_namespaces("inside_a_fixed_address_is_set");
+}
+
+#[test]
+fn an_interface_that_goes_and_comes_back_gets_its_address_again() {
+    in_new_namespaces("inside_an_interface_that_goes_and_comes_back_gets_its_address_again");
+}
+
+#[test]
+fn an_address_is_used_though_its_route_is_refused() {
+    in_new_namespaces("inside_an_address_is_used_though_its_route_is_refused");
 }
 
 fn conversation() -> Handle {
@@ -146,10 +161,14 @@ async fn inside_nothing_leaves_the_machine() {
 /// A network of two interfaces, `wire0` for the agent and `wire1` for whoever stands at the other end.
 async fn wire() -> Handle {
     let handle = conversation();
-    handle.link().add(LinkVeth::new("wire0", "wire1").build()).execute().await.unwrap();
-    up(&handle, "wire0").await;
-    up(&handle, "wire1").await;
+    lay_wire(&handle).await;
     handle
+}
+
+async fn lay_wire(handle: &Handle) {
+    handle.link().add(LinkVeth::new("wire0", "wire1").build()).execute().await.unwrap();
+    up(handle, "wire0").await;
+    up(handle, "wire1").await;
 }
 
 /// Answers every client on `wire1` until the process ends.
@@ -185,21 +204,53 @@ fn serve_dhcp() {
 
 /// Runs the agent's network until it has an address; returns that and what the board and the kernel then say.
 async fn bring_up(network: Network) -> (Ipv4Addr, network::NetworkState, String, String) {
-    let directory = tempfile::tempdir().unwrap();
-    fs::create_dir_all(directory.path().join("run/gap")).unwrap();
-    let root = Root::new(directory.path());
-    let board = Arc::new(Board::new(&network));
-    let (ready, mut addresses) = mpsc::unbounded_channel();
-    let drivers = Drivers::load(&root, &network, "none".into());
-    let keeping = tokio::spawn({
-        let (root, board) = (root.clone(), board.clone());
-        async move { network::keep(root, network, drivers, &board, |address| ready.send(address).unwrap()).await }
-    });
-    let address = timeout(Duration::from_secs(20), addresses.recv()).await.unwrap().unwrap();
+    let mut kept = Kept::start(network);
+    let address = kept.address().await;
     let routes = fs::read_to_string("/proc/self/net/route").unwrap();
-    let servers = fs::read_to_string(root.at("/run/gap/resolv.conf")).unwrap();
-    keeping.abort();
-    (address, board.state(), routes, servers)
+    let servers = fs::read_to_string(kept.root.at("/run/gap/resolv.conf")).unwrap();
+    kept.keeping.abort();
+    (address, kept.board.state(), routes, servers)
+}
+
+/// The agent's network while it is kept.
+struct Kept {
+    _directory: tempfile::TempDir,
+    root: Root,
+    board: Arc<Board>,
+    addresses: mpsc::UnboundedReceiver<Ipv4Addr>,
+    keeping: JoinHandle<()>,
+}
+
+impl Kept {
+    fn start(network: Network) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("run/gap")).unwrap();
+        let root = Root::new(directory.path());
+        let board = Arc::new(Board::new(&network));
+        let (ready, addresses) = mpsc::unbounded_channel();
+        let drivers = Drivers::load(&root, &network, "none".into());
+        let keeping = tokio::spawn({
+            let (root, board) = (root.clone(), board.clone());
+            async move { network::keep(root, network, drivers, &board, |address| ready.send(address).unwrap()).await }
+        });
+        Self { _directory: directory, root, board, addresses, keeping }
+    }
+
+    /// The next address that is ready.
+    async fn address(&mut self) -> Ipv4Addr {
+        timeout(Duration::from_secs(20), self.addresses.recv()).await.unwrap().unwrap()
+    }
+}
+
+/// The fixed address 10.9.0.2 on `wire0`.
+fn fixed(gateway: [u8; 4]) -> Network {
+    Network::Static {
+        interface: Some("wire0".into()),
+        address: [10, 9, 0, 2].into(),
+        prefix: 24,
+        gateway: Some(gateway.into()),
+        dns: vec![IpAddr::from([10, 9, 0, 53])],
+    }
 }
 
 /// The default route by 10.9.0.1, as the kernel writes it.
@@ -226,14 +277,7 @@ async fn inside_a_fixed_address_is_set() {
     let handle = wire().await;
     let old = index(&handle, "wire0").await;
     handle.address().add(old, IpAddr::from([10, 8, 0, 2]), 24).execute().await.unwrap();
-    let network = Network::Static {
-        interface: Some("wire0".into()),
-        address: [10, 9, 0, 2].into(),
-        prefix: 24,
-        gateway: Some([10, 9, 0, 1].into()),
-        dns: vec![IpAddr::from([10, 9, 0, 53])],
-    };
-    let (address, state, routes, servers) = bring_up(network).await;
+    let (address, state, routes, servers) = bring_up(fixed([10, 9, 0, 1])).await;
     assert_eq!((address, state.address.as_deref()), (Ipv4Addr::new(10, 9, 0, 2), Some("10.9.0.2/24")));
     assert!(has_default_route(&routes), "{routes}");
     assert_eq!(servers, "nameserver 10.9.0.53\n");
@@ -241,4 +285,43 @@ async fn inside_a_fixed_address_is_set() {
     assert_eq!(addresses.iter().filter(|address| address.header.index == old).count(), 1, "the old address is gone");
     let wired = Links::open().unwrap().find_wired(None).await.unwrap();
     assert_eq!(wired, None, "an interface made by software is not taken for a wire unless it is named");
+}
+
+#[tokio::test]
+#[ignore = "runs in a namespace, started by an_interface_that_goes_and_comes_back_gets_its_address_again"]
+async fn inside_an_interface_that_goes_and_comes_back_gets_its_address_again() {
+    let handle = wire().await;
+    let dhcp = Network::Dhcp { interface: Some("wire0".into()) };
+    thread::spawn(serve_dhcp);
+    for (network, expected) in [(dhcp, [10, 9, 0, 15]), (fixed([10, 9, 0, 1]), [10, 9, 0, 2])] {
+        let mut kept = Kept::start(network);
+        assert_eq!(kept.address().await, Ipv4Addr::from(expected));
+        handle.link().del(index(&handle, "wire0").await).execute().await.unwrap();
+        let gone = async {
+            while kept.board.state().address.is_some() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), gone).await.unwrap();
+        assert!(kept.board.state().problem.is_some_and(|problem| problem.contains("wire0")));
+        lay_wire(&handle).await;
+        thread::spawn(serve_dhcp);
+        assert_eq!(kept.address().await, Ipv4Addr::from(expected));
+        assert_eq!(kept.board.state().problem, None);
+        assert!(has_default_route(&fs::read_to_string("/proc/self/net/route").unwrap()));
+        kept.keeping.abort();
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs in a namespace, started by an_address_is_used_though_its_route_is_refused"]
+async fn inside_an_address_is_used_though_its_route_is_refused() {
+    wire().await;
+    // The kernel takes no gateway that is the machine itself.
+    let mut kept = Kept::start(fixed([10, 9, 0, 2]));
+    assert_eq!(kept.address().await, Ipv4Addr::new(10, 9, 0, 2));
+    let state = kept.board.state();
+    assert_eq!((state.address.as_deref(), state.gateway), (Some("10.9.0.2/24"), None));
+    assert!(state.problem.is_some_and(|problem| problem.contains("route through 10.9.0.2")));
+    kept.keeping.abort();
 }

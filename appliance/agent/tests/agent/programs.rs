@@ -79,12 +79,10 @@ impl Real {
         let capacity = gap_jobs::Machine { slots: Vec::new(), memory: 16 << 30, jobs: 4 };
         let complain = Box::new(|complaint| panic!("{complaint}"));
         let programs = Arc::new(programs);
-        let site = Arc::new(SiteRules {
-            clock: Arc::clone(&machine.system.clock),
-            endpoints: BTreeMap::new(),
-            audit: Arc::clone(&machine.audit),
-        });
-        let shared = Shared { serving: Arc::clone(&serving), site, terminals: Arc::default(), stirred: Arc::default() };
+        let clock = Arc::clone(&machine.system.clock);
+        let site = Arc::new(SiteRules::new(clock, BTreeMap::new(), Arc::clone(&machine.audit)));
+        let (serving_too, gpus) = (Arc::clone(&serving), Arc::clone(&machine.system.gpus));
+        let shared = Shared { serving: serving_too, site, terminals: Arc::default(), stirred: Arc::default(), gpus };
         let work = Work::start(&database, storage, catalog, capacity, programs, shared, complain).unwrap();
         machine.work.set(Ok(Arc::new(work)));
         let probing = tokio::spawn(async move {

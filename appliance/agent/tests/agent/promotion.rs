@@ -141,6 +141,33 @@ async fn nothing_is_promoted_by_an_evaluation_that_does_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_model_that_is_promoted_or_worked_on_is_not_deleted() {
+    let appliance = Appliance::start();
+    let (model, job) = trained(&appliance).await;
+    let delete = async || {
+        let path = format!("/v1/appliance/jobs/{job}/outputs");
+        let answer = appliance.machine.ask("DELETE", &path, Some(TOKEN)).await;
+        (answer.status, answer.body["error"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let promote = async |model: &str| {
+        let request = json!({"name": "support", "model": model, "override_reason": "x"});
+        assert_eq!(appliance.post(PROMOTIONS, request).await.status, 200);
+    };
+    promote(&model).await;
+    let (status, message) = delete().await;
+    assert!(status == 409 && message.contains("under the name `support`: promote another"), "{status} {message}");
+    promote("tiny").await;
+    let server = appliance.post("/v1/appliance/jobs", json!({"kind": "serve", "model": model})).await.body;
+    let server = server["id"].as_str().unwrap();
+    let (status, message) = delete().await;
+    assert!(status == 409 && message.contains(&format!("the job {server}, which is ")), "{status} {message}");
+    appliance.post(&format!("/v1/appliance/jobs/{server}/cancel"), json!({})).await;
+    appliance.wait(&format!("/v1/appliance/jobs/{server}"), "/state", json!("cancelled")).await;
+    assert_eq!(delete().await.0, 200);
+    assert_eq!(appliance.get(&format!("/v1/models/{model}")).await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_override_is_an_admins_and_stands_in_the_audit_log_with_its_reason() {
     let appliance = Appliance::start();
     let (model, _) = trained(&appliance).await;

@@ -82,7 +82,8 @@ impl Booted {
         ];
         fs::write(root.at("/dev/vda"), assemble(&index, &blobs)).unwrap();
         let key = SigningKey::from_bytes(&[1; 32]);
-        sign::sign_in_place(&root.at("/dev/vda"), &key).unwrap();
+        let shown = gap_format::Release::inspect(&fs::File::open(root.at("/dev/vda")).unwrap()).unwrap();
+        sign::sign_in_place(&root.at("/dev/vda"), &shown, &key).unwrap();
         let trust = trust::starter("officer", &key.verifying_key());
 
         fs::write(root.at("/dev/dm-0"), &metadata).unwrap();

@@ -347,6 +347,8 @@ async fn roles_say_who_may_what_and_changes_are_recorded() {
         told.contains(&"my operator refused 404".to_owned()) && told.contains(&"site asked".to_owned()),
         "{told:?}"
     );
+    let made = format!("site made {} (operator, my operator)", tokens["operator"].0);
+    assert!(told.contains(&made), "{told:?}");
     assert!(!audit.to_string().contains(&tokens["operator"].1), "no token is recorded");
 }
 

@@ -56,7 +56,7 @@ pub enum ClientError {
     #[error("the connection broke: {0}")]
     #[diagnostic(help("try again; what the appliance took is there, and uploads go on where they were"))]
     Broken(hyper::Error),
-    /// Nothing came for too long.
+    /// Nothing came for too long, and of what was sent nothing was taken.
     #[error("{server} said nothing for {seconds} s")]
     Silent {
         /// Where.
@@ -67,6 +67,9 @@ pub enum ClientError {
     /// The answer is longer than is kept in memory.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),
+    /// A line of the answer is longer than is kept in memory.
+    #[error("a line of the answer is longer than {0} bytes")]
+    LineTooLong(usize),
     /// The answer is not what it should be.
     #[error("the answer is not understood: {0}")]
     #[diagnostic(help("is this gapctl as new as the appliance? `gapctl --version` and `gapctl system` tell"))]

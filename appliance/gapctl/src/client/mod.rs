@@ -1,6 +1,7 @@
 //! The connection to an appliance and requests over it.
 
 mod error;
+mod exchange;
 mod request;
 mod trust;
 
@@ -12,7 +13,6 @@ use http_body_util::BodyExt;
 use hyper::{
     StatusCode,
     body::Incoming,
-    client::conn::http1,
     header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, UPGRADE},
     upgrade::Upgraded,
 };
@@ -158,9 +158,7 @@ impl Client {
         let message =
             message.body(request.body.into_bytes()).map_err(|error| ClientError::Request(error.to_string()))?;
         let stream = self.connect().await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Broken)?;
-        tokio::spawn(connection.with_upgrades());
-        self.patient(patience, sender.send_request(message)).await?.map_err(ClientError::Broken)
+        exchange::exchange(stream, message, patience).await?.ok_or_else(|| self.silent(patience))
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>, ClientError> {
@@ -174,8 +172,11 @@ impl Client {
     }
 
     async fn patient<T>(&self, patience: Duration, wanted: impl Future<Output = T>) -> Result<T, ClientError> {
-        let late = |_| ClientError::Silent { server: self.server(), seconds: patience.as_secs() };
-        timeout(patience, wanted).await.map_err(late)
+        timeout(patience, wanted).await.map_err(|_| self.silent(patience))
+    }
+
+    fn silent(&self, patience: Duration) -> ClientError {
+        ClientError::Silent { server: self.server(), seconds: patience.as_secs() }
     }
 
     /// Where it is: `https://HOST:PORT`.

@@ -9,7 +9,7 @@ use std::{fmt::Write, time::Duration};
 
 /// What need not be escaped in a part of a path.
 const PART: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// Longest silence when nothing else is said.
+/// Longest silence when nothing else is said; sending is none.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between the parts of a form, with a number behind it where the file holds it.
 const BOUNDARY: &str = "gapctl-7f1c0d5e9ab84c36";

@@ -129,7 +129,7 @@ pub fn audit(session: &Session, args: &AuditArgs) -> Outcome {
         let answer = session.client.ask(Request::get(&["v1", "appliance", "audit"]).query(&query))?;
         let page: List<Record> = answer.read()?;
         if session.json {
-            super::print(&answer)?;
+            session.print(&answer)?;
         }
         for record in page.data {
             if !session.json {

@@ -1,7 +1,7 @@
 //! `gapctl chat`.
 
-use super::{Failure, Outcome, Session, show};
-use crate::client::Request;
+use super::{Failure, Outcome, Session, lines::Lines, show};
+use crate::client::{ClientError, Request};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::{
@@ -14,6 +14,8 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Longest text that is read from standard input, in bytes.
 const MAX_TEXT: u64 = 8 << 20;
+/// Longest answer that is taken for part of the conversation, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
 
 /// What is asked, and how.
 #[derive(Debug, Args)]
@@ -83,18 +85,23 @@ fn answer(session: &Session, chat: &Chat, messages: &mut Vec<Value>, text: &str)
     let parts = ["v1", "chat", "completions"];
     if session.json {
         let reply = session.client.ask(Request::post_json(&parts, &wanted)?.patience(PATIENCE))?;
-        return super::print(&reply);
+        return session.print(&reply);
     }
     wanted.insert("stream".to_owned(), json!(true));
-    let mut stream = Stream::default();
+    let (mut stream, mut failed) = (Stream::default(), None);
     session.client.stream(Request::post_json(&parts, &wanted)?.patience(PATIENCE), |piece| {
-        let text = stream.push(piece);
-        print!("{}", show::plain_lines(&text));
+        match stream.push(piece) {
+            Ok(text) => print!("{}", show::plain_lines(&text)),
+            Err(error) => failed = Some(error),
+        }
         // A terminal shows it now, and where nobody reads any more the next write says so.
         let _ = io::stdout().flush();
-        if stream.ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stream.ended || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     println!();
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     if let Some(error) = stream.error {
         return Err(Failure::could_not(
             format!("the model broke off: {error}"),
@@ -108,7 +115,7 @@ fn answer(session: &Session, chat: &Chat, messages: &mut Vec<Value>, text: &str)
 /// An answer as server-sent events (OpenAI's): `data: JSON`, ended by `data: [DONE]`.
 #[derive(Debug, Default)]
 struct Stream {
-    held: Vec<u8>,
+    lines: Lines,
     text: String,
     error: Option<String>,
     ended: bool,
@@ -116,26 +123,32 @@ struct Stream {
 
 impl Stream {
     /// The text that these bytes add.
-    fn push(&mut self, piece: &[u8]) -> String {
+    ///
+    /// # Errors
+    /// [`ClientError`] when it is longer than anything that is kept.
+    fn push(&mut self, piece: &[u8]) -> Result<String, ClientError> {
         let mut added = String::new();
-        self.held.extend_from_slice(piece);
-        while let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.held.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let Some(data) = line.trim_end().strip_prefix("data:") else { continue };
+        let Self { lines, error, ended, .. } = self;
+        // It is broken off where it has ended.
+        let _ = lines.push(piece, |line| {
+            let line = String::from_utf8_lossy(line);
+            let Some(data) = line.trim_end().strip_prefix("data:") else { return ControlFlow::Continue(()) };
             if data.trim() == "[DONE]" {
-                self.ended = true;
-                break;
+                *ended = true;
+                return ControlFlow::Break(());
             }
-            let Ok(event) = serde_json::from_str::<Value>(data) else { continue };
-            if let Some(error) = event.get("error") {
-                self.error = Some(error.get("message").and_then(Value::as_str).unwrap_or("no reason").to_owned());
-                self.ended = true;
-            }
+            let Ok(event) = serde_json::from_str::<Value>(data) else { return ControlFlow::Continue(()) };
             added += event.pointer("/choices/0/delta/content").and_then(Value::as_str).unwrap_or_default();
+            let Some(told) = event.get("error") else { return ControlFlow::Continue(()) };
+            *error = Some(told.get("message").and_then(Value::as_str).unwrap_or("no reason").to_owned());
+            *ended = true;
+            ControlFlow::Break(())
+        })?;
+        if self.text.len().saturating_add(added.len()) > MAX_ANSWER {
+            return Err(ClientError::TooLong(MAX_ANSWER));
         }
         self.text += &added;
-        added
+        Ok(added)
     }
 }
 
@@ -150,7 +163,7 @@ mod tests {
                      data: {\"choices\":[{\"delta\":{\"content\":\"Gott\"}}]}\n\ndata: [DONE]\n\n";
         for size in 1..whole.len() {
             let mut stream = Stream::default();
-            let text: String = whole.as_bytes().chunks(size).map(|piece| stream.push(piece)).collect();
+            let text: String = whole.as_bytes().chunks(size).map(|piece| stream.push(piece).unwrap()).collect();
             assert_eq!((text.as_str(), stream.ended), ("Grüß Gott", true));
         }
     }
@@ -158,7 +171,7 @@ mod tests {
     #[test]
     fn an_error_in_the_middle_ends_it() {
         let mut stream = Stream::default();
-        stream.push(b"data: {\"error\":{\"message\":\"no memory\"}}\n\n");
+        stream.push(b"data: {\"error\":{\"message\":\"no memory\"}}\n\n").unwrap();
         assert_eq!((stream.error.as_deref(), stream.ended), (Some("no memory"), true));
     }
 }

@@ -1,6 +1,6 @@
 //! `gapctl debug`: a terminal inside of an image of the appliance.
 
-use super::{Failure, Outcome, Session, job};
+use super::{Failure, Outcome, Session, job, show};
 use crate::{
     client::{ClientError, Request},
     terminal::{self, Raw},
@@ -58,7 +58,7 @@ pub fn debug(session: &Session, args: &Debug) -> Outcome {
         "time_limit_seconds": args.minutes * 60,
     });
     let job: Job = session.read(Request::post_json(&["v1", "appliance", "debug"], &order)?)?;
-    eprintln!("{}: waiting for its turn", job.id);
+    eprintln!("{}: waiting for its turn", show::plain(job.id.clone()));
     let worked = started(session, &job.id).and_then(|()| work(session, &job.id));
     // Whatever happened here, nothing of it goes on there.
     let cancelled = session.client.ask(Request::post(&[&job::JOBS[..], &[&job.id, "cancel"]].concat()));

@@ -1,9 +1,13 @@
 //! How a command ends: exit codes and what is said on the way out.
 
+use super::show;
 use crate::{client::ClientError, profile::ProfileError, upload::UploadError};
 use miette::Report;
 use serde_json::json;
-use std::process::ExitCode;
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+};
 
 /// Why a command did not do what was asked. The exit codes are a contract.
 #[derive(Debug)]
@@ -45,12 +49,24 @@ impl Failure {
         if json {
             let causes: Vec<String> = report.chain().map(ToString::to_string).collect();
             let help = report.help().map(|help| help.to_string());
-            eprintln!("{}", json!({"error": causes.join(": "), "help": help, "exit_code": code}));
+            eprintln!("{}", show::json_line(&json!({"error": causes.join(": "), "help": help, "exit_code": code})));
         } else {
-            eprintln!("{report:?}");
+            // Words of the appliance are in most errors.
+            eprintln!("{}", show::plain_lines(&format!("{report:?}")));
         }
         ExitCode::from(code)
     }
+}
+
+/// Settles how failures are shown, before the first is made: in one colour, as an appliance's own colours would be as
+/// good as those, and wrapped for people only.
+pub(super) fn settle_style() {
+    let handler = || {
+        let options = miette::MietteHandlerOpts::new().color(false).terminal_links(false);
+        options.wrap_lines(stderr().is_terminal()).break_words(false).build()
+    };
+    // It fails where it was settled before, in the same way.
+    let _ = miette::set_hook(Box::new(move |_| Box::new(handler())));
 }
 
 impl From<Report> for Failure {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     thread,
@@ -102,7 +102,7 @@ impl<T> List<T> {
     /// Says that there are more.
     pub fn tell_rest(&self, last: Option<&str>) {
         if let (true, Some(last)) = (self.has_more, last) {
-            println!("… more: --after {last}");
+            println!("… more: --after {}", show::plain(last.to_owned()));
         }
     }
 }
@@ -159,7 +159,7 @@ pub fn run(session: &Session, command: FileCommand) -> Outcome {
         FileCommand::Show { id } => session.show(Request::get(&["v1", "files", &id]), File::show),
         FileCommand::Report { id } => {
             let answer = session.client.ask(Request::get(&["v1", "appliance", "files", &id, "report"]))?;
-            super::print(&answer)
+            session.print(&answer)
         }
         FileCommand::Download { id, to } => download(session, Request::get(&["v1", "files", &id, "content"]), &to),
         FileCommand::Delete { id } => {
@@ -204,12 +204,13 @@ pub fn settle(session: &Session, named: &str) -> Result<String, Failure> {
     let id = send(session, Path::new(named), "fine-tune")?;
     wait_until_checked(session, &id)?;
     if !session.json {
-        println!("{named} is {id}");
+        println!("{named} is {}", show::plain(id.clone()));
     }
     Ok(id)
 }
 
-/// Writes an answer to a file, which is there whole or not at all, or to standard output.
+/// Writes an answer to a file, which is there whole or not at all, or to standard output; a terminal there gets nothing that
+/// commands it.
 pub fn download(session: &Session, request: Request, to: &Destination) -> Outcome {
     let full = |error: io::Error| Failure::could_not(format!("writing what came: {error}"), "is there room for it?");
     let mut failed = None;
@@ -223,7 +224,10 @@ pub fn download(session: &Session, request: Request, to: &Destination) -> Outcom
         })
     };
     match &to.output {
-        None => copy(&mut io::stdout().lock())?,
+        None => {
+            let mut out = io::stdout().lock();
+            if out.is_terminal() { copy(&mut show::Plain::new(out))? } else { copy(&mut out)? }
+        }
         Some(path) => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut file = tempfile::NamedTempFile::new_in(directory).map_err(full)?;

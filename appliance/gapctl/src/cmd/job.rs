@@ -3,6 +3,7 @@
 use super::{
     Failure, Outcome, Session,
     file::{self, Destination, List, PAUSE, Page},
+    lines::Lines,
     show,
 };
 use crate::client::Request;
@@ -261,7 +262,7 @@ struct Line {
 }
 
 #[derive(Debug, Deserialize)]
-struct Lines {
+struct LogPage {
     lines: Vec<Line>,
     next: u64,
 }
@@ -278,7 +279,7 @@ pub fn run(session: &Session, command: JobCommand) -> Outcome {
         JobCommand::Log { id, follow: true, search, all } => follow_log(session, &id, search, all),
         JobCommand::Log { id, follow: false, search, all } => log(session, &id, search.as_deref(), all),
         JobCommand::Events { id, page } => events(session, &path(&[&id, "events"]), &page),
-        JobCommand::Metrics { id } => super::print(&session.client.ask(Request::get(&path(&[&id, "metrics"])))?),
+        JobCommand::Metrics { id } => session.print(&session.client.ask(Request::get(&path(&[&id, "metrics"])))?),
         JobCommand::Outputs { id } => session.show(Request::get(&path(&[&id, "outputs"])), |list: List<Output>| {
             let row = |output: &Output| [show::bytes(output.bytes), output.path.clone()];
             show::table(["SIZE", "PATH"], &list.data.iter().map(row).collect::<Vec<_>>());
@@ -366,9 +367,9 @@ fn log(session: &Session, id: &str, search: Option<&str>, all: bool) -> Outcome 
     loop {
         let query = [("after", after.map(|after: u64| after.to_string())), ("search", search.map(str::to_owned))];
         let answer = session.client.ask(Request::get(&path(&[id, "log"])).query(&query))?;
-        let page: Lines = answer.read()?;
+        let page: LogPage = answer.read()?;
         if session.json {
-            super::print(&answer)?;
+            session.print(&answer)?;
         } else {
             page.lines.iter().for_each(|line| println!("{}", show::plain(line.text.clone())));
         }
@@ -383,20 +384,23 @@ fn log(session: &Session, id: &str, search: Option<&str>, all: bool) -> Outcome 
 fn follow_log(session: &Session, id: &str, search: Option<String>, all: bool) -> Outcome {
     let query = [("follow", Some("true".to_owned())), ("search", search), ("after", all.then(|| "0".to_owned()))];
     let request = Request::get(&path(&[id, "log"])).query(&query).patience(QUIET);
-    let mut held = Vec::new();
+    let (mut lines, mut failed) = (Lines::default(), None);
     session.client.stream(request, |piece| {
-        held.extend_from_slice(piece);
-        while let Some(end) = held.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = held.drain(..=end).collect();
-            let text = String::from_utf8_lossy(&line);
+        let pushed = lines.push(piece, |line| {
+            let text = String::from_utf8_lossy(line);
             match serde_json::from_str::<Line>(&text) {
-                Ok(line) if !session.json => println!("{}", show::plain(line.text)),
-                _ => print!("{text}"),
+                _ if session.json => print!("{text}"),
+                Ok(line) => println!("{}", show::plain(line.text)),
+                Err(_) => print!("{}", show::plain_lines(&text)),
             }
-        }
-        ControlFlow::Continue(())
+            ControlFlow::Continue(())
+        });
+        pushed.unwrap_or_else(|error| {
+            failed = Some(error);
+            ControlFlow::Break(())
+        })
     })?;
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn wait(session: &Session, id: &str) -> Outcome {

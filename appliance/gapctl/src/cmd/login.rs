@@ -1,6 +1,6 @@
 //! `gapctl login`, `gapctl claim` and `gapctl logout`.
 
-use super::{Failure, Outcome, To, failure::of_profile, token_of_environment};
+use super::{Failure, Outcome, To, failure::of_profile, show, token_of_environment};
 use crate::{
     client::{Client, Identity, Request},
     profile::Profile,
@@ -53,7 +53,10 @@ pub fn claim(to: &To, args: &Claim) -> Outcome {
     let claimed: Claimed = profile.client().map_err(of_profile)?.ask(wanted)?.read()?;
     let token = Zeroizing::new(claimed.token);
     profile.token = Some(token.to_string());
-    remember(to, &profile).inspect_err(|_| eprintln!("the admin's token, which nobody else knows: {}", *token))
+    remember(to, &profile).inspect_err(|_| {
+        let token = Zeroizing::new(show::plain(token.to_string()));
+        eprintln!("the admin's token, which nobody else knows: {}", *token);
+    })
 }
 
 /// The server at this address, once it is certain which one that is.
@@ -78,9 +81,11 @@ fn remember(to: &To, profile: &Profile) -> Outcome {
     let path = profile.store(&to.appliance).map_err(Report::from)?;
     let text = |pointer: &str| system.pointer(pointer).and_then(Value::as_str).unwrap_or("?").to_owned();
     if to.json {
-        println!("{}", json!({"appliance": to.appliance, "server": profile.server, "hostname": text("/hostname")}));
+        let shown = json!({"appliance": to.appliance, "server": profile.server, "hostname": text("/hostname")});
+        println!("{}", show::json_line(&shown));
     } else {
-        println!("{}: {} {}", text("/hostname"), text("/release/name"), text("/release/version"));
+        let shown = format!("{}: {} {}", text("/hostname"), text("/release/name"), text("/release/version"));
+        println!("{}", show::plain(shown));
         println!("remembered as `{}` in {}", to.appliance, path.display());
     }
     Ok(())

@@ -8,7 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use miette::Report;
 use serde::de::DeserializeOwned;
 use std::{
-    io::{self, Write},
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -22,6 +23,7 @@ mod failure;
 mod file;
 mod finetune;
 mod job;
+mod lines;
 mod login;
 mod model;
 mod promote;
@@ -163,6 +165,7 @@ enum Command {
 
 /// Runs the command that the arguments say.
 pub fn main() -> ExitCode {
+    failure::settle_style();
     let cli = Cli::parse();
     let json = cli.to.json;
     match run(cli) {
@@ -249,7 +252,7 @@ impl Session {
     fn show<T: DeserializeOwned>(&self, request: Request, show: impl FnOnce(T)) -> Outcome {
         let answer = self.client.ask(request)?;
         if self.json {
-            return print(&answer);
+            return self.print(&answer);
         }
         show(answer.read()?);
         Ok(())
@@ -259,6 +262,21 @@ impl Session {
     fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failure> {
         Ok(self.client.ask(request)?.read()?)
     }
+
+    /// Prints an answer and ends its line: as it came, or as a terminal may have it where a person reads it there.
+    fn print(&self, answer: &Answer) -> Outcome {
+        let mut out = io::stdout().lock();
+        let bytes = shown(answer.bytes(), !self.json && out.is_terminal());
+        let written = out.write_all(&bytes).and_then(|()| match bytes.last() {
+            Some(b'\n') | None => Ok(()),
+            Some(_) => out.write_all(b"\n"),
+        });
+        written.map_err(|error| Failure::could_not(format!("writing the answer: {error}"), "is standard output full?"))
+    }
+}
+
+fn shown(bytes: &[u8], is_for_people: bool) -> Cow<'_, [u8]> {
+    if is_for_people { show::plain_lines(&String::from_utf8_lossy(bytes)).into_bytes().into() } else { bytes.into() }
 }
 
 /// The token that the environment holds: for programs, which have nobody to type it.
@@ -266,12 +284,14 @@ fn token_of_environment() -> Option<Zeroizing<String>> {
     std::env::var("GAPCTL_TOKEN").ok().filter(|token| !token.is_empty()).map(Zeroizing::new)
 }
 
-/// Prints an answer as it came, and ends its line.
-fn print(answer: &Answer) -> Outcome {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(answer.bytes()).and_then(|()| match answer.bytes().last() {
-        Some(b'\n') | None => Ok(()),
-        Some(_) => out.write_all(b"\n"),
-    });
-    written.map_err(|error| Failure::could_not(format!("writing the answer: {error}"), "is standard output full?"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_as_it_came_but_on_a_terminal() {
+        let hostile = b"{\"a\": 1}\n\x1b]52;c;aGk=\x07";
+        assert_eq!(shown(hostile, false), hostile.as_slice());
+        assert_eq!(shown(hostile, true), "{\"a\": 1}\n\u{fffd}]52;c;aGk=\u{fffd}".as_bytes());
+    }
 }

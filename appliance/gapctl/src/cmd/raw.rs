@@ -55,7 +55,7 @@ pub fn request(session: &Session, raw: Raw) -> Outcome {
         Some(data) => Body::Json(json(data)?),
     };
     let answer = session.client.ask(Request::new(method, raw.path, body).patience(PATIENCE))?;
-    super::print(&answer)
+    session.print(&answer)
 }
 
 fn json(data: String) -> Result<Vec<u8>, Failure> {

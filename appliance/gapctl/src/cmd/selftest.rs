@@ -127,7 +127,7 @@ const fn untested(part: &'static str, details: String) -> Line {
 fn memory_and_disk(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
     let wanted = json!({"memory": args.memory, "disk": args.disk});
     let job: Job = session.read(Request::post_json(&["v1", "appliance", "selftest"], &wanted)?)?;
-    eprintln!("{}: memory and disk", job.id);
+    eprintln!("{}: memory and disk", show::plain(job.id.clone()));
     let (ended, _) = wait(session, &job.id)?;
     let report = [&JOBS[..], &[&job.id, "outputs", "self-test.json"]].concat();
     let lines = match session.read::<Found>(Request::get(&report)) {
@@ -208,9 +208,12 @@ fn model(session: &Session, args: &SelfTest) -> Result<Option<String>, Failure> 
 
 /// The GPUs, or slices of them, that jobs are given.
 fn gpus(session: &Session) -> Result<Vec<String>, Failure> {
-    let system: Value = session.read(Request::get(&["v1", "system"]))?;
-    let slots = system.pointer("/gpus/slots").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    Ok(slots.iter().filter_map(|slot| slot.get("name")?.as_str().map(str::to_owned)).collect())
+    #[derive(Deserialize)]
+    struct Machine {
+        gpus: Vec<String>,
+    }
+    let machine: Machine = session.read(Request::get(&["v1", "appliance", "storage"]))?;
+    Ok(machine.gpus)
 }
 
 fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String, Failure> {
@@ -225,7 +228,7 @@ fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String,
         id: String,
     }
     let made: Made = session.read(Request::post_json(&TUNING, &wanted)?)?;
-    eprintln!("{}: {STEPS} steps of training", made.id);
+    eprintln!("{}: {STEPS} steps of training", show::plain(made.id.clone()));
     Ok(made.id)
 }
 

@@ -22,7 +22,7 @@ pub fn system(session: &Session) -> Outcome {
             ("certificate", text("/certificate_sha256")),
             ("kernel", text("/kernel/release")),
             ("agent", text("/agent_version")),
-            ("gpus", list(system.pointer("/gpus/gpus"), |gpu| word(gpu.get("name")))),
+            ("gpus", list(system.pointer("/gpus/gpus"), |gpu| word(gpu.get("model")))),
         ]);
         let layers = system.get("layers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let row = |layer: &Value| {
@@ -58,7 +58,7 @@ pub fn health(session: &Session) -> Outcome {
     let answer = session.client.ask(Request::get(&["healthz"]))?;
     let health: Health = answer.read()?;
     if session.json {
-        super::print(&answer)?;
+        session.print(&answer)?;
     } else {
         println!("{}", show::plain(health.status.clone()));
     }

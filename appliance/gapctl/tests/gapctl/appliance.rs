@@ -53,12 +53,20 @@ impl Appliance {
 
     /// One that listens only to clients of these authorities (PEM).
     pub fn start_for(clients: Option<&str>) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        Self::serve(router(Arc::clone(&seen)), seen, clients)
+    }
+
+    /// One that answers with these routes.
+    pub fn answering(router: Router) -> Self {
+        Self::serve(router, Arc::default(), None)
+    }
+
+    fn serve(router: Router, seen: Arc<Mutex<Seen>>, clients: Option<&str>) -> Self {
         let identity = Arc::new(Identity::make("rack4", &[]).unwrap());
         let certificate = identity.certificate();
         let pem = pem(&certificate);
         let config = identity.server_config(clients).unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let router = router(Arc::clone(&seen));
         let (sender, port) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

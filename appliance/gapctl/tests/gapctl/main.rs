@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod appliance;
+mod burn_in;
+mod hostile;
 
 use appliance::{Appliance, CODE, TOKEN};
 use std::{
+    collections::BTreeMap,
     fs,
-    io::Write,
+    io::{Read, Write},
     process::{Command, Output, Stdio},
 };
 
@@ -240,9 +243,16 @@ fn a_bundle_for_supporters_holds_what_was_answered() {
     assert!(output.status.success(), "{}", said(&output));
     let file = fs::File::open(person.home.path().join("bundle.tar.gz")).unwrap();
     let mut bundle = tar::Archive::new(flate2::read::GzDecoder::new(file));
-    let names: Vec<String> =
-        bundle.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string()).collect();
-    assert!(names.iter().any(|name| name == "diagnosis/system.json"), "{names:?}");
+    let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        let mut entry = entry.unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        (entry.path().unwrap().display().to_string(), text)
+    };
+    let documents: BTreeMap<String, String> = bundle.entries().unwrap().map(read).collect();
+    let system = &documents["diagnosis/system.json"];
+    assert!(system.contains("demo") && !system.contains("rack4"), "{system}");
+    assert!(documents["diagnosis/jobs.json"].contains("unanswered"), "{documents:?}");
 }
 
 #[test]

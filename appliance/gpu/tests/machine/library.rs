@@ -17,6 +17,9 @@ pub struct Fake {
     pub refuse_modules: bool,
     pub no_library: bool,
     pub seen: Vec<Seen>,
+    /// What the library shows once a program ran.
+    pub after: Option<Vec<Seen>>,
+    pub refuse_runs: bool,
     pub log: String,
 }
 
@@ -51,6 +54,18 @@ impl Fake {
         self
     }
 
+    /// One of them is in MIG mode, and nothing is there to compute on.
+    pub fn cut_into_nothing(self, index: usize) -> Self {
+        let mut fake = self.cut(index, &[]);
+        fake.seen[index].mig = Some(Present { enabled: true, slices: Default::default() });
+        fake
+    }
+
+    /// What the library shows once a program ran is what `other` shows.
+    pub fn then(self, other: Self) -> Self {
+        Self { after: Some(other.seen), ..self }
+    }
+
     pub fn reads(mut self, index: usize, reading: Reading) -> Self {
         self.seen[index].reading = reading;
         self
@@ -72,6 +87,10 @@ impl Machine for Fake {
         self.order.push("run");
         self.ran.push(command.join(" "));
         self.limits.push(limit);
+        if self.refuse_runs {
+            return Err("exit status: 4".into());
+        }
+        self.seen = self.after.take().unwrap_or_else(|| self.seen.clone());
         Ok(())
     }
 

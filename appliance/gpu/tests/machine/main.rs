@@ -11,14 +11,19 @@ mod tree;
 use gap_gpu::{
     fabric::Fabric,
     health::{Reading, Verdict},
-    mig::Wanted,
-    provision::{Mode, Provisioned, provision},
+    provision::{Mode, Provisioned, deadline, given_up, provision},
 };
+use gap_handover::{SiteConfig, site::Cut};
 use library::{Fake, slice};
 use tree::Tree;
 
 fn run(tree: &Tree, fake: &mut Fake) -> Provisioned {
-    provision(&tree.root(), fake, None)
+    provision(&tree.root(), fake, &[])
+}
+
+/// `gpus.mig` of a site configuration.
+fn cuts(text: &str) -> Vec<Cut> {
+    SiteConfig::parse(text).unwrap().gpus.mig
 }
 
 /// Making device nodes takes root; without it the tests look at everything else.
@@ -97,7 +102,7 @@ fn switches_without_a_fabric_manager_are_told() {
 
 #[test]
 fn a_sliced_gpu_offers_its_slices_with_the_rights_to_them() {
-    let tree = Tree::new().a100("0000:07:00.0", 0).driver().slices(0, &[(7, 0, 66, 67), (8, 0, 75, 76)]);
+    let tree = Tree::new().a100("0000:07:00.0", 0).driver().slices(0, &[(7, 0), (8, 0)]);
     let cut = [slice("MIG-a", (7, 0), "1g.10gb"), slice("MIG-b", (8, 0), "1g.10gb")];
     let mut fake = Fake::default().sees(&["0000:07:00.0"]).cut(0, &cut);
     let outcome = run(&tree, &mut fake);
@@ -105,6 +110,7 @@ fn a_sliced_gpu_offers_its_slices_with_the_rights_to_them() {
     if !is_root() {
         return;
     }
+    assert_eq!(outcome.problems, Vec::<String>::new());
     assert_eq!(outcome.devices, ["0:0", "MIG-a", "0:1", "MIG-b", "all"]);
     let spec = tree.spec();
     let nodes = spec["devices"][0]["containerEdits"]["deviceNodes"].as_array().unwrap();
@@ -115,14 +121,89 @@ fn a_sliced_gpu_offers_its_slices_with_the_rights_to_them() {
 }
 
 #[test]
-fn a_wanted_cut_is_made_before_anything_uses_the_gpu() {
-    let configuration = "version: v1\nmig-configs:\n  two:\n    - devices: all\n      mig-enabled: true\n      \
-        mig-devices: {\"3g.40gb\": 2}\n";
-    let wanted = Wanted::parse(configuration, "two").unwrap();
-    let tree = Tree::new().a100("0000:07:00.0", 0).driver();
-    let mut fake = Fake::default().sees(&["0000:07:00.0"]).cut(0, &[]);
-    provision(&tree.root(), &mut fake, Some(&wanted));
-    assert_eq!(fake.ran, ["nvidia-smi -i 0 -mig 1", "nvidia-smi mig -i 0 -cgi 3g.40gb,3g.40gb -C"]);
+fn rights_that_cannot_be_read_are_told_once_and_their_slices_are_not_offered() {
+    let tree = Tree::new().a100("0000:07:00.0", 0).driver().slices(0, &[(7, 0)]).endless_minors();
+    let mut fake = Fake::default().sees(&["0000:07:00.0"]).cut(0, &[slice("MIG-a", (7, 0), "1g.10gb")]);
+    let outcome = run(&tree, &mut fake);
+    let told = |words: &str| outcome.problems.iter().filter(|problem| problem.contains(words)).count();
+    assert_eq!(told("/proc/driver/nvidia-caps/mig-minors: it is longer than"), 1, "{:?}", outcome.problems);
+    assert_eq!(told("the slice MIG-a (1g.10gb) of the GPU 0000:07:00.0: no job gets it"), 1, "{:?}", outcome.problems);
+    assert!(outcome.slots.is_empty() && outcome.mode == Mode::Cpu);
+}
+
+#[test]
+fn a_gpu_in_mig_mode_without_slices_is_not_offered_as_a_whole() {
+    let tree = Tree::new().a100("0000:07:00.0", 0).h200("0000:3b:00.0", 1).driver();
+    let mut fake = Fake::default().sees(&["0000:07:00.0", "0000:3b:00.0"]).cut_into_nothing(0);
+    let outcome = run(&tree, &mut fake);
+    let told =
+        outcome.problems.iter().any(|problem| problem.contains("GPU 0000:07:00.0 is in MIG mode and has no slices"));
+    assert!(told, "{:?}", outcome.problems);
+    if is_root() {
+        assert_eq!(outcome.devices, ["0", "GPU-00000000-0000-0000-0000-00000000003b", "all"]);
+        assert_eq!(outcome.slots.iter().map(|slot| slot.gpu.to_string()).collect::<Vec<_>>(), ["0000:3b:00.0"]);
+    }
+}
+
+const HALVES: &str = "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true\nmig-devices = { '3g.40gb' = 2 }";
+
+#[test]
+fn a_wanted_cut_is_made_while_nothing_uses_the_gpu() {
+    let tree = Tree::new().a100("0000:07:00.0", 0).driver().slices(0, &[(1, 0), (2, 0)]);
+    let halves = [slice("MIG-a", (1, 0), "3g.40gb"), slice("MIG-b", (2, 0), "3g.40gb")];
+    let sees = || Fake::default().sees(&["0000:07:00.0"]);
+    let mut fake = sees().cut(0, &[]).then(sees().cut(0, &halves));
+    let outcome = provision(&tree.root(), &mut fake, &cuts(HALVES));
+    assert_eq!(
+        fake.ran,
+        ["nvidia-smi -i 00000000:07:00.0 -mig 1", "nvidia-smi mig -i 00000000:07:00.0 -cgi 3g.40gb,3g.40gb -C"]
+    );
+    // The library itself counts as a program that uses the GPU.
+    assert_eq!(fake.order, ["library", "run", "run", "library"]);
+    assert_eq!(outcome.gpus[0].slices, ["3g.40gb", "3g.40gb"]);
+    if is_root() {
+        assert_eq!(outcome.problems, Vec::<String>::new());
+        assert_eq!(outcome.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["MIG-a", "MIG-b"]);
+    }
+    let mut again = sees().cut(0, &halves);
+    provision(&tree.root(), &mut again, &cuts(HALVES));
+    assert_eq!(again.ran, Vec::<String>::new());
+}
+
+#[test]
+fn a_cut_that_fails_goes_no_further_and_is_told() {
+    let tree = Tree::new().a100("0000:07:00.0", 0).h100("0000:1b:00.0", 1).driver();
+    let mut fake = Fake { refuse_runs: true, ..Fake::default() };
+    fake = fake.sees(&["0000:07:00.0", "0000:1b:00.0"]).cut(0, &[]);
+    let outcome = provision(&tree.root(), &mut fake, &cuts(HALVES));
+    assert_eq!(fake.ran, ["nvidia-smi -i 00000000:07:00.0 -mig 1"]);
+    for told in [
+        "nvidia-smi -i 00000000:07:00.0 -mig 1: exit status: 4",
+        "the GPU 0000:07:00.0 is not cut as the site configuration wants it: 2 × 3g.40gb wanted, and it has MIG off",
+        "the GPU 0000:1b:00.0 cannot be cut into slices",
+    ] {
+        assert!(outcome.problems.iter().any(|problem| problem.contains(told)), "{told}: {:?}", outcome.problems);
+    }
+}
+
+#[test]
+fn a_lost_gpu_does_not_have_another_one_cut() {
+    let tree = Tree::new().h100("0000:1b:00.0", 0).h100("0000:43:00.0", 1).h100("0000:52:00.0", 2).driver();
+    let mut fake = Fake::default().sees(&["0000:43:00.0", "0000:52:00.0"]).cut(0, &[]).cut(1, &[]);
+    let second = HALVES.replace("'all'", "[1]");
+    provision(&tree.root(), &mut fake, &cuts(&second));
+    assert_eq!(fake.ran[0], "nvidia-smi -i 00000000:43:00.0 -mig 1");
+    assert!(fake.ran.iter().all(|call| call.contains(" 00000000:43:00.0 ")), "{:?}", fake.ran);
+}
+
+#[test]
+fn where_the_stages_do_not_end_no_gpu_is_used_and_the_machine_has_its_cpus() {
+    let tree = Tree::new().h200("0000:3b:00.0", 0).h200("0000:5e:00.0", 1).driver();
+    assert_eq!(deadline(&tree.root()).as_secs(), 120 + 2 * 60);
+    let outcome = given_up(&tree.root(), "it hangs".into());
+    assert_eq!((outcome.mode, outcome.problems), (Mode::Cpu, vec!["it hangs".to_owned()]));
+    assert!(outcome.gpus.iter().all(|gpu| gpu.health.verdict == Verdict::Failed) && outcome.gpus.len() == 2);
+    assert!(outcome.slots.is_empty() && outcome.devices.is_empty());
 }
 
 #[test]

@@ -103,18 +103,34 @@ impl Tree {
         self
     }
 
-    /// From documentation: slices of a GPU (GPU instance, compute instance, the minor numbers of their rights), beside
-    /// numbers for slices that could be and are not.
-    pub fn slices(self, gpu: u32, slices: &[(u32, u32, u32, u32)]) -> Self {
-        let mut minors = "config 1\nmonitor 2\ngpu0/gi0/access 9\ngpu0/gi0/ci0/access 10\n".to_owned();
-        for (instance, compute, access, compute_access) in slices {
-            minors += &format!("gpu{gpu}/gi{instance}/access {access}\n");
-            minors += &format!("gpu{gpu}/gi{instance}/ci{compute}/access {compute_access}\n");
+    /// From documentation (NVIDIA's MIG guide): the list of rights, which always has those that 32 GPUs could have.
+    pub fn minors(self) -> Self {
+        let mut minors = "config 1\nmonitor 2\n".to_owned();
+        let mut number = 3..;
+        let mut line = |name: String| minors += &format!("{name}/access {}\n", number.next().unwrap());
+        for (gpu, instance) in (0..32).flat_map(|gpu| (0..15).map(move |instance| (gpu, instance))) {
+            line(format!("gpu{gpu}/gi{instance}"));
+            (0..8).for_each(|compute| line(format!("gpu{gpu}/gi{instance}/ci{compute}")));
+        }
+        assert_eq!(minors.lines().last(), Some("gpu31/gi14/ci7/access 4322"), "as in the guide");
+        self.file("/proc/driver/nvidia-caps/mig-minors", &minors);
+        self
+    }
+
+    /// From documentation: slices of a GPU that are there (GPU instance, compute instance), among the rights of all that
+    /// could be.
+    pub fn slices(self, gpu: u32, slices: &[(u32, u32)]) -> Self {
+        for (instance, compute) in slices {
             let at = format!("/proc/driver/nvidia/capabilities/gpu{gpu}/mig/gi{instance}");
             self.file(&format!("{at}/access"), "");
             self.file(&format!("{at}/ci{compute}/access"), "");
         }
-        self.file("/proc/driver/nvidia-caps/mig-minors", &minors);
+        self.minors()
+    }
+
+    /// A list of rights that is no list.
+    pub fn endless_minors(self) -> Self {
+        self.file("/proc/driver/nvidia-caps/mig-minors", &"x".repeat((1 << 20) + 1));
         self
     }
 

@@ -2,12 +2,14 @@
 //! serial, command line or images.
 
 mod endpoint;
+mod gpus;
 #[cfg(feature = "schema")]
 mod schema;
 mod signature;
 mod time;
 
 pub use endpoint::{EndpointName, MAX_ENDPOINTS, SiteAddress};
+pub use gpus::{All, Cut, CutDevices, Gpus, MAX_SLICES, Profile};
 #[cfg(feature = "schema")]
 pub use schema::schema;
 pub use signature::{SITE_PAYLOAD, SignatureError, accept, sign};
@@ -57,6 +59,9 @@ pub struct SiteConfig {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "schema", schemars(schema_with = "schema::endpoints"))]
     pub endpoints: BTreeMap<EndpointName, SiteAddress>,
+    /// The machine's GPUs. Not written when nothing is said, as `data`.
+    #[serde(skip_serializing_if = "Gpus::is_default")]
+    pub gpus: Gpus,
 }
 
 /// Network of the machine.
@@ -211,6 +216,7 @@ impl SiteConfig {
         }
         config.time.check(&config.network)?;
         config.check_endpoints()?;
+        config.gpus.check()?;
         Ok(config)
     }
 

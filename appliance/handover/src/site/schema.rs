@@ -1,9 +1,9 @@
 //! The JSON Schema of the site configuration, for editors and for tools that write one. It takes and refuses what
-//! [`SiteConfig::parse`] does, but for the length of the text and signatures.
+//! [`SiteConfig::parse`] does, but for the length of the text, signatures, and the sum of a GPU's slices.
 
-use super::{EndpointName, MAX_ENDPOINTS, MAX_SERVERS, SiteAddress, SiteConfig};
+use super::{EndpointName, MAX_ENDPOINTS, MAX_SERVERS, MAX_SLICES, SiteAddress, SiteConfig};
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// A number up to 255, and one in the first place of the address of one other machine.
@@ -77,6 +77,22 @@ pub(super) fn endpoints(generator: &mut SchemaGenerator) -> Schema {
     let (name, address) = (EndpointName::json_schema(generator), SiteAddress::json_schema(generator));
     json_schema!({ "type": "object", "maxProperties": MAX_ENDPOINTS, "propertyNames": name,
         "additionalProperties": address })
+}
+
+/// Slices of a GPU: how many of each profile.
+pub(super) fn slices(_: &mut SchemaGenerator) -> Schema {
+    let name = json!({ "type": "string", "pattern": "^[1-7]g\\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,8})?$" });
+    let count = json!({ "type": "integer", "minimum": 1, "maximum": MAX_SLICES });
+    json_schema!({ "type": "object", "propertyNames": name, "additionalProperties": count })
+}
+
+/// A GPU that is cut has slices, and one that is not has none.
+pub(super) fn cut_or_whole() -> Value {
+    json!([
+        { "properties": { "mig-enabled": { "const": true }, "mig-devices": { "minProperties": 1 } },
+          "required": ["mig-devices"] },
+        { "properties": { "mig-enabled": { "const": false }, "mig-devices": { "maxProperties": 0 } } },
+    ])
 }
 
 #[cfg(test)]
@@ -163,6 +179,24 @@ mod tests {
             "[time]\nwrong_clock = 'panic'",
             "[endpoints]",
             "[endpoints]\ndb = '10.0.0.3:5432'",
+            "[gpus]",
+            "[gpus]\nmig = []",
+            "[gpus]\nmig = 'all'",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = false",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = false\nmig-devices = {}",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = false\nmig-devices = { '1g.18gb' = 1 }",
+            "[[gpus.mig]]\ndevices = [0, 255]\nmig-enabled = true\nmig-devices = { '1g.18gb' = 1, '3g.71gb' = 2 }",
+            "[[gpus.mig]]\ndevices = [256]\nmig-enabled = false",
+            "[[gpus.mig]]\ndevices = [-1]\nmig-enabled = false",
+            "[[gpus.mig]]\ndevices = 'some'\nmig-enabled = false",
+            "[[gpus.mig]]\ndevices = 'all'",
+            "[[gpus.mig]]\nmig-enabled = false",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true\nmig-devices = { '1g.18gb' = 0 }",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true\nmig-devices = { '1g.18gb' = 8 }",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true\nmig-devices = { '1g.18gb+me' = 7 }",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = true\nmig-devices = { '-C' = 7 }",
+            "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = false\ndevice-filter = '0x233010DE'",
         ];
         let on_network = [
             "[time]\nservers = ['10.0.0.1', '192.0.2.254']\nrtc = 'untrusted'\nwrong_clock = 'wait'",
@@ -188,6 +222,7 @@ mod tests {
         cases.push(format!("[api]\ntoken_sha256 = '{sha}'"));
         cases.push(format!("[api]\ntoken_sha256 = '{}'", sha.to_uppercase()));
         cases.push(format!("hostname = '{long}'"));
+        cases.extend([64, 65].map(|count| "[[gpus.mig]]\ndevices = 'all'\nmig-enabled = false\n".repeat(count)));
         cases.extend([8, 9].map(|count| format!("{DHCP}[time]\nservers = [{}]", many(count, "10.0.0.1"))));
         cases.extend([32, 33].map(|count| {
             let lines: String = (0..count).map(|number| format!("e{number} = '10.0.0.3:80'\n")).collect();

@@ -92,7 +92,8 @@ fn make(claim: &Claim) -> Made {
     ];
     let file = write(&index, &blobs, claim);
     let key = SigningKey::from_bytes(&[7; 32]);
-    sign_in_place(file.path(), &key).unwrap();
+    let shown = Release::inspect(file.as_file()).unwrap();
+    sign_in_place(file.path(), &shown, &key).unwrap();
     Made { file, os, key }
 }
 

@@ -11,8 +11,34 @@ use std::{
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The group above all jobs.
 const PARENT: &str = "gap";
+/// The kernel's bounds on processes and threads: of all numbers there are, and of all that run at once.
+const BOUNDS: [&str; 2] = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+/// What jobs together may have of the smaller one; the rest is the agent's and PID 1's, which must always get a process.
+const SHARE: (u32, u32) = (3, 4);
 /// How long the kernel may take to end what was killed.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bounds the processes of all jobs together, below what the kernel has for the whole machine.
+///
+/// # Errors
+/// What the kernel answered when there is no such bound.
+pub fn bound_processes() -> io::Result<()> {
+    bound_processes_below(Path::new("/"))
+}
+
+fn bound_processes_below(root: &Path) -> io::Result<()> {
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    let mut smallest = u32::MAX;
+    for bound in BOUNDS {
+        let text = fs::read_to_string(at(bound))?;
+        smallest = smallest.min(text.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?);
+    }
+    let (part, of) = SHARE;
+    fs::write(at(MOUNT).join("cgroup.subtree_control"), "+pids")?;
+    let parent = at(MOUNT).join(PARENT);
+    fs::create_dir_all(&parent)?;
+    fs::write(parent.join("pids.max"), (smallest / of * part).to_string())
+}
 
 /// The cgroup of one job.
 #[derive(Debug, Clone)]
@@ -75,6 +101,22 @@ fn oom_kills(events: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jobs_together_leave_room_below_both_bounds_of_the_kernel() {
+        for (pids, threads, expected) in [("4194304\n", "4194304\n", "3145728"), ("32768\n", "15000\n", "11250")] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
+            fs::create_dir_all(root.path().join("sys/fs/cgroup")).unwrap();
+            fs::write(root.path().join("proc/sys/kernel/pid_max"), pids).unwrap();
+            assert!(bound_processes_below(root.path()).is_err(), "one of them is not known");
+            fs::write(root.path().join("proc/sys/kernel/threads-max"), threads).unwrap();
+            bound_processes_below(root.path()).unwrap();
+            let group = root.path().join("sys/fs/cgroup");
+            assert_eq!(fs::read_to_string(group.join("cgroup.subtree_control")).unwrap(), "+pids");
+            assert_eq!(fs::read_to_string(group.join("gap/pids.max")).unwrap(), expected);
+        }
+    }
 
     #[test]
     fn kills_for_want_of_memory_are_counted_and_nothing_else_is() {

@@ -19,7 +19,7 @@
 //! | system calls | an allow list |
 
 mod bundle;
-mod cgroup;
+pub mod cgroup;
 mod init;
 pub mod keeper;
 pub mod ports;

@@ -4,7 +4,9 @@
 
 mod processes;
 
-use gap_jobs::{Database, Demand, Dispatcher, Job, JobId, Kind, Level, Machine, NewJob, Patience, Queue, Retry, State};
+use gap_jobs::{
+    Database, Demand, Dispatcher, Job, JobId, Kind, Level, Machine, NewJob, Patience, Queue, Retry, Slot, State,
+};
 use processes::Processes;
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,7 +27,10 @@ fn dispatcher(queue: &Queue) -> Dispatcher {
 }
 
 fn start(queue: &Queue, processes: Arc<Processes>) -> Dispatcher {
-    let machine = Machine { slots: Vec::new(), memory: 100, jobs: 2 };
+    start_on(Machine { slots: Vec::new(), memory: 100, jobs: 2 }, queue, processes)
+}
+
+fn start_on(machine: Machine, queue: &Queue, processes: Arc<Processes>) -> Dispatcher {
     let complain = Box::new(|complaint| panic!("{complaint}"));
     Dispatcher::start(queue.clone(), processes, machine, PATIENCE, complain).unwrap()
 }
@@ -82,6 +87,24 @@ fn what_is_queued_waits_until_programs_may_be_started() {
     processes.is_held.store(false, Ordering::Relaxed);
     dispatcher.look();
     wait(&queue, &id, State::Succeeded);
+    dispatcher.stop();
+}
+
+#[test]
+fn a_gpu_that_failed_is_given_to_no_job_any_more() {
+    let (queue, processes) = (queue(), Arc::<Processes>::default());
+    let slots = ["gpu0", "gpu1"].map(|name| Slot { name: name.into(), memory: 80 }).to_vec();
+    let dispatcher = start_on(Machine { slots, memory: 100, jobs: 2 }, &queue, Arc::clone(&processes));
+    let on_gpu = NewJob { demand: Demand { gpus: 1, ..Demand::default() }, ..job("sleep 0.5") };
+    let place = || {
+        let id = submit(&dispatcher, &on_gpu);
+        let slots = wait(&queue, &id, State::Running).placement.unwrap().slots;
+        wait(&queue, &id, State::Succeeded);
+        slots
+    };
+    assert_eq!(place(), ["gpu0"]);
+    processes.failed.lock().unwrap().insert("gpu0".into());
+    assert_eq!(place(), ["gpu1"]);
     dispatcher.stop();
 }
 

@@ -2,6 +2,7 @@
 
 use gap_jobs::{CannotStart, Control, End, Job, JobId, Level, News, Runtime, Started};
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Command, Stdio},
@@ -17,6 +18,8 @@ use std::{
 pub struct Processes {
     /// Whether none may be started.
     pub is_held: AtomicBool,
+    /// GPUs that failed.
+    pub failed: Mutex<BTreeSet<String>>,
     /// The jobs that were put away.
     pub ended: Mutex<Vec<JobId>>,
 }
@@ -55,6 +58,10 @@ impl Runtime for Processes {
 
     fn is_ready(&self) -> bool {
         !self.is_held.load(Ordering::Relaxed)
+    }
+
+    fn failed_slots(&self) -> BTreeSet<String> {
+        self.failed.lock().unwrap().clone()
     }
 
     fn sweep(&self) {}

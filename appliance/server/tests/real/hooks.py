@@ -1,8 +1,8 @@
-"""What no document can say of a request: whether it fits the model that is served."""
+"""What no document can say of a request: whether it fits the model that is served, and the server's options."""
 
 import schemathesis
 
-OF_THE_MODEL = {"context_length_exceeded", "dimensions_not_supported", "token_not_found"}
+OF_THE_MODEL = {"context_length_exceeded", "dimensions_not_supported", "token_not_found", "too_many_answers"}
 
 
 @schemathesis.hook

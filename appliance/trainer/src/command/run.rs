@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 /// Runs a job. SIGTERM and SIGINT stop it after a checkpoint
@@ -17,6 +18,9 @@ pub struct Run {
     /// Goes on from the last checkpoint, if there is one
     #[arg(long)]
     resume: bool,
+    /// How many seconds the result waits for room where the disk is full at the end
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    wait_for_room: u64,
 }
 
 impl Run {
@@ -32,7 +36,7 @@ impl Run {
                 return Exit::Failed;
             }
         }
-        match run::run(&job, self.resume, &stop) {
+        match run::run(&job, self.resume, &stop, Duration::from_secs(self.wait_for_room)) {
             Ok(Ended::Succeeded) => Exit::Succeeded,
             Ok(Ended::Stopped) => Exit::Stopped,
             Err(failed) => {

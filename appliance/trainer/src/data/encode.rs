@@ -1,17 +1,17 @@
 //! Examples as tokens, of which is said whether they count.
 
-use super::rows::{Example, Turns};
+use super::{
+    rows::{Example, Turns},
+    tokenizer::read_tokenizer,
+};
 use crate::error::{Failed, invalid_model};
 use gap_lm::{
     chat_template::ChatTemplate,
-    inference::{MAX_CONFIG, read_bounded, read_json},
+    inference::{MAX_CONFIG, read_json},
 };
 use serde_json::{Map, Value};
 use std::{ops::Range, path::Path};
 use tokenizers::Tokenizer;
-
-/// Longest `tokenizer.json`, in bytes.
-const MAX_TOKENIZER: u64 = 256 << 20;
 
 /// Tokens, and which of them count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,20 +60,7 @@ impl Encoder {
     /// # Errors
     /// Where one cannot be read, or the tokenizer has tokens that the model has no row for.
     pub fn read(model: &Path, vocabulary: usize) -> Result<Self, Failed> {
-        let path = model.join("tokenizer.json");
-        let bytes = read_bounded(&path, MAX_TOKENIZER).map_err(invalid_model)?;
-        let damaged = |what: String| Failed::model(format!("{}: {what}", path.display()));
-        let mut tokenizer =
-            Tokenizer::from_bytes(bytes).map_err(|error| damaged(format!("it is no tokenizer: {error}")))?;
-        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or_default();
-        if largest as usize >= vocabulary {
-            let what =
-                format!("it has a token {largest}, but the model has {vocabulary} rows; they are not of one piece");
-            return Err(damaged(what));
-        }
-        // What a checkpoint says about length and padding must not change what is trained on.
-        let reset = tokenizer.with_truncation(None).map(|tokenizer| tokenizer.with_padding(None)).map(|_| ());
-        reset.map_err(|error| damaged(error.to_string()))?;
+        let tokenizer = read_tokenizer(model, vocabulary).map_err(|error| Failed::model(error.to_string()))?;
         let template = ChatTemplate::read(model).map_err(invalid_model)?;
         Ok(Self { tokenizer, template, end: end_token(model)? })
     }

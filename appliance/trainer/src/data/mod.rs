@@ -3,10 +3,12 @@
 mod encode;
 mod order;
 mod rows;
+mod tokenizer;
 
 pub use encode::{Encoder, Sequence};
 pub use order::{Epochs, Item, batch};
 pub use rows::{Example, ParsedRow, Turns, read_rows};
+pub use tokenizer::{TokenizerError, read_tokenizer};
 
 use crate::error::{Failed, invalid_data};
 use gap_contract::{Job, Method};

@@ -1,6 +1,7 @@
 //! The models that answer: one base in memory, any number of adapters beside it.
 
 use super::example::{Example, Prompt};
+use crate::data::{TokenizerError, read_tokenizer};
 use candle_core::{D, Tensor};
 use gap_lm::{
     chat_template::ChatTemplate,
@@ -24,13 +25,8 @@ pub enum EngineError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The tokenizer cannot be loaded.
-    #[error("the tokenizer in {} cannot be read: {what}", dir.display())]
-    Tokenizer {
-        /// The model directory.
-        dir: PathBuf,
-        /// The reason.
-        what: String,
-    },
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// Examples are turns, and the model has no template for them.
     #[error("the examples are conversations, and the model in {} has no chat template", .0.display())]
     NoTemplate(PathBuf),
@@ -87,9 +83,7 @@ impl Engine {
         let config = DecoderConfig::read(dir)?;
         let source = SafetensorsDirectory::open(dir)?;
         let decoder = Decoder::load(config, Loader { source: &source, precision: None, device: &device })?;
-        let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json"));
-        let tokenizer =
-            tokenizer.map_err(|error| EngineError::Tokenizer { dir: dir.to_owned(), what: error.to_string() })?;
+        let tokenizer = read_tokenizer(dir, decoder.config().vocabulary)?;
         Ok(Self { dir: dir.to_owned(), decoder, tokenizer, template: ChatTemplate::read(dir)? })
     }
 

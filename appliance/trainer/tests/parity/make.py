@@ -34,7 +34,8 @@ FAMILIES = {
 }
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CASES = [(family, "supervised", tuning) for family in FAMILIES for tuning in ("lora", "full")]
-CASES += [("llama", "supervised", "rslora"), ("llama", "dpo", "lora"), ("qwen3", "dpo", "full")]
+CASES += [("llama", "supervised", "rslora")]
+CASES += [(family, "dpo", tuning) for family in FAMILIES for tuning in ("lora", "full")]
 
 
 def load(path):
@@ -193,11 +194,15 @@ def main():
                  "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"}}
     (out / "tokenizer.json").write_text(json.dumps(tokenizer))
     with torch.no_grad():
-        base = {family: load(out / family).eval()(input_ids=torch.tensor([PROBE])).logits[0].tolist() for family in FAMILIES}
+        probe = lambda model: model.eval()(input_ids=torch.tensor([PROBE])).logits[0].tolist()
+        base = {family: probe(load(out / family)) for family in FAMILIES}
+        # As PEFT wrote them, before anything is trained.
+        adapters = {f"{family}-{tuning}": probe(PeftModel.from_pretrained(load(out / family), out / f"{family}-{tuning}"))
+                    for family in FAMILIES for tuning in ("lora", "rslora") if (out / f"{family}-{tuning}").exists()}
     cases = [train(out, *case) for case in CASES]
     settings = {"steps": STEPS, "batch_size": BATCH, "gradient_accumulation_steps": ACCUMULATION, "learning_rate": RATE,
                 "warmup_steps": WARMUP, "weight_decay": DECAY, "max_grad_norm": CLIP, "beta": BETA}
-    (out / "reference.json").write_text(json.dumps({"settings": settings, "probe": PROBE, "base": base, "cases": cases}))
+    (out / "reference.json").write_text(json.dumps({"settings": settings, "probe": PROBE, "base": base, "adapters": adapters, "cases": cases}))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device};
 use gap_lm::{
-    inference::{DecoderConfig, SafetensorsDirectory},
+    inference::{Adapter, Allocation, Decoder, DecoderConfig, KvCache, Loader, Piece, SafetensorsDirectory},
     training::{AdapterShape, Holding, Key, Maxima, TARGETS, TrainableDecoder, Trained},
 };
 use serde_json::{Value, json};
@@ -12,6 +12,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// The program.
@@ -127,6 +129,20 @@ pub fn logits(model: &Path, adapter: Option<(&Path, f64)>, tokens: &[u32], dtype
     logits_of(&mut decoder, tokens)
 }
 
+/// Logits of tokens by the model in `model` with the adapter in `adapter`, as serving loads and computes them.
+pub fn serving_logits(model: &Path, adapter: &Path, tokens: &[u32]) -> Vec<f64> {
+    let source = SafetensorsDirectory::open(model).unwrap();
+    let loader = Loader { source: &source, precision: None, device: &Device::Cpu };
+    let decoder = Decoder::load(DecoderConfig::read(model).unwrap(), loader).unwrap();
+    let adapter = Adapter::load(adapter, decoder.config(), &Device::Cpu).unwrap();
+    let mut cache = KvCache::new(decoder.config(), tokens.len(), &Device::Cpu).unwrap();
+    let mut cached = Allocation::default();
+    assert!(cache.reserve(&mut cached, tokens.len()));
+    let piece = Piece { tokens, start: 0, cached: &cached, adapter: Some(&adapter), logits: tokens.len() };
+    let logits = decoder.forward(&cache, &[piece]).unwrap();
+    logits.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
 /// Logits of tokens by the model in `model` with its layers in four bits.
 pub fn quantised_logits(model: &Path, maxima: Maxima, tokens: &[u32], dtype: DType) -> Vec<f64> {
     let (targets, key) = (TARGETS.to_vec(), Key::new(0));
@@ -143,4 +159,23 @@ fn decoder(model: &Path, trained: &Trained, dtype: DType, nf4: Option<Maxima>) -
 fn logits_of(decoder: &mut TrainableDecoder, tokens: &[u32]) -> Vec<f64> {
     let logits = decoder.logits(tokens).unwrap();
     logits.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Waits until something is so.
+pub fn wait_for(what: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !what() {
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing happened for a minute");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal to a program.
+pub fn signal(child: &Child, name: &str) {
+    succeed(Command::new("kill").args([name, &child.id().to_string()]));
+}
+
+/// Writes a file anew, with other bytes.
+pub fn change(path: &Path, with: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    fs::write(path, with(fs::read(path).unwrap())).unwrap();
 }

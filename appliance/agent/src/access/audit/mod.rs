@@ -42,7 +42,8 @@ pub struct Entry {
     pub from: String,
     /// What was asked for: method and path.
     pub what: String,
-    /// `asked` before it is carried out.
+    /// `asked` before it is carried out. Then, in a record of its own, `made` and the name of what was made (of a token also
+    /// role and name), or `refused` or `failed` and the status when it was not.
     pub outcome: String,
 }
 

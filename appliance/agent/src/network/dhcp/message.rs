@@ -6,6 +6,7 @@ use dhcproto::{
     v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode},
 };
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -22,6 +23,16 @@ const MAX_DNS: usize = 8;
 const LONGEST_LEASE: u32 = 7 * 24 * 3600;
 /// Shortest lease that is believed, in seconds.
 const SHORTEST_LEASE: u32 = 60;
+/// Bytes before the options: the fixed fields and the magic cookie (RFC 2131, 2 and 3).
+const FIXED_LEN: usize = 240;
+/// Options that are read, by code, and their length; `None` for lists of addresses (RFC 2132).
+const READ: [(u8, Option<usize>); 8] =
+    [(1, Some(4)), (3, None), (6, None), (51, Some(4)), (53, Some(1)), (54, Some(4)), (58, Some(4)), (59, Some(4))];
+/// Options without a length: what fills, and what ends them.
+const PAD: u8 = 0;
+const END: u8 = 255;
+/// Bytes of an Ethernet address.
+const HARDWARE_ADDRESS_LEN: u8 = 6;
 
 /// What a server gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +112,11 @@ fn encode(message: &Message) -> Result<Vec<u8>, String> {
 
 /// Reads an answer; `None` when it is not for this client and transaction, or is not usable.
 pub fn read(bytes: &[u8], id: u32, hardware_address: &[u8]) -> Option<Reply> {
-    let message = Message::decode(&mut Decoder::new(bytes)).ok()?;
+    let message = Message::decode(&mut Decoder::new(&bare(bytes)?)).ok()?;
+    // The length is what the sender says; the decoder does not hold it to the field's 16 bytes, and panics at more.
+    if message.hlen() != HARDWARE_ADDRESS_LEN {
+        return None;
+    }
     if message.opcode() != Opcode::BootReply || message.xid() != id || message.chaddr() != hardware_address {
         return None;
     }
@@ -111,6 +126,34 @@ pub fn read(bytes: &[u8], id: u32, hardware_address: &[u8]) -> Option<Reply> {
         MessageType::Nak => Some(Reply::Refused),
         _ => None,
     }
+}
+
+/// The message with those options alone that are read, each once and of its length: the decoder knows a hundred others, and
+/// asserts of some that the sender kept to their length.
+fn bare(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (fixed, mut options) = bytes.split_at_checked(FIXED_LEN)?;
+    let mut bare = fixed.to_vec();
+    let mut seen = BTreeSet::new();
+    while let Some((&code, rest)) = options.split_first() {
+        options = match code {
+            PAD => rest,
+            END => break,
+            _ => {
+                let (&length, rest) = rest.split_first()?;
+                let (value, rest) = rest.split_at_checked(length.into())?;
+                let is_read = READ.iter().any(|(read, wanted)| {
+                    *read == code && wanted.map_or(value.len().is_multiple_of(4), |wanted| value.len() == wanted)
+                });
+                if is_read && seen.insert(code) {
+                    bare.extend([code, length]);
+                    bare.extend(value);
+                }
+                rest
+            }
+        };
+    }
+    bare.push(END);
+    Some(bare)
 }
 
 fn lease(message: &Message) -> Option<Lease> {
@@ -223,6 +266,46 @@ mod tests {
             let Some(Reply::Offer(lease)) = read(&bytes, 7, &MAC) else { panic!("no offer") };
             assert_eq!(lease.terms.end.as_secs(), u64::from(expected));
             assert!(lease.terms.renew <= lease.terms.rebind && lease.terms.rebind <= lease.terms.end);
+        }
+    }
+
+    #[test]
+    fn a_hardware_address_of_another_length_is_not_ours() {
+        let bytes = answer(|_| {});
+        for length in 0..=u8::MAX {
+            let mut altered = bytes.clone();
+            // RFC 2131, 2: op, htype, hlen.
+            altered[2] = length;
+            assert_eq!(read(&altered, 7, &MAC).is_some(), length == HARDWARE_ADDRESS_LEN, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_any_one_byte_altered_is_read_without_harm() {
+        let bytes = answer(|_| {});
+        for at in 0..bytes.len() {
+            for value in 0..=u8::MAX {
+                let mut altered = bytes.clone();
+                altered[at] = value;
+                // What comes of it differs; that something does is what counts.
+                drop(read(&altered, 7, &MAC));
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_that_was_not_asked_for_is_not_even_decoded() {
+        let bytes = answer(|_| {});
+        let expected = read(&bytes, 7, &MAC);
+        // A route to a network of 255 bits (RFC 3442), and options of all codes with a length that few have.
+        let mut options = vec![vec![121, 9, 255, 10, 0, 0, 0, 10, 0, 2, 2]];
+        options
+            .extend((0..=u8::MAX).filter(|code| ![0, 53, 255].contains(code)).map(|code| vec![code, 3, 255, 255, 255]));
+        for option in options {
+            let mut altered = bytes[..FIXED_LEN].to_vec();
+            altered.extend(&option);
+            altered.extend(&bytes[FIXED_LEN..]);
+            assert_eq!(read(&altered, 7, &MAC), expected, "{option:?}");
         }
     }
 

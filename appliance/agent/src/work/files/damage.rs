@@ -18,7 +18,7 @@ use std::{
 /// # Errors
 /// [`FilesError`].
 pub fn settle(database: Database, storage: Storage) -> Result<(), FilesError> {
-    Files { database, storage }.compare()
+    Files::of(database, storage).compare()
 }
 
 impl Files {

@@ -4,18 +4,22 @@
 //! as trainers read them) and `card.json` (what was found: format, duplicates, personal data, lengths).
 
 pub mod damage;
+mod incoming;
+mod room;
 mod validation;
 
-use super::storage::{Storage, make, sync_directory};
+pub use incoming::Incoming;
+pub use room::Room;
+
+use super::storage::{Storage, make};
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
+use room::SPARE;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use sha2::{Digest, Sha256};
 use std::{
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
-use validation::{bounded, validate};
+use validation::{bounded, is_of_the_system, validate};
 
 /// Prefix of the names of files.
 pub const PREFIX: &str = "file";
@@ -25,8 +29,6 @@ pub const MAX_FILE: u64 = 8 << 30;
 const MAX_FILES: i64 = 10_000;
 /// Longest name of a file, in characters.
 const MAX_NAME: usize = 255;
-/// Bytes that stay free on the data volume whatever is uploaded.
-const SPARE: u64 = 256 << 20;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,63 +148,7 @@ impl From<rusqlite::Error> for FilesError {
 pub struct Files {
     database: Database,
     storage: Storage,
-}
-
-/// A file that is being received: on the disk, and hashed as it comes.
-pub struct Incoming {
-    id: String,
-    directory: PathBuf,
-    file: File,
-    hasher: Sha256,
-    bytes: u64,
-    is_kept: bool,
-}
-
-impl Incoming {
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// [`FilesError::TooLong`], or what the disk said.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FilesError> {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if self.bytes > MAX_FILE {
-            return Err(FilesError::TooLong);
-        }
-        self.hasher.update(bytes);
-        Ok(self.file.write_all(bytes)?)
-    }
-
-    /// Adds all of a file.
-    ///
-    /// # Errors
-    /// As for [`Self::write`].
-    pub fn append(&mut self, mut source: impl Read) -> Result<(), FilesError> {
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            let len = source.read(&mut buffer)?;
-            if len == 0 {
-                return Ok(());
-            }
-            self.write(buffer.get(..len).unwrap_or_default())?;
-        }
-    }
-}
-
-impl Incoming {
-    /// Returns when the file is on the disk, under its name.
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()?;
-        sync_directory(&self.directory)?;
-        self.directory.parent().map_or(Ok(()), sync_directory)
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            drop(fs::remove_dir_all(&self.directory));
-        }
-    }
+    room: Room,
 }
 
 impl Files {
@@ -211,7 +157,7 @@ impl Files {
     /// # Errors
     /// [`FilesError`].
     pub fn open(database: Database, storage: Storage) -> Result<Self, FilesError> {
-        let files = Self { database, storage };
+        let files = Self::of(database, storage);
         for entry in fs::read_dir(files.storage.root().join("files"))? {
             let entry = entry?;
             let name = entry.file_name().into_string().unwrap_or_default();
@@ -222,29 +168,39 @@ impl Files {
         Ok(files)
     }
 
-    /// Begins to receive a file of which `expected` bytes are announced, where that is known.
+    fn of(database: Database, storage: Storage) -> Self {
+        let room = Room::on(storage.clone());
+        Self { database, storage, room }
+    }
+
+    /// The room for `expected` bytes more, and for one file more.
     ///
     /// # Errors
-    /// [`FilesError`] when there is no room.
-    pub fn receive(&self, expected: u64) -> Result<Incoming, FilesError> {
+    /// [`FilesError`] when there is none.
+    pub fn room_for(&self, expected: u64) -> Result<Room, FilesError> {
         if expected > MAX_FILE {
             return Err(FilesError::TooLong);
         }
-        let (free, _) = self.storage.space()?;
-        if free < expected.saturating_add(SPARE) {
-            return Err(FilesError::NoSpace { free });
-        }
+        self.room.look(expected)?;
         let count: i64 = self.database.read(|transaction| -> Result<i64, FilesError> {
             Ok(transaction.query_row("SELECT count(*) FROM file", [], |row| row.get(0))?)
         })?;
         if count >= MAX_FILES {
             return Err(FilesError::TooMany);
         }
+        Ok(self.room.clone())
+    }
+
+    /// Begins to receive a file of which `expected` bytes are announced, where that is known.
+    ///
+    /// # Errors
+    /// [`FilesError`] when there is no room.
+    pub fn receive(&self, expected: u64) -> Result<Incoming, FilesError> {
+        let room = self.room_for(expected)?;
         let id = identifier::random(PREFIX);
         let directory = self.storage.file(&id);
         make(&directory, 0o755)?;
-        let file = File::create_new(content(&directory))?;
-        Ok(Incoming { id, directory, file, hasher: Sha256::new(), bytes: 0, is_kept: false })
+        Ok(Incoming::create(id, directory, room)?)
     }
 
     /// Keeps what was received. It still has to be checked, by [`Files::check`].
@@ -261,40 +217,49 @@ impl Files {
     /// [`FilesError`], or what `also` said; nothing is kept then.
     pub fn keep_with<E: From<FilesError> + From<rusqlite::Error>>(
         &self,
-        mut incoming: Incoming,
+        incoming: Incoming,
         filename: &str,
         purpose: Purpose,
         also: impl FnOnce(&Transaction<'_>, &str) -> Result<(), E>,
     ) -> Result<FileRow, E> {
         check_name(filename)?;
         incoming.sync().map_err(FilesError::from)?;
-        let sha256 = hex::encode(std::mem::take(&mut incoming.hasher).finalize());
         let status = if purpose == Purpose::UserData { Status::Processed } else { Status::Uploaded };
-        let bytes = i64::try_from(incoming.bytes).map_err(|_| FilesError::TooLong)?;
+        let bytes = i64::try_from(incoming.bytes()).map_err(|_| FilesError::TooLong)?;
         self.database.write(|transaction| -> Result<(), E> {
             let text = "INSERT INTO file (id, filename, purpose, bytes, sha256, status, created_at) \
                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let values = params![incoming.id, filename, purpose.name(), bytes, sha256, status.name(), now()];
+            let sha256 = incoming.sha256();
+            let values = params![incoming.id(), filename, purpose.name(), bytes, sha256, status.name(), now()];
             transaction.execute(text, values)?;
-            also(transaction, &incoming.id)
+            also(transaction, incoming.id())
         })?;
-        incoming.is_kept = true;
-        Ok(self.get(&incoming.id)?)
+        let id = incoming.id().to_owned();
+        incoming.keep();
+        Ok(self.get(&id)?)
     }
 
     /// Checks a file that was kept: format, every row, duplicates, personal data. Takes its time, and memory: one at a
     /// time is enough.
     ///
     /// # Errors
-    /// [`FilesError`] when the result cannot be kept; what is wrong with the file is the result.
+    /// [`FilesError`] when the result cannot be kept; what is wrong with the file is the result. Where the disk or the system
+    /// does not let it be checked, it is still `uploaded`, and its details say why.
     pub fn check(&self, id: &str) -> Result<FileRow, FilesError> {
         let row = self.get(id)?;
         if row.status != Status::Uploaded {
             return Ok(row);
         }
-        let (status, details) = match validate(&self.storage.file(id), &row.filename) {
-            Ok(summary) => (Status::Processed, summary),
-            Err(error) => (Status::Error, bounded(error.to_string())),
+        // The examples are about as long as the file.
+        let (status, details) = match self.room.look(row.bytes) {
+            Err(error) => (Status::Uploaded, format!("not checked yet: {error}")),
+            Ok(()) => match validate(&self.storage.file(id), &row.filename) {
+                Ok(summary) => (Status::Processed, summary),
+                Err(error) if is_of_the_system(&error) => {
+                    (Status::Uploaded, bounded(format!("not checked yet: {error}")))
+                }
+                Err(error) => (Status::Error, bounded(error.to_string())),
+            },
         };
         self.database.write(|transaction| -> Result<(), FilesError> {
             let values = params![id, status.name(), details];
@@ -432,6 +397,10 @@ fn content(directory: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::work::storage::Volume;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
 
     const GOOD: &[u8] = b"{\"prompt\":\"2+2?\",\"completion\":\"4\"}\n{\"prompt\":\"3+3?\",\"completion\":\"6\"}\n";
 
@@ -485,6 +454,41 @@ mod tests {
         assert_eq!(fs::read_dir(directory.path().join("files")).unwrap().count(), 0);
         assert!(files.receive(MAX_FILE + 1).is_err());
         assert!(matches!(files.get("../../etc/passwd"), Err(FilesError::None(_))));
+    }
+
+    #[test]
+    fn a_file_that_the_disk_does_not_let_be_checked_is_checked_later() {
+        let (_directory, files) = files();
+        let row = upload(&files, GOOD);
+        let obstacle = examples(&files.storage, &row.id);
+        fs::create_dir_all(obstacle.join("x")).unwrap();
+        let checked = files.check(&row.id).unwrap();
+        assert_eq!(checked.status, Status::Uploaded, "{:?}", checked.details);
+        assert!(checked.details.unwrap().starts_with("not checked yet: "));
+        fs::remove_dir_all(obstacle).unwrap();
+        assert_eq!(files.check(&row.id).unwrap().status, Status::Processed);
+    }
+
+    #[test]
+    fn no_file_takes_the_last_bytes_of_the_volume() {
+        let (_directory, mut files) = files();
+        let row = upload(&files, GOOD);
+        let free = Arc::new(AtomicU64::new(SPARE));
+        let measured = Arc::clone(&free);
+        files.room = Room::measured(move || Ok(measured.load(Ordering::Relaxed)));
+        let piece = vec![0; 1 << 20];
+        let (mut one, mut other) = (files.receive(0).unwrap(), files.receive(0).unwrap());
+        (0..20).for_each(|_| one.write(&piece).unwrap());
+        free.store(SPARE - 1, Ordering::Relaxed);
+        let full = |written: Result<(), FilesError>| matches!(written, Err(FilesError::NoSpace { .. }));
+        let written = (0..20).position(|_| full(one.write(&piece)));
+        assert!(written.is_some_and(|written| written < 16), "{written:?}");
+        assert!(full(other.write(&piece)), "as long as it is full everybody is stopped at once");
+        assert!(matches!(files.receive(0), Err(FilesError::NoSpace { .. })));
+        assert_eq!(files.check(&row.id).unwrap().status, Status::Uploaded, "its examples have no room");
+        free.store(u64::MAX, Ordering::Relaxed);
+        other.write(&piece).unwrap();
+        assert_eq!(files.check(&row.id).unwrap().status, Status::Processed);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::content;
 use gap_data::{
-    Error as DataError, Input, Options,
+    Error as DataError, Input, InputError, Options,
     duplicates::{Dedupe, Near},
     pii::PiiAction,
     prepare,
@@ -32,6 +32,17 @@ pub(super) fn validate(directory: &Path, filename: &str) -> Result<String, DataE
         "{} examples of {} rows; {} exact duplicates left out, {} near duplicates",
         examples.kept, examples.rows, examples.exact_duplicates, examples.near_duplicates
     ))
+}
+
+/// Whether the disk or the system is to blame and not the file, which may be found good another time.
+pub(super) fn is_of_the_system(error: &DataError) -> bool {
+    match error {
+        DataError::Io { source, .. } | DataError::Input(InputError::Read { source, .. }) => {
+            source.raw_os_error().is_some() && source.kind() != std::io::ErrorKind::NotFound
+        }
+        DataError::Threads { .. } => true,
+        _ => false,
+    }
 }
 
 /// A report of no more than is kept.

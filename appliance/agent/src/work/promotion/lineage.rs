@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::{
     fs::{self, File},
     io::{self, Write},
+    sync::{Mutex, PoisonError},
 };
 
 /// Longest lineage that is read, in bytes.
@@ -14,11 +15,15 @@ const MAX_LINEAGE: u64 = 16 << 20;
 /// The list in the lineage.
 const DEPLOYMENTS: &str = "deployments";
 
+/// Held while one is noted: the next one has to read what this one wrote.
+static NOTING: Mutex<()> = Mutex::new(());
+
 /// Adds a deployment to the lineage of what this job made. Whatever else stands there stays as it is.
 ///
 /// # Errors
 /// What the system said, or that the lineage is none.
 pub fn note(storage: &Storage, job: &JobId, deployment: &Deployment) -> io::Result<()> {
+    let _turn = NOTING.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Output::new(storage.output(job.as_str()));
     let left = Left::open(output.dir())?;
     let mut lineage: Value = serde_json::from_slice(&left.read(&Output::new("").lineage(), MAX_LINEAGE)?)?;
@@ -62,6 +67,23 @@ mod tests {
         fs::write(output.join("lineage.json"), "[]").unwrap();
         assert!(note(&storage, &job, &Deployment { name: "x".into(), ..lineage_deployment() }).is_err());
         assert_eq!(fs::read(output.join("lineage.json")).unwrap(), b"[]", "what is no lineage is left alone");
+    }
+
+    #[test]
+    fn of_many_that_are_noted_at_once_none_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
+        let job = JobId::new(JobId::TRAINING);
+        let output = storage.output(job.as_str());
+        fs::create_dir_all(&output).unwrap();
+        fs::write(output.join("lineage.json"), r#"{"version":1}"#).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..8).for_each(|_| note(&storage, &job, &lineage_deployment()).unwrap()));
+            }
+        });
+        let lineage: Value = serde_json::from_slice(&fs::read(output.join("lineage.json")).unwrap()).unwrap();
+        assert_eq!(lineage["deployments"].as_array().unwrap().len(), 64);
     }
 
     fn lineage_deployment() -> Deployment {

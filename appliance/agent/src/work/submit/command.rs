@@ -13,6 +13,12 @@ pub const GAP_TRAIN: &str = "gap-train";
 /// The server of the appliance.
 const GAP_SERVE: &str = "gap-serve";
 
+/// Where time zones lie.
+const ZONES: &str = "/usr/share/zoneinfo";
+/// What stands before the slash of media types and platforms, and owns nothing on a hub.
+const NO_OWNERS: [&str; 10] =
+    ["application", "audio", "font", "image", "linux", "message", "multipart", "text", "video", "windows"];
+
 /// The program that a declared job runs: what the recipe says, else what its engine is started by, else the image's own;
 /// with one process for each of so many GPUs, where it needs that.
 pub fn of(
@@ -90,7 +96,28 @@ pub fn check(root: &Path, order: &Order) -> Result<(), SubmitError> {
             return refused(word);
         }
     }
-    order.env.values().find(|value| is_outside(value)).map_or(Ok(()), |value| refused(value))
+    let is_elsewhere = |value: &str| offline::is_hub_identifier(value) && !is_something_else(root, value);
+    match order.env.iter().find(|(_, value)| is_outside(value) || is_elsewhere(value)) {
+        None => Ok(()),
+        Some((name, value)) => {
+            let message = format!(
+                "`{name}={value}` names something on a network, which a job does not have: name a model or data set of the \
+                 release, or give its path as /run/job/model"
+            );
+            Err(SubmitError::field("env", message))
+        }
+    }
+}
+
+/// Whether the value of a variable that has the form of a hub's identifier is known to be none: a path or a time zone of
+/// the image, a media type (RFC 6838), a platform, a fraction.
+fn is_something_else(root: &Path, value: &str) -> bool {
+    let (first, second) = value.split_once('/').unwrap_or((value, ""));
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    NO_OWNERS.contains(&first)
+        || (is_number(first) && is_number(second))
+        || is_in_image(root, "/", value)
+        || is_in_image(root, ZONES, value)
 }
 
 #[cfg(test)]
@@ -121,6 +148,50 @@ mod tests {
         let base = Place { name: "tiny".into(), image: "tiny".into(), path: "/models/tiny".into() };
         let name = if trained { "ft:tiny:x:1" } else { "tiny" };
         ModelOrder { name: name.into(), base, trained: trained.then(|| JobId::new(JobId::TRAINING)) }
+    }
+
+    #[test]
+    fn variables_that_name_a_hub_are_refused_and_those_that_only_look_so_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        for path in ["usr/share/zoneinfo/Europe", "opt/app"] {
+            std::fs::create_dir_all(directory.path().join(path)).unwrap();
+        }
+        std::fs::write(directory.path().join("usr/share/zoneinfo/Europe/Berlin"), "TZif").unwrap();
+        let order = |value: &str| Order {
+            declared: "x".into(),
+            command: vec!["/app".into()],
+            image: "os".into(),
+            env: [("NAME".to_owned(), value.to_owned())].into(),
+            datasets: Vec::new(),
+            endpoints: BTreeMap::new(),
+            training: None,
+            validation: None,
+            job: None,
+            asked: crate::work::order::Asked::default(),
+            model: None,
+            has_terminal: false,
+        };
+        let check = |value: &str| check(directory.path(), &order(value));
+        for value in ["Qwen/Qwen2.5-7B-Instruct", "google-bert/bert-base", "https://example.org", "Asia/Berlin"] {
+            let refused = check(value).unwrap_err();
+            assert!(matches!(&refused, SubmitError::Field { param, .. } if param == "env"), "{refused}");
+            assert!(refused.to_string().contains(&format!("`NAME={value}`")), "{refused}");
+        }
+        for value in [
+            "Europe/Berlin",
+            "application/json",
+            "text/plain",
+            "linux/amd64",
+            "1/2",
+            "0.5/2",
+            "opt/app",
+            "/models/tiny",
+            "./a/b",
+            "200",
+            "",
+        ] {
+            check(value).unwrap();
+        }
     }
 
     #[test]
