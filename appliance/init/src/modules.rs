@@ -115,6 +115,7 @@ impl Modules {
                     Ok(false) if has_told => thread::sleep(LOOK),
                     Ok(false) => {
                         has_told = true;
+                        story.tell(format_args!("every device has its driver, {} kernel modules", self.loaded()));
                         if let Err(error) = fs::write(&told, "") {
                             story.tell(format_args!("the agent is not told that all drivers are loaded: {error}"));
                         }
