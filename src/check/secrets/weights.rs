@@ -30,7 +30,7 @@ pub(super) fn parts_to_search(path: &[u8], content: &Content) -> io::Result<Vec<
 /// The data of a safetensors file; nothing if it is none.
 fn safetensors(content: &Content) -> io::Result<Vec<Range<u64>>> {
     let header = safetensors::read_header(content.reader()?, content.len());
-    Ok(header.map(|header| vec![header.data..content.len()]).unwrap_or_default())
+    Ok(header.map(|header| header.data..content.len()).into_iter().collect())
 }
 
 /// The tensors of a GGUF file whose lengths are known, in order; nothing if it is none.
@@ -50,7 +50,7 @@ fn around(inner: Vec<Range<u64>>, len: u64) -> Vec<Range<u64>> {
     let inner = inner.into_iter().filter(|range| !range.is_empty());
     let mut from = 0;
     let mut parts = Vec::new();
-    for range in inner.chain([len..len]) {
+    for range in inner.chain(std::iter::once(len..len)) {
         if from < range.start {
             parts.push(from..range.start);
         }
@@ -64,6 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init, reason = "one range is meant")]
     fn what_lies_around_ranges_is_whole_and_not_empty() {
         assert_eq!(around(vec![], 9), [0..9]);
         assert_eq!(around(vec![], 0), []);
