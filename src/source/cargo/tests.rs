@@ -141,7 +141,9 @@ fn what_is_not_there_is_named() {
 fn nothing_that_a_workspace_names_is_run_when_it_is_looked_at() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, store_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    workspace(dir.path());
+    // Cargo looks above the workspace too; in there it would be taken for a member.
+    let within = dir.path().join("workspace");
+    workspace(&within);
     let (evil, trace) = (dir.path().join("evil"), dir.path().join("it-was-run"));
     fs::write(&evil, format!("#!/bin/sh\ntouch {}\nexec \"$@\"\n", trace.display())).unwrap();
     fs::set_permissions(&evil, fs::Permissions::from_mode(0o755)).unwrap();
@@ -149,7 +151,7 @@ fn nothing_that_a_workspace_names_is_run_when_it_is_looked_at() {
     let settings = format!("[build]\nrustc-wrapper = '{0}'\nrustc = '{0}'\n", evil.display());
     fs::write(dir.path().join(".cargo/config.toml"), settings).unwrap();
     let store = Store::open(store_dir.path()).unwrap();
-    resolve(&layer(dir.path()), "x86_64-unknown-linux-gnu", &store, true).unwrap();
+    resolve(&layer(&within), "x86_64-unknown-linux-gnu", &store, true).unwrap();
     assert!(!trace.exists());
 }
 
