@@ -6,7 +6,7 @@ use crate::{
         facts::Layer,
         secrets::{FORMAT, Finding, Origin, scan_tree},
     },
-    plan::{Plan, PlannedLayer},
+    plan::{Plan, PlannedLayer, Wanted},
     recipe::LayerKind,
     store::{KeyBuilder, Store},
 };
@@ -35,7 +35,7 @@ fn is_allowed(allowed: &[String], path: &str) -> bool {
     allowed.iter().any(|allowed| path == allowed || (allowed.ends_with('/') && path.starts_with(allowed.as_str())))
 }
 
-/// What is in a layer; `None` if it is neither built nor made of files beside the recipe.
+/// What is in a layer; `None` if it is neither built nor made of files that are here.
 fn findings(planned: &PlannedLayer<'_>, store: &Store) -> Result<Option<Vec<Finding>>, GatherError> {
     let key = KeyBuilder::new("secrets", FORMAT).digest("layer", planned.key.digest()).finish();
     let memory = store.cache_dir("secrets", &key)?.join("findings.json");
@@ -45,7 +45,10 @@ fn findings(planned: &PlannedLayer<'_>, store: &Store) -> Result<Option<Vec<Find
     let failed = |source| GatherError::Layer { layer: planned.name(), source };
     // What it was built of may be gone by now.
     let built = files_of(planned, store)?;
-    let found = built.as_ref().or(planned.tree.as_ref()).map(|tree| scan_tree(tree, origin(planned)));
+    // Of weights that are yet to be fetched nothing is known.
+    let is_here = |source: &Wanted| store.has_source(&source.sha256, Some(source.size));
+    let laid_out = planned.tree.as_ref().filter(|_| planned.sources.iter().all(is_here));
+    let found = built.as_ref().or(laid_out).map(|tree| scan_tree(tree, origin(planned)));
     let found = found.transpose().map_err(failed)?;
     if let Some(findings) = &found {
         remember(&memory, findings).map_err(failed)?;
