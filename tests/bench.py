@@ -746,7 +746,8 @@ class Appliance:
         """When the last job was submitted, in milliseconds since 1970 by the machine's clock."""
         while records := self.ask(f"/v1/appliance/audit?limit=1000&after={self.audited}")["data"]:
             self.audited = records[-1]["number"]
-            submissions = [record["entry"]["at"] for record in records if record["entry"]["what"] == "POST /v1/appliance/jobs"]
+            submissions = [entry["at"] for entry in (record["entry"] for record in records)
+                           if entry["what"] == "POST /v1/appliance/jobs" and entry["outcome"] == "asked"]
             self.submitted = max([self.submitted, *submissions])
         return self.submitted
 
