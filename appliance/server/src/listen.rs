@@ -31,8 +31,8 @@ const MAX_HEAD: (usize, usize) = (16 << 10, 64);
 const HEAD: Duration = Duration::from_secs(75);
 /// Pause after the system could not take a connection, for want of memory or descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Time that running requests get at shutdown.
-const SHUTDOWN: Duration = Duration::from_secs(10);
+/// Time that running requests get at shutdown. The appliance waits half a minute longer before it ends the server by force.
+const SHUTDOWN: Duration = Duration::from_secs(120);
 
 /// Something that gives connections.
 #[derive(Debug)]
