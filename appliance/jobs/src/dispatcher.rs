@@ -76,7 +76,7 @@ enum Message {
     Look,
     /// A program ended.
     Ended(JobId, End),
-    /// End this program at once, whatever comes of it.
+    /// End this program at once, whatever comes of it, unless it was told to end.
     Kill(JobId),
     /// A job is over without a program having run.
     Over(Box<Job>),
@@ -169,7 +169,8 @@ impl Dispatcher {
         Ok(job)
     }
 
-    /// Ends the program of a job that does not do its work any more. The job goes on as after any failure.
+    /// Ends the program of a job that does not do its work any more, unless it was told to end. The job goes on as after any
+    /// failure.
     pub fn kill(&self, id: &JobId) {
         self.send(Message::Kill(id.clone()));
     }
@@ -240,7 +241,8 @@ impl Turns {
             Message::Look => {}
             Message::Ended(id, end) => self.end(&id, end),
             Message::Kill(id) => {
-                if let Some(running) = self.running.get(&id) {
+                // One that was told to end has its own time for that.
+                if let Some(running) = self.running.get(&id).filter(|running| running.wish.is_none()) {
                     running.control.kill();
                 }
             }

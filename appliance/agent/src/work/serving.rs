@@ -37,6 +37,8 @@ struct Server {
     /// Probes in a row that it let pass.
     missed: u32,
     is_ready: bool,
+    /// Whether it was told to end: what it does until then, or does not, is its own affair.
+    is_leaving: bool,
 }
 
 /// How a server says it is.
@@ -51,8 +53,16 @@ enum Answer {
 impl Serving {
     /// A server was started and will listen there.
     pub fn started(&self, job: &JobId, socket: PathBuf) {
-        let server = Server { socket, since: Instant::now(), answered: None, missed: 0, is_ready: false };
+        let server = Server::new(socket, Instant::now());
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(job.clone(), server);
+    }
+
+    /// A server was told to end. It is asked for nothing any more, and may finish what it is answering.
+    pub fn leaving(&self, job: &JobId) {
+        if let Some(server) = self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(job) {
+            server.is_leaving = true;
+            server.is_ready = false;
+        }
     }
 
     /// A job ended.
@@ -79,7 +89,7 @@ impl Serving {
     /// Asks every server how it is. Returns those that have to be started again.
     pub async fn probe(&self) -> Vec<JobId> {
         let servers = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let asked = servers.into_iter().map(async |(job, server)| {
+        let asked = servers.into_iter().filter(|(_, server)| !server.is_leaving).map(async |(job, server)| {
             let answer = timeout(PROBE, ask(&server.socket)).await.unwrap_or(Answer::None);
             (job, server.since, answer)
         });
@@ -88,8 +98,9 @@ impl Serving {
         let now = Instant::now();
         let mut lost = Vec::new();
         for (job, since, answer) in answers {
-            // It may have ended meanwhile, or been started again.
-            let Some(current) = all.get_mut(&job).filter(|current| current.since == since) else { continue };
+            // It may have ended meanwhile, been told to, or been started again.
+            let current = all.get_mut(&job).filter(|current| current.since == since && !current.is_leaving);
+            let Some(current) = current else { continue };
             current.take(answer, now);
             if answer != Answer::Good && current.is_lost(now) {
                 // Told once: what follows is its end.
@@ -103,6 +114,10 @@ impl Serving {
 }
 
 impl Server {
+    const fn new(socket: PathBuf, since: Instant) -> Self {
+        Self { socket, since, answered: None, missed: 0, is_ready: false, is_leaving: false }
+    }
+
     fn take(&mut self, answer: Answer, now: Instant) {
         self.missed = if answer == Answer::None { self.missed.saturating_add(1) } else { 0 };
         match answer {
@@ -169,10 +184,27 @@ mod tests {
         assert_eq!(serving.socket(&job), None);
     }
 
+    #[tokio::test]
+    async fn a_server_that_was_told_to_end_is_asked_for_nothing_and_not_called_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("http.sock");
+        let (serving, job) = (Serving::default(), JobId::new(JobId::OTHER));
+        let long_ago = Instant::now().checked_sub(LOADING + SILENT).unwrap();
+        let silent = || Server { answered: Some(long_ago), is_ready: true, ..Server::new(socket.clone(), long_ago) };
+        serving.0.write().unwrap().insert(job.clone(), silent());
+        assert_eq!(serving.probe().await, std::slice::from_ref(&job), "its listener is gone");
+        serving.0.write().unwrap().insert(job.clone(), silent());
+        serving.leaving(&job);
+        assert!(!serving.is_ready(&job));
+        assert!(serving.probe().await.is_empty());
+        serving.started(&job, socket);
+        assert!(!serving.0.read().unwrap()[&job].is_leaving, "it was started again");
+    }
+
     #[test]
     fn a_server_that_is_busy_for_a_moment_stays_in_use() {
         let now = Instant::now();
-        let mut server = Server { socket: PathBuf::new(), since: now, answered: None, missed: 0, is_ready: false };
+        let mut server = Server::new(PathBuf::new(), now);
         let mut after = |answers: &[Answer]| {
             answers.iter().for_each(|&answer| server.take(answer, now));
             server.is_ready
@@ -186,7 +218,7 @@ mod tests {
     #[test]
     fn a_model_may_load_for_long_but_silence_after_that_is_the_end() {
         let since = Instant::now();
-        let server = Server { socket: PathBuf::new(), since, answered: None, missed: 0, is_ready: false };
+        let server = Server::new(PathBuf::new(), since);
         assert!(!server.is_lost(since + Duration::from_secs(600)));
         assert!(server.is_lost(since + LOADING + Duration::from_secs(1)));
         let server = Server { answered: Some(since), ..server };

@@ -200,6 +200,39 @@ fn a_server_that_ends_is_started_again() {
 }
 
 #[test]
+fn a_server_that_was_told_to_end_is_not_killed_for_its_silence() {
+    let queue = queue();
+    let patience = Patience { drain: Duration::from_secs(300), ..PATIENCE };
+    let machine = Machine { slots: Vec::new(), memory: 100, jobs: 2 };
+    let complain = Box::new(|complaint| panic!("{complaint}"));
+    let dispatcher =
+        Dispatcher::start(queue.clone(), Arc::<Processes>::default(), machine, patience, complain).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let script = "trap 'touch told; while [ ! -e go ]; do sleep 0.05; done; touch done; exit 0' TERM; touch up; \
+                  while :; do sleep 0.05; done";
+    let script = format!("cd {}; {script}", place.path().display());
+    let id = submit(&dispatcher, &NewJob { kind: Kind::Serve, retry: Retry::ALWAYS, ..job(&script) });
+    let appears = |name: &str| {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !place.path().join(name).exists() {
+            assert!(Instant::now() < until, "{name}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    appears("up");
+    dispatcher.cancel(&id).unwrap();
+    appears("told");
+    dispatcher.kill(&id);
+    // Once another has run, that word was heard.
+    let other = submit(&dispatcher, &job("exit 0"));
+    wait(&queue, &other, State::Succeeded);
+    std::fs::write(place.path().join("go"), "").unwrap();
+    wait(&queue, &id, State::Cancelled);
+    assert!(place.path().join("done").exists(), "it was not let finish");
+    dispatcher.stop();
+}
+
+#[test]
 fn at_the_end_of_the_agent_jobs_write_their_checkpoint_and_go_on_later() {
     let queue = queue();
     let first = dispatcher(&queue);
