@@ -17,7 +17,7 @@ use std::{
 /// Longest specification that is read, in bytes.
 const MAX_SPEC: u64 = 4 << 20;
 /// The variable by which the dynamic linker finds the driver's libraries.
-const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+pub(super) const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
 /// What the devices of a job bring.
 #[derive(Debug, Default, PartialEq, Eq)]

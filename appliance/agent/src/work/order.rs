@@ -72,10 +72,20 @@ pub struct Order {
 pub struct ModelOrder {
     /// Its name as it was asked for.
     pub name: String,
-    /// The base.
+    /// The model of the release that all began with.
     pub base: Place,
-    /// The job whose adapter or whole model is meant.
+    /// The job that made the model; none for one of the release.
     pub trained: Option<JobId>,
+    /// The job whose whole model takes the place of the base: `trained` itself, or the one whose model that was trained on.
+    #[serde(default)]
+    pub whole: Option<JobId>,
+}
+
+impl ModelOrder {
+    /// The job whose adapter goes onto the base; none where that is all of the model.
+    pub fn adapter(&self) -> Option<&JobId> {
+        self.trained.as_ref().filter(|job| self.whole.as_ref() != Some(job))
+    }
 }
 
 /// Examples.

@@ -3,7 +3,8 @@
 use super::{
     Shared,
     catalog::{Catalog, ImageError},
-    devices, files,
+    devices::{self, LIBRARY_PATH},
+    files,
     left::Left,
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
@@ -17,8 +18,8 @@ use super::{
 use crate::{console, gpus};
 use gap_contract::Output;
 use gap_jobs::{
-    CannotStart, Control, Job, Kind, News, Runtime, Started,
-    container::{BindMount, Cgroup, Confinement, Container, Spare, Spawned, cgroup, keeper, terminal},
+    CannotStart, Control, Job, JobId, Kind, News, Runtime, Started,
+    container::{BindMount, BundleError, Cgroup, Confinement, Container, Spare, Spawned, cgroup, keeper, terminal},
     dispatcher::now,
     log::{Log, Stream},
 };
@@ -41,18 +42,22 @@ const VISIT: Duration = Duration::from_secs(60);
 const FIRST_USER: u32 = 100_000;
 /// How many there are before the first one comes again.
 const USERS: i64 = 60_000;
-/// Variables of every job. Images and requests come after these, the places of the job before everything.
-const VARIABLES: [(&str, &str); 4] = [
+/// Variables of every job. Images and requests come after these, the places of the job before everything. No image knows the
+/// number of a job's user by a name, which libraries look for here first.
+const VARIABLES: [(&str, &str); 6] = [
     ("HF_DATASETS_OFFLINE", "1"),
     ("HF_HUB_OFFLINE", "1"),
+    ("LOGNAME", "job"),
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("TRANSFORMERS_OFFLINE", "1"),
+    ("USER", "job"),
 ];
 /// Variables by which programs find a place for what they keep, and the places in the job's cache.
-const CACHES: [(&str, &str); 6] = [
+const CACHES: [(&str, &str); 7] = [
     ("HF_HOME", "huggingface"),
     ("HOME", "home"),
     ("MPLCONFIGDIR", "matplotlib"),
+    ("TORCHINDUCTOR_CACHE_DIR", "torchinductor"),
     ("TORCH_HOME", "torch"),
     ("TRITON_CACHE_DIR", "triton"),
     ("XDG_CACHE_HOME", "xdg"),
@@ -77,6 +82,9 @@ struct Running {
     /// Whether somebody works in it: a shell does not listen to `SIGTERM`, and has nothing to put away.
     has_terminal: bool,
     follower: Mutex<Follower>,
+    /// Where it is noted that it was told to end.
+    job: JobId,
+    serving: Arc<Serving>,
 }
 
 impl Containers {
@@ -95,22 +103,23 @@ impl Containers {
         let laid = self.lay_out(job, order, user, &directory);
         let job_file = laid.map_err(|error| passing(format!("laying out what it works with: {error}")))?;
         let mut command = order.command.clone();
-        if job.kind == Kind::Train && self.can_resume(id) {
+        // Whatever its last run came to: without the word a trainer refuses what lies there, and with it begins anew where
+        // no checkpoint does.
+        if job.kind == Kind::Train && job.starts > 1 {
             command.push("--resume".to_owned());
         }
         let slots = job.placement.as_ref().map(|placement| placement.slots.as_slice()).unwrap_or_default();
         let brought = devices::of(Path::new("/"), slots).map_err(|error| passing(error.to_string()))?;
         let mut binds = self.binds(job, order, job_file, &directory)?;
         binds.extend(brought.binds);
-        let mut asked = order.env.clone();
-        asked.extend(brought.env);
-        asked.extend(Relay::variables(&order.endpoints));
+        let mut given = brought.env;
+        given.extend(Relay::variables(&order.endpoints));
         let memory = job.placement.as_ref().map_or(job.demand.memory, |placement| placement.memory);
         let confinement = Confinement {
             id: id.to_owned(),
             root: self.catalog.images.mounted(&order.image).map_err(of_image)?,
             command,
-            env: variables(&settings.env, &asked),
+            env: variables(&settings.env, &order.env, given),
             directory: if settings.directory.is_empty() { "/".into() } else { settings.directory.into() },
             user,
             hostname: "job".to_owned(),
@@ -166,12 +175,6 @@ impl Containers {
         });
     }
 
-    fn can_resume(&self, id: &str) -> bool {
-        let left = Left::open(&self.storage.output(id));
-        let found = left.and_then(|left| left.entries(&Output::new("").checkpoints(), 1));
-        found.is_ok_and(|entries| !entries.is_empty())
-    }
-
     fn binds(
         &self,
         job: &Job,
@@ -207,22 +210,26 @@ impl Containers {
 
     /// The directory of the base, and that of the adapter. A whole model that a job made takes the place of the base.
     fn model(&self, model: &ModelOrder) -> Result<(PathBuf, Option<PathBuf>), CannotStart> {
-        let base = self.catalog.place(&model.base).map_err(of_image)?;
-        let Some(job) = &model.trained else { return Ok((base, None)) };
-        let output = Output::new(self.storage.output(job.as_str()));
-        let published = |result: PathBuf| match publish(&result) {
-            Ok(()) => Ok(result),
-            Err(error) => Err(passing(format!("making the model {} readable: {error}", model.name))),
+        let left_by = |job: &JobId, name: PathBuf| {
+            let output = self.storage.output(job.as_str());
+            let left = Left::open(&output).map_err(|error| passing(format!("looking for {}: {error}", model.name)))?;
+            if !left.has_directory(&name) {
+                let (model, what) = (&model.name, name.display());
+                return Err(permanent(format!("the model {model} is gone: the job {job} has no {what} in its output")));
+            }
+            let result = output.join(name);
+            match publish(&result) {
+                Ok(()) => Ok(result),
+                Err(error) => Err(passing(format!("making the model {} readable: {error}", model.name))),
+            }
         };
-        let left = Left::open(output.dir()).map_err(|error| passing(format!("looking for {}: {error}", model.name)))?;
         let names = Output::new("");
-        if left.has_directory(&names.adapter()) {
-            return Ok((base, Some(published(output.adapter())?)));
-        }
-        if left.has_directory(&names.model()) {
-            return Ok((published(output.model())?, None));
-        }
-        Err(permanent(format!("the model {} is gone: the job {job} has left none", model.name)))
+        let base = match &model.whole {
+            Some(job) => left_by(job, names.model())?,
+            None => self.catalog.place(&model.base).map_err(of_image)?,
+        };
+        let adapter = model.adapter().map(|job| left_by(job, names.adapter())).transpose()?;
+        Ok((base, adapter))
     }
 
     fn examples(&self, data: &DataOrder) -> Result<PathBuf, CannotStart> {
@@ -241,7 +248,10 @@ impl Runtime for Containers {
         let id = job.id.as_str();
         let terminal = self.terminal(job, &order)?;
         let (confinement, directory) = self.prepare(job, &order)?;
-        confinement.bundle(&directory).map_err(|error| permanent(error.to_string()))?;
+        confinement.bundle(&directory).map_err(|error| match error {
+            BundleError::Write { .. } => passing(error.to_string()),
+            BundleError::Spec(_) => permanent(error.to_string()),
+        })?;
         let log = Log::open(&self.storage.log(id)).map_err(|error| passing(format!("opening its log: {error}")))?;
         let relay = Relay::open(&self.handle, id, &directory, &order.endpoints, &self.site).map_err(passing)?;
         let (ours, theirs) = terminal.unzip();
@@ -257,7 +267,13 @@ impl Runtime for Containers {
         let take = |stream, source: Box<dyn io::Read + Send>| drain(&log, stream, source, self.stirred.of(&job.id));
         let draining = printed.map(|(out, err)| [take(Stream::Out, Box::new(out)), take(Stream::Err, Box::new(err))]);
         let follower = Follower::new(self.storage.output(id), self.storage.told(id));
-        let running = Arc::new(Running { container, has_terminal: order.has_terminal, follower: Mutex::new(follower) });
+        let running = Arc::new(Running {
+            container,
+            has_terminal: order.has_terminal,
+            follower: Mutex::new(follower),
+            job: job.id.clone(),
+            serving: Arc::clone(&self.serving),
+        });
         if job.kind == Kind::Serve {
             self.serving.started(&job.id, directory.join("sockets/http.sock"));
         }
@@ -321,6 +337,7 @@ impl Runtime for Containers {
 
 impl Control for Running {
     fn stop(&self) {
+        self.serving.leaving(&self.job);
         if self.has_terminal {
             self.container.kill();
         } else {
@@ -349,13 +366,20 @@ fn drain(
     thread::Builder::new().name("job log".into()).stack_size(128 << 10).spawn(drain).ok()
 }
 
-/// The environment: the usual, the image's, the request's, and last what keeps programs inside of their places.
-fn variables(image: &[String], asked: &BTreeMap<String, String>) -> Vec<String> {
+/// The environment: the usual, the image's, the request's, what comes with devices and endpoints, and last what keeps programs
+/// inside of their places.
+fn variables(image: &[String], asked: &BTreeMap<String, String>, mut given: BTreeMap<String, String>) -> Vec<String> {
     let mut variables: BTreeMap<String, String> =
         VARIABLES.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let of_image = image.iter().filter_map(|variable| variable.split_once('='));
     variables.extend(of_image.map(|(name, value)| (name.to_owned(), value.to_owned())));
     variables.extend(asked.clone());
+    // The driver's libraries come first, and those that the image has to find stay where they are found.
+    let libraries = variables.get(LIBRARY_PATH).filter(|own| !own.is_empty());
+    if let (Some(driver), Some(own)) = (given.get_mut(LIBRARY_PATH), libraries) {
+        *driver = format!("{driver}:{own}");
+    }
+    variables.extend(given);
     for (name, place) in CACHES {
         variables.insert(name.to_owned(), format!("{}/{place}", inside::CACHE));
     }
@@ -389,9 +413,26 @@ mod tests {
     #[test]
     fn a_request_may_set_variables_but_not_where_things_are_kept() {
         let asked = BTreeMap::from([("HOME".to_owned(), "/x".to_owned()), ("MINE".to_owned(), "1".to_owned())]);
-        let variables = variables(&["PATH=/image".into(), "LANG=C.UTF-8".into()], &asked);
-        for expected in ["PATH=/image", "LANG=C.UTF-8", "MINE=1", "HOME=/run/job/cache/home", "HF_HUB_OFFLINE=1"] {
+        let variables = variables(&["PATH=/image".into(), "LANG=C.UTF-8".into()], &asked, BTreeMap::new());
+        for expected in
+            ["PATH=/image", "LANG=C.UTF-8", "MINE=1", "HOME=/run/job/cache/home", "HF_HUB_OFFLINE=1", "USER=job"]
+        {
             assert!(variables.iter().any(|variable| variable == expected), "{expected}: {variables:?}");
         }
+    }
+
+    #[test]
+    fn the_drivers_libraries_come_before_those_of_the_image_and_do_not_hide_them() {
+        let driver = || BTreeMap::from([(LIBRARY_PATH.to_owned(), inside::DRIVER.to_owned())]);
+        let asked = |own: &str| BTreeMap::from([(LIBRARY_PATH.to_owned(), own.to_owned())]);
+        let found = |image: &str, asked: &BTreeMap<String, String>, given| {
+            let all = variables(&[format!("LD_LIBRARY_PATH={image}")], asked, given);
+            all.iter().find_map(|one| one.strip_prefix("LD_LIBRARY_PATH=").map(str::to_owned)).unwrap()
+        };
+        assert_eq!(found("/opt/nccl", &BTreeMap::new(), driver()), "/run/job/driver:/opt/nccl");
+        assert_eq!(found("/opt/nccl", &asked("/mine"), driver()), "/run/job/driver:/mine");
+        // An empty entry would be the directory that the program starts in.
+        assert_eq!(found("", &BTreeMap::new(), driver()), "/run/job/driver");
+        assert_eq!(found("/opt/nccl", &BTreeMap::new(), BTreeMap::new()), "/opt/nccl");
     }
 }

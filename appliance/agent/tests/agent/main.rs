@@ -15,4 +15,5 @@ mod programs;
 mod promotion;
 mod proofs;
 mod release;
+mod whole;
 mod work;

@@ -16,7 +16,7 @@ use gap_agent::{
 };
 use gap_contract::Output;
 use gap_handover::declared::{Acceptance, Comparison, Criterion, Declared, DeclaredJob, DeclaredKind, Place, VERSION};
-use gap_jobs::{CannotStart, Control, Database, End, Job, Kind, News, Runtime, Started};
+use gap_jobs::{CannotStart, Control, Database, End, Job, JobId, Kind, News, Runtime, Started};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use std::{
@@ -30,11 +30,12 @@ use std::{
 };
 
 /// What the tiny model is trained on, and measured on.
-const LESSONS: &str = include_str!("../../../../recipes/appliance/site.jsonl");
+pub const LESSONS: &str = include_str!("../../../../recipes/appliance/site.jsonl");
 /// What the job `measure` runs.
 const EVALUATION: &str = r#"{
     "model": "/run/job/model", "data": "/run/job/training.jsonl", "output": "/run/job/output", "max_new_tokens": 4,
-    "limit": 4, "candidates": {"base": {}, "new": {"adapter": "/run/job/adapter"}}, "metrics": {"perplexity": true}
+    "limit": 4, "candidates": {"base": {}, "new": {"adapter": "/run/job/adapter", "or_whole": true}},
+    "metrics": {"perplexity": true}
 }"#;
 
 /// The machine.
@@ -204,9 +205,11 @@ impl Programs {
         let show = |from: PathBuf, place: &str| symlink(from, own(place)).unwrap();
         show(self.storage.output(id), inside::OUTPUT);
         if let Some(model) = &order.model {
-            show(self.images.join(&model.base.image).join(model.base.path.trim_start_matches('/')), inside::MODEL);
-            if let Some(trained) = &model.trained {
-                show(Output::new(self.storage.output(trained.as_str())).adapter(), inside::ADAPTER);
+            let left = |job: &JobId| Output::new(self.storage.output(job.as_str()));
+            let of_release = self.images.join(&model.base.image).join(model.base.path.trim_start_matches('/'));
+            show(model.whole.as_ref().map_or(of_release, |job| left(job).model()), inside::MODEL);
+            if let Some(job) = model.adapter() {
+                show(left(job).adapter(), inside::ADAPTER);
             }
         }
         match &order.training {

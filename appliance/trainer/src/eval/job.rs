@@ -80,6 +80,9 @@ pub struct Candidate {
     /// Directory of a PEFT adapter.
     #[serde(default)]
     pub adapter: Option<PathBuf>,
+    /// Where there is no such directory, the base itself is what was trained, and answers.
+    #[serde(default)]
+    pub or_whole: bool,
     /// JSON Lines with `id` and `answer`.
     #[serde(default)]
     pub recorded: Option<PathBuf>,
@@ -189,6 +192,9 @@ impl EvaluationJob {
             if candidate.adapter.is_some() && candidate.recorded.is_some() {
                 return invalid("candidates", format!("`{name}` has both an adapter and recorded answers"));
             }
+            if candidate.or_whole && candidate.adapter.is_none() {
+                return invalid("candidates", format!("`{name}` has `or_whole` without an `adapter`"));
+            }
         }
         let metrics = &self.metrics;
         let judged = metrics.exact_match.is_some() || metrics.regex.is_some() || metrics.json_schema.is_some();
@@ -219,6 +225,8 @@ impl EvaluationJob {
         [&mut self.model, &mut self.data, &mut self.output].into_iter().for_each(resolve);
         for candidate in self.candidates.values_mut() {
             candidate.adapter.iter_mut().chain(&mut candidate.recorded).for_each(resolve);
+            let is_whole = |adapter: &mut PathBuf| candidate.or_whole && adapter.symlink_metadata().is_err();
+            drop(candidate.adapter.take_if(is_whole));
         }
         self.metrics.json_schema.iter_mut().map(|metric| &mut metric.schema).for_each(resolve);
         if let Some(judge) = &mut self.metrics.judge {
@@ -286,11 +294,21 @@ mod tests {
     }
 
     #[test]
+    fn an_adapter_may_be_missing_only_where_the_model_may_have_been_trained_whole() {
+        let new = |candidate: Value| read(json!({"candidates": {"new": candidate}})).unwrap().candidates["new"].clone();
+        assert_eq!(new(json!({"adapter": "a", "or_whole": true})).adapter, None);
+        // It is there.
+        assert!(new(json!({"adapter": ".", "or_whole": true})).adapter.is_some());
+        assert!(new(json!({"adapter": "a"})).adapter.is_some());
+    }
+
+    #[test]
     fn contradictions_are_named() {
         for (more, expected) in [
             (json!({"candidates": {}}), "names nobody"),
             (json!({"candidates": {"../x": {}}}), "is no name"),
             (json!({"candidates": {"x": {"adapter": "a", "recorded": "r"}}}), "both an adapter and recorded"),
+            (json!({"candidates": {"x": {"or_whole": true}}}), "without an `adapter`"),
             (json!({"metrics": {}}), "measures nothing"),
             (json!({"compare": [["base", "old"]]}), "`old` is no candidate"),
             (json!({"compare": [["base", "base"]]}), "compared with itself"),

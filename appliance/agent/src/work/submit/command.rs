@@ -46,9 +46,10 @@ pub fn of(
 
 fn gap_serve(declared: &DeclaredJob, model: &ModelOrder) -> Vec<String> {
     let mut words = vec![GAP_SERVE.to_owned()];
-    let base = &model.base.name;
+    let has_adapter = model.adapter().is_some();
+    let base = if has_adapter { &model.base.name } else { &model.name };
     words.extend(["--model".to_owned(), format!("{base}={}", inside::MODEL)]);
-    if model.trained.is_some() {
+    if has_adapter {
         words.extend(["--adapter".to_owned(), format!("{}={base}:{}", model.name, inside::ADAPTER)]);
     }
     words.extend(["--listen".to_owned(), format!("unix:{}", inside::SOCKET)]);
@@ -144,10 +145,9 @@ mod tests {
         }
     }
 
-    fn model(trained: bool) -> ModelOrder {
+    fn trained() -> ModelOrder {
         let base = Place { name: "tiny".into(), image: "tiny".into(), path: "/models/tiny".into() };
-        let name = if trained { "ft:tiny:x:1" } else { "tiny" };
-        ModelOrder { name: name.into(), base, trained: trained.then(|| JobId::new(JobId::TRAINING)) }
+        ModelOrder { name: "ft:tiny:x:1".into(), base, trained: Some(JobId::new(JobId::TRAINING)), whole: None }
     }
 
     #[test]
@@ -198,14 +198,18 @@ mod tests {
     fn the_appliances_own_programs_are_known() {
         let train = of(&declared(DeclaredKind::Train, "gap-train", &[]), &RunSettings::default(), None, 0).unwrap();
         assert_eq!(train, ["gap-train", "run", "/run/job/job.json"]);
-        let serve =
-            of(&declared(DeclaredKind::Serve, "gap-serve", &[]), &RunSettings::default(), Some(&model(true)), 0);
-        let serve = serve.unwrap().join(" ");
-        assert_eq!(
-            serve,
-            "gap-serve --model tiny=/run/job/model --adapter ft:tiny:x:1=tiny:/run/job/adapter \
-             --listen unix:/run/job/sockets/http.sock --context 128 --sequences 2"
-        );
+        let serve = |model: &ModelOrder| {
+            let declared = declared(DeclaredKind::Serve, "gap-serve", &[]);
+            of(&declared, &RunSettings::default(), Some(model), 0).unwrap().join(" ")
+        };
+        let rest = "--listen unix:/run/job/sockets/http.sock --context 128 --sequences 2";
+        let with_adapter = "gap-serve --model tiny=/run/job/model --adapter ft:tiny:x:1=tiny:/run/job/adapter";
+        let (adapter, job) = (trained(), JobId::new(JobId::TRAINING));
+        assert_eq!(serve(&adapter), format!("{with_adapter} {rest}"));
+        let on_whole = ModelOrder { whole: Some(job), ..trained() };
+        assert_eq!(serve(&on_whole), format!("{with_adapter} {rest}"));
+        let whole = ModelOrder { whole: adapter.trained.clone(), ..adapter };
+        assert_eq!(serve(&whole), format!("gap-serve --model ft:tiny:x:1=/run/job/model {rest}"));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Work {
         let training = self.data("training_file", &request.training_file, "train.jsonl")?;
         let validation = request.validation_file.as_deref();
         let validation = validation.map(|name| self.data("validation_file", name, "validation.jsonl")).transpose()?;
-        let continues = model.trained.is_some();
+        let continues = model.adapter().is_some();
         let job = job_file(request, &vendor, &declared.parameters, validation.is_some(), continues)?;
         let settings = self.catalog.images.settings(&declared.image)?;
         let wishes = Wishes::from(&vendor);

@@ -21,6 +21,8 @@ use super::{
     left::Left,
     order::{DataOrder, ModelOrder, Order},
 };
+use estimate::Takes;
+use gap_contract::Output;
 use gap_handover::{
     declared::{DeclaredJob, DeclaredKind},
     site::EndpointName,
@@ -28,6 +30,7 @@ use gap_handover::{
 use gap_jobs::{
     Demand, Job, JobId, Kind, NewJob, QueueError, Retry, State, dispatcher::now, placement::Impossible, queue::Filter,
 };
+use serde_json::Value;
 use std::{collections::BTreeMap, num::NonZeroU16, path::Path, time::Duration};
 
 /// Prefix by which a request names a data set of the release where a file is expected.
@@ -75,6 +78,15 @@ impl SubmitError {
     }
 }
 
+/// What a training job made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// An adapter for the model that it was trained on.
+    Adapter,
+    /// A model that needs no other.
+    Model,
+}
+
 /// What a request may say of how a job is queued and placed.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
@@ -99,12 +111,17 @@ impl Work {
     pub(super) fn model(&self, name: &str) -> Result<ModelOrder, SubmitError> {
         let name = &self.resolve(name);
         if let Some(base) = self.catalog.declared.model(name) {
-            return Ok(ModelOrder { name: name.to_owned(), base: base.clone(), trained: None });
+            return Ok(ModelOrder { name: name.to_owned(), base: base.clone(), trained: None, whole: None });
         }
         let job = self.trained(name)?.ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
         let order: Order = serde_json::from_str(&job.request).map_err(|_| SubmitError::NoModel(name.to_owned()))?;
-        let base = order.model.map(|model| model.base).ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
-        Ok(ModelOrder { name: name.to_owned(), base, trained: Some(job.id) })
+        let from = order.model.ok_or_else(|| SubmitError::NoModel(name.to_owned()))?;
+        let whole = match self.result_of(job.id.as_str()) {
+            Some(Made::Model) => Some(job.id.clone()),
+            // An adapter goes onto what it was trained on.
+            Some(Made::Adapter) | None => from.whole,
+        };
+        Ok(ModelOrder { name: name.to_owned(), base: from.base, trained: Some(job.id), whole })
     }
 
     /// The name of the model that a stable name stands for; any other name as it is.
@@ -191,14 +208,19 @@ impl Work {
     /// What it needs of the machine besides so many GPUs: what was asked for, else what the model suggests.
     fn demand(&self, order: &Order, declared: &DeclaredJob, wishes: &Wishes, gpus: u32) -> Result<Demand, SubmitError> {
         let weights = match &order.model {
+            Some(ModelOrder { whole: Some(job), .. }) => {
+                Some(size_of(&Output::new(self.storage.output(job.as_str())).model()).unwrap_or(0))
+            }
             Some(model) => Some(size_of(&self.catalog.place(&model.base)?).unwrap_or(0)),
             None => None,
         };
         let largest = self.machine.slots.iter().map(|slot| slot.memory).max().unwrap_or(0);
+        // The request may have changed what the recipe says of the training.
+        let parameters = order.job.as_ref().and_then(Value::as_object).unwrap_or(&declared.parameters);
+        let takes = Takes { kind: declared.kind, parameters, weights };
         // An estimate never asks for more than there is.
-        let memory = wishes.memory.unwrap_or_else(|| estimate::memory(declared, weights).min(self.machine.memory));
-        let gpu_memory =
-            wishes.gpu_memory.unwrap_or_else(|| estimate::gpu_memory(declared, weights, gpus).min(largest));
+        let memory = wishes.memory.unwrap_or_else(|| takes.memory().min(self.machine.memory));
+        let gpu_memory = wishes.gpu_memory.unwrap_or_else(|| takes.gpu_memory(gpus).min(largest));
         self.possible(Demand { gpus, gpu_memory, memory })
     }
 
@@ -275,20 +297,20 @@ impl Work {
         }
         if let Some(model) = &order.model {
             self.catalog.place(&model.base)?;
-            if let Some(job) = &model.trained
-                && self.result_of(job.as_str()).is_none()
-            {
+            let mut jobs = model.trained.iter().chain(&model.whole);
+            if jobs.any(|job| self.result_of(job.as_str()).is_none()) {
                 return Err(SubmitError::NoModel(model.name.clone()));
             }
         }
         command::check(&root, order)
     }
 
-    /// The adapter or whole model that a job left behind.
-    pub fn result_of(&self, job: &str) -> Option<std::path::PathBuf> {
-        let (root, names) = (self.storage.output(job), gap_contract::Output::new(""));
-        let left = Left::open(&root).ok()?;
-        [names.adapter(), names.model()].into_iter().find(|name| left.has_directory(name)).map(|name| root.join(name))
+    /// Whether a job left an adapter or a whole model behind.
+    pub fn result_of(&self, job: &str) -> Option<Made> {
+        let names = Output::new("");
+        let left = Left::open(&self.storage.output(job)).ok()?;
+        let mut made = [(names.adapter(), Made::Adapter), (names.model(), Made::Model)].into_iter();
+        made.find(|(name, _)| left.has_directory(name)).map(|(_, made)| made)
     }
 }
 
