@@ -7,15 +7,23 @@ use std::{
     fmt, io,
     os::fd::OwnedFd,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::unix::pipe::{Receiver, Sender},
     select,
+    time::sleep,
 };
 
 /// Largest piece of what is typed, in bytes.
 const MAX_PIECE: usize = 4096;
+/// Bytes of a message before what it carries: its kind and its length.
+const HEAD: usize = 3;
+/// From so many bytes on that the program has not read the client is not listened to.
+const MAX_WAITING: usize = 1 << 20;
+/// How long it may take a program to read some of them before the connection is ended.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Kinds of messages from the client: what is typed, and the size of its window.
 const TYPED: u8 = 0;
 const RESIZED: u8 = 1;
@@ -64,12 +72,12 @@ pub async fn connect(client: impl AsyncRead + AsyncWrite + Unpin, terminal: Owne
 
 async fn work(client: impl AsyncRead + AsyncWrite + Unpin, terminal: OwnedFd, traffic: &mut Traffic) -> io::Result<()> {
     // A terminal is none, but is read, written and waited for as one.
-    let mut keys = Sender::from_owned_fd_unchecked(terminal.try_clone()?)?;
+    let keys = Sender::from_owned_fd_unchecked(terminal.try_clone()?)?;
     let mut screen = Receiver::from_owned_fd_unchecked(terminal)?;
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let Traffic { typed, shown } = traffic;
     let ended = select! {
-        ended = take_in(&mut from_client, &mut keys, typed) => ended,
+        ended = take_in(&mut from_client, &keys, typed) => ended,
         ended = show(&mut screen, &mut to_client, shown) => ended,
     };
     // The client may be gone already.
@@ -95,29 +103,71 @@ async fn show(screen: &mut Receiver, client: &mut (impl AsyncWrite + Unpin), sho
     }
 }
 
-async fn take_in(client: &mut (impl AsyncRead + Unpin), keys: &mut Sender, typed: &mut u64) -> io::Result<()> {
+/// Takes in messages and passes on what is typed. The client is listened to as long as there is room for what the program has
+/// not read yet, so that one that goes away is noticed.
+async fn take_in(client: &mut (impl AsyncRead + Unpin), keys: &Sender, typed: &mut u64) -> io::Result<()> {
+    let (mut received, mut waiting) = (Vec::new(), Vec::new());
     let mut piece = [0; MAX_PIECE];
-    loop {
-        let mut head = [0; 3];
-        match client.read_exact(&mut head).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            Err(error) => return Err(error),
+    let ended = loop {
+        if let Err(error) = understand(&mut received, &mut waiting, keys) {
+            break Err(error);
         }
-        let [kind, high, low] = head;
-        let piece = piece.get_mut(..usize::from(u16::from_be_bytes([high, low]))).ok_or(io::ErrorKind::InvalidData)?;
-        client.read_exact(piece).await?;
-        match (kind, &*piece) {
-            (TYPED, piece) => {
-                keys.write_all(piece).await?;
-                *typed = typed.saturating_add(piece.len() as u64);
+        let is_full = waiting.len() >= MAX_WAITING;
+        select! {
+            biased;
+            ready = keys.writable(), if !waiting.is_empty() => {
+                if let Err(error) = ready.and_then(|()| write(&mut waiting, typed, |bytes| keys.try_write(bytes))) {
+                    break Err(error);
+                }
             }
+            read = client.read(&mut piece), if !is_full => match read {
+                Ok(0) if received.len() < HEAD => break Ok(()),
+                Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => received.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                Err(error) => break Err(error),
+            },
+            () = sleep(PATIENCE), if is_full => break Err(io::ErrorKind::TimedOut.into()),
+        }
+    };
+    // What the program can take at once it gets, whatever follows.
+    ended.and(write(&mut waiting, typed, |bytes| Ok(rustix::io::write(keys, bytes)?)))
+}
+
+/// Carries out the messages that have come whole; what is typed is put with what waits for the program.
+fn understand(received: &mut Vec<u8>, waiting: &mut Vec<u8>, keys: &Sender) -> io::Result<()> {
+    while let Some(&[kind, high, low]) = received.first_chunk::<HEAD>() {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length > MAX_PIECE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let end = HEAD.saturating_add(length);
+        let Some(piece) = received.get(HEAD..end) else { return Ok(()) };
+        match (kind, piece) {
+            (TYPED, piece) => waiting.extend_from_slice(piece),
             (RESIZED, &[a, b, c, d]) => {
-                terminal::resize(&*keys, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))?;
+                terminal::resize(keys, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))?;
             }
             _ => return Err(io::ErrorKind::InvalidData.into()),
         }
+        received.drain(..end);
     }
+    Ok(())
+}
+
+/// Gives the program as much as it can take now.
+fn write(waiting: &mut Vec<u8>, typed: &mut u64, keys: impl Fn(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+    while !waiting.is_empty() {
+        match keys(waiting) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => {
+                waiting.drain(..length);
+                *typed = typed.saturating_add(length as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -166,6 +216,24 @@ mod tests {
             assert!(ended.is_err(), "{wrong:?}");
             assert_eq!(traffic.typed, 6, "what was typed before is counted");
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_is_noticed_while_the_program_reads_nothing() {
+        let (ours, mut child) = shell("stty raw -echo; echo ready; exec sleep 600");
+        let (mut person, client) = tokio::io::duplex(1 << 16);
+        let connecting = tokio::spawn(connect(client, ours));
+        person.read_exact(&mut [0; 5]).await.unwrap();
+        // More than the kernel keeps for the program.
+        for _ in 0..48 {
+            person.write_all(&message(TYPED, &[b'x'; MAX_PIECE])).await.unwrap();
+        }
+        drop(person);
+        let (traffic, ended) = tokio::time::timeout(PATIENCE * 5, connecting).await.expect("it is noticed").unwrap();
+        ended.unwrap();
+        assert!(traffic.typed < 48 * MAX_PIECE as u64, "{traffic}");
+        child.kill().unwrap();
+        drop(child.wait());
     }
 
     #[test]
