@@ -96,13 +96,25 @@ impl Relay {
         if relay.ways.is_empty() {
             return Ok(relay);
         }
-        for (way, _) in &relay.ways {
-            relay.record(way, "opened".to_owned())?;
+        let opened = |(way, _): &(Way, _)| relay.record(way, "opened".to_owned());
+        if let Some((failed, error)) =
+            relay.ways.iter().map(opened).zip(0..).find_map(|(told, n)| Some((n, told.err()?)))
+        {
+            // Those of before are told to be open.
+            relay.ways.truncate(failed);
+            relay.close();
+            return Err(error);
         }
         let _inside = handle.enter();
         let socket = ports::socket(directory);
         drop(std::fs::remove_file(&socket));
-        let waiting = UnixListener::bind(socket).map_err(|error| format!("waiting for its ports: {error}"))?;
+        let waiting = match UnixListener::bind(socket) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                relay.close();
+                return Err(format!("waiting for its ports: {error}"));
+            }
+        };
         let (ways, name, all) = (relay.ways.clone(), relay.job.clone(), Arc::clone(&site.connections));
         relay.relaying = Some(handle.spawn(async move {
             if let Err(error) = run(waiting, ways, &all).await {
@@ -256,6 +268,27 @@ mod tests {
         let (address, count) = (listener.local_addr().unwrap(), Arc::<Count>::default());
         let relaying = tokio::spawn(relay(listener, to, Arc::clone(&count), all));
         (address, count, relaying)
+    }
+
+    #[tokio::test]
+    async fn what_is_told_to_be_open_is_told_to_be_closed_when_the_job_does_not_get_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let audit = Arc::new(crate::access::audit::Audit::start().unwrap());
+        audit.attach(&directory.path().join("audit.log")).unwrap();
+        let clock = crate::clock::Board::new(
+            &gap_handover::site::Time::default(),
+            gap_handover::boot_report::Clock { built: 0, was_behind: false },
+        );
+        let endpoints = ["one", "two"].map(|name| (name.parse().unwrap(), "192.0.2.1:5000".parse().unwrap())).into();
+        let site = Arc::new(SiteRules::new(Arc::new(clock), endpoints, Arc::clone(&audit)));
+        let port = NonZeroU16::new(5000).unwrap();
+        let wanted = ["one", "two"].map(|name| (name.parse().unwrap(), port)).into();
+        let nowhere = directory.path().join("nowhere");
+        let opened = Relay::open(&Handle::current(), "job-1", &nowhere, &wanted, &site);
+        assert!(opened.is_err_and(|error| error.contains("waiting for its ports")));
+        let told = audit.read(0, 9).unwrap().into_iter().map(|record| record.entry.outcome);
+        let told: Vec<String> = told.map(|outcome| outcome.chars().take(6).collect()).collect();
+        assert_eq!(told, ["opened", "opened", "closed", "closed"]);
     }
 
     #[tokio::test]
