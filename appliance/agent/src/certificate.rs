@@ -68,6 +68,8 @@ pub enum CertificateError {
 pub struct Identity {
     provider: Arc<CryptoProvider>,
     made: Option<Mutex<Made>>,
+    /// Held while a certificate is written, so that an older one does not come after a newer one.
+    keeping: Mutex<()>,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
@@ -102,7 +104,7 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).map_err(CertificateError::Key)?;
         let provider = Arc::new(ring::default_provider());
         let certified = CertifiedKey::from_der(chain, key, &provider)?;
-        Ok(Self { provider, made: None, current: RwLock::new(Arc::new(certified)) })
+        Ok(Self { provider, made: None, keeping: Mutex::default(), current: RwLock::new(Arc::new(certified)) })
     }
 
     /// A key and a self-signed certificate for this machine, which nobody keeps.
@@ -131,7 +133,8 @@ impl Identity {
         let names = names(hostname, addresses);
         let (kept, certified) = fitting(kept, hostname, &names, &provider)?;
         let made = Made { hostname: hostname.to_owned(), names, kept, places };
-        Ok(Self { provider, made: Some(Mutex::new(made)), current: RwLock::new(Arc::new(certified)) })
+        let (made, current) = (Some(Mutex::new(made)), RwLock::new(Arc::new(certified)));
+        Ok(Self { provider, made, keeping: Mutex::default(), current })
     }
 
     /// Takes care that the certificate is for these addresses, with the same key. Returns whether it is another one now:
@@ -164,9 +167,14 @@ impl Identity {
     /// # Errors
     /// [`CertificateError::Keep`]; it goes on being used all the same.
     pub fn keep(&self) -> Result<(), CertificateError> {
-        let Some(made) = self.made() else { return Ok(()) };
-        for path in &made.places {
-            made.kept.write(path).map_err(|source| CertificateError::Keep { path: path.clone(), source })?;
+        let _turn = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        // A disk takes its time, for which nobody waits who only looks what is in use.
+        let (kept, places) = match self.made() {
+            Some(made) => (made.kept.again()?, made.places.clone()),
+            None => return Ok(()),
+        };
+        for path in places {
+            kept.write(&path).map_err(|source| CertificateError::Keep { path, source })?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{
     Api, ApiError, Asked, Given,
     answers::{List, PageQuery, job_id, seconds},
-    blocking,
+    blocking, bulk,
     recording::Made,
 };
 use crate::work::{
@@ -330,7 +330,8 @@ pub(super) async fn checkpoints(
     Asked(page): Asked<PageQuery>,
 ) -> Result<Json<List<CheckpointView>>, ApiError> {
     let work = api.work()?;
-    blocking(move || {
+    // All that it measured is read.
+    bulk(&Arc::clone(&work), move || {
         let job = find(&work, id)?;
         let most = page.limit()?;
         let mut views = all_checkpoints(&work, &job);

@@ -18,7 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use std::{
     path::PathBuf,
     pin::{Pin, pin},
@@ -35,33 +35,50 @@ const MAX_SERVERS: usize = 16;
 /// What of a server's answer is handed back besides its status and body.
 const HANDED_BACK: [header::HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
-/// The one field of a request that decides where it goes.
+/// The one field of a request that decides where it goes, as it is written there.
 #[derive(Deserialize)]
-struct Addressed {
-    model: String,
+struct Addressed<'a> {
+    #[serde(borrow)]
+    model: &'a RawValue,
 }
 
 pub(super) async fn forward(State(api): State<Arc<Api>>, uri: Uri, body: Bytes) -> Result<Response, ApiError> {
-    let addressed: Addressed = serde_json::from_slice(&body).map_err(|error| ApiError::Invalid {
-        message: format!("the body: {error}"),
-        param: Some("model".to_owned()),
-    })?;
     let work = api.work()?;
-    let model = work.resolve(&addressed.model);
-    // A server knows a model by its own name only.
-    let body = if model == addressed.model { body } else { readdressed(&body, &model)? };
-    let (job, socket) = blocking(move || server_of(&work, &model)).await?;
+    // A body may be long, and is read through for its model.
+    let (body, job, socket) = blocking(move || {
+        let (body, model) = addressed(body, |model| work.resolve(model))?;
+        let (job, socket) = server_of(&work, &model)?;
+        Ok((body, job, socket))
+    })
+    .await?;
     hand_on(&socket, uri.path(), body).await.map_err(|reason| {
         crate::console::say(format_args!("the server {job} did not answer: {reason}"));
         ApiError::NotReady("the server of this model did not answer: try again soon".to_owned())
     })
 }
 
-/// The same request to another model.
-fn readdressed(body: &[u8], model: &str) -> Result<Bytes, ApiError> {
-    let mut request: Map<String, Value> = serde_json::from_slice(body).map_err(|_| ApiError::Internal)?;
-    request.insert("model".to_owned(), model.into());
-    serde_json::to_vec(&request).map(Bytes::from).map_err(|_| ApiError::Internal)
+/// The model that a request is for, and the request with the model's own name in it: a server knows no other. The rest of it
+/// is passed on as it came, and takes no memory besides.
+fn addressed(body: Bytes, resolve: impl Fn(&str) -> String) -> Result<(Bytes, String), ApiError> {
+    let invalid = |error: serde_json::Error| ApiError::Invalid {
+        message: format!("the body: {error}"),
+        param: Some("model".to_owned()),
+    };
+    let Addressed { model: written } = serde_json::from_slice(&body).map_err(invalid)?;
+    let asked: String = serde_json::from_str(written.get()).map_err(invalid)?;
+    let model = resolve(&asked);
+    if model == asked {
+        return Ok((body, model));
+    }
+    let name = serde_json::to_vec(&model).map_err(invalid)?;
+    // What was borrowed lies in the body.
+    let start = written.get().as_ptr().addr().checked_sub(body.as_ptr().addr());
+    let around = start.and_then(|start| {
+        let (before, rest) = body.split_at_checked(start)?;
+        Some((before, rest.get(written.get().len()..)?))
+    });
+    let (before, after) = around.ok_or(ApiError::Internal)?;
+    Ok((Bytes::from([before, &name, after].concat()), model))
 }
 
 /// The job that serves this model and answers.
@@ -153,6 +170,36 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     for name in HANDED_BACK {
         if let Some(value) = from.get(&name) {
             to.insert(name, HeaderValue::clone(value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readdressed(body: &str) -> Result<(String, String), ApiError> {
+        let resolve = |model: &str| if model == "support" { "ft:\"x\"".to_owned() } else { model.to_owned() };
+        let (body, model) = addressed(Bytes::copy_from_slice(body.as_bytes()), resolve)?;
+        Ok((String::from_utf8(body.to_vec()).unwrap(), model))
+    }
+
+    #[test]
+    fn only_the_models_name_is_exchanged_in_a_request() {
+        for (body, expected) in [
+            (r#"{"model":"support"}"#, r#"{"model":"ft:\"x\""}"#),
+            (
+                r#" {"x":[0, 1e3, {"model":"support"}], "model" : "sup\u0070ort" ,"ä":"b"} "#,
+                r#" {"x":[0, 1e3, {"model":"support"}], "model" : "ft:\"x\"" ,"ä":"b"} "#,
+            ),
+            (r#"{"mod\u0065l":"support","seed":7}"#, r#"{"mod\u0065l":"ft:\"x\"","seed":7}"#),
+        ] {
+            assert_eq!(readdressed(body).unwrap(), (expected.to_owned(), "ft:\"x\"".to_owned()));
+        }
+        let same = r#"{"model": "tiny", "x": 1}"#;
+        assert_eq!(readdressed(same).unwrap(), (same.to_owned(), "tiny".to_owned()));
+        for bad in ["", "{}", r#"{"model":7}"#, r#"{"model":"support","model":"tiny"}"#, r#"{"model":"support""#] {
+            assert!(matches!(readdressed(bad), Err(ApiError::Invalid { .. })), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     Api, ApiError, Asked,
     answers::{self, job_id, limit},
-    blocking,
+    blocking, bulk,
     files::Deleted,
 };
 use crate::work::{Work, left::Left};
@@ -225,7 +225,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, Path(id): Path<String>) ->
 /// Makes room: what a job left behind is deleted, a model that it made included. The job itself stays in the list.
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let work = api.work()?;
-    blocking(move || {
+    bulk(&Arc::clone(&work), move || {
         let job = work.queue().job(&job_id(id)?)?;
         if !job.state.is_final() {
             let state = job.state.name();

@@ -6,8 +6,10 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
+    mem,
     path::PathBuf,
 };
+use tokio::runtime::Handle;
 
 /// A file that is being received: on the disk, and hashed as it comes.
 pub struct Incoming {
@@ -87,8 +89,15 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        if !self.is_kept {
-            drop(fs::remove_dir_all(&self.directory));
+        if self.is_kept {
+            return;
+        }
+        let directory = mem::take(&mut self.directory);
+        let remove = move || drop(fs::remove_dir_all(directory));
+        // Whoever sent it went away: this is a thread that serves, and the file may be long.
+        match Handle::try_current() {
+            Ok(handle) => drop(handle.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }
