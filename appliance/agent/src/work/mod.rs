@@ -15,6 +15,7 @@ pub mod relay;
 pub mod runtime;
 pub mod serving;
 pub mod site;
+mod sockets;
 pub mod stirred;
 pub mod storage;
 pub mod submit;

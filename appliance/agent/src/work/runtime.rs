@@ -11,6 +11,7 @@ use super::{
     relay::Relay,
     serving::Serving,
     site::SiteRules,
+    sockets,
     stirred::Stirred,
     storage::{Storage, make, own, publish},
     terminals::Terminals,
@@ -32,10 +33,16 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+    task::spawn_blocking,
+};
 
 /// Where running jobs have their bundles and sockets, in memory.
 const RUN: &str = "/run/gap/jobs";
+/// The directory of its socket among what a job has there.
+const SOCKETS: &str = "sockets";
 /// How long a terminal waits for somebody before its job is ended.
 const VISIT: Duration = Duration::from_secs(60);
 /// Users of jobs: this and the job's number below [`USERS`].
@@ -74,6 +81,8 @@ pub struct Containers {
     gpus: Arc<gpus::Board>,
     spare: Spare,
     handle: Handle,
+    /// Held while what an ended job left in its cache is deleted.
+    cleaning: Arc<Semaphore>,
 }
 
 /// A job that runs.
@@ -91,8 +100,8 @@ impl Containers {
     /// Containers that find their data on this volume. Made inside of the agent's runtime, which relays for them.
     pub fn new(storage: Storage, catalog: Catalog, shared: Shared) -> Self {
         let Shared { serving, site, terminals, stirred, gpus } = shared;
-        let (spare, handle) = (Spare::default(), Handle::current());
-        Self { storage, catalog, serving, site, terminals, stirred, gpus, spare, handle }
+        let (spare, handle, cleaning) = (Spare::default(), Handle::current(), Arc::new(Semaphore::new(1)));
+        Self { storage, catalog, serving, site, terminals, stirred, gpus, spare, handle, cleaning }
     }
 
     fn prepare(&self, job: &Job, order: &Order) -> Result<(Confinement, PathBuf), CannotStart> {
@@ -127,7 +136,6 @@ impl Containers {
             devices: brought.nodes,
             memory,
             shared_memory: memory / 2,
-            cpu_percent: None,
         };
         Ok((confinement, directory))
     }
@@ -141,10 +149,7 @@ impl Containers {
             own(&place, user)?;
         }
         make(directory, 0o755)?;
-        let sockets = directory.join("sockets");
-        drop(fs::remove_dir_all(&sockets));
-        make(&sockets, 0o755)?;
-        own(&sockets, user)?;
+        sockets::make(&directory.join(SOCKETS), user)?;
         let Some(spec) = &order.job else { return Ok(None) };
         let path = directory.join("job.json");
         fs::write(&path, serde_json::to_vec_pretty(spec)?)?;
@@ -188,7 +193,7 @@ impl Containers {
         let mut binds = vec![
             give(self.storage.output(id), inside::OUTPUT),
             give(self.storage.cache(id), inside::CACHE),
-            give(directory.join("sockets"), inside::SOCKETS),
+            give(directory.join(SOCKETS), inside::SOCKETS),
         ];
         binds.extend(job_file.map(|path| show(path, inside::JOB)));
         if let Some(model) = &order.model {
@@ -275,7 +280,7 @@ impl Runtime for Containers {
             serving: Arc::clone(&self.serving),
         });
         if job.kind == Kind::Serve {
-            self.serving.started(&job.id, directory.join("sockets/http.sock"));
+            self.serving.started(&job.id, directory.join(SOCKETS).join("http.sock"));
         }
         if let Some(ours) = ours {
             self.offer(job, ours, &running);
@@ -319,17 +324,23 @@ impl Runtime for Containers {
         if let Err(error) = keeper::wait_for_all() {
             console::say(format_args!("a container of the last agent is still being cleaned up: {error}"));
         }
-        drop(fs::remove_dir_all(RUN));
+        for directory in fs::read_dir(RUN).into_iter().flatten().flatten() {
+            remove_run(&directory.path());
+        }
     }
 
     fn ended(&self, job: &Job) {
         self.serving.ended(&job.id);
         drop(self.terminals.take(&job.id));
-        drop(fs::remove_dir_all(Path::new(RUN).join(job.id.as_str())));
+        remove_run(&Path::new(RUN).join(job.id.as_str()));
         if job.state.is_final() {
             let (storage, id) = (self.storage.clone(), job.id.clone());
-            // A cache may be millions of files; others are waiting for this thread.
-            self.handle.spawn_blocking(move || drop(storage.delete_cache(id.as_str())));
+            let turn = Arc::clone(&self.cleaning);
+            // A cache may be millions of files; others are waiting for this thread, and for those that may block.
+            self.handle.spawn(async move {
+                let Ok(_turn) = turn.acquire().await else { return };
+                drop(spawn_blocking(move || storage.delete_cache(id.as_str())).await);
+            });
         }
         self.stirred.ended(&job.id);
     }
@@ -385,6 +396,12 @@ fn variables(image: &[String], asked: &BTreeMap<String, String>, mut given: BTre
     }
     variables.insert("TMPDIR".into(), "/tmp".into());
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// Removes what a job had in memory while it ran.
+fn remove_run(directory: &Path) {
+    drop(sockets::remove(&directory.join(SOCKETS)));
+    drop(fs::remove_dir_all(directory));
 }
 
 fn data_name(data: &DataOrder) -> &str {

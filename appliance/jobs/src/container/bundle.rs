@@ -3,9 +3,9 @@
 use libcontainer::oci_spec::{
     OciSpecError,
     runtime::{
-        Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceBuilder, LinuxDeviceType,
-        LinuxMemoryBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount,
-        MountBuilder, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+        Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDeviceBuilder, LinuxDeviceType, LinuxMemoryBuilder,
+        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount, MountBuilder,
+        PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
 use std::{collections::HashMap, io, path::PathBuf};
@@ -16,8 +16,6 @@ pub(super) const CONFIG: &str = "config.json";
 const MAX_PROCESSES: i64 = 16_384;
 /// Most open files of a process.
 const MAX_FILES: u64 = 1 << 20;
-/// The scheduler's period in microseconds, in which a processor limit is counted.
-const CPU_PERIOD: u64 = 100_000;
 /// What no job needs to see of the kernel.
 const MASKED: [&str; 9] = [
     "/proc/acpi",
@@ -58,8 +56,6 @@ pub struct Confinement {
     pub memory: u64,
     /// Memory for `/dev/shm`, in bytes; part of `memory` like all that is written to memory.
     pub shared_memory: u64,
-    /// Processors, in hundredths; as many as there are when absent.
-    pub cpu_percent: Option<u32>,
 }
 
 /// A file or directory from outside.
@@ -192,12 +188,7 @@ impl Confinement {
         let pids = LinuxPidsBuilder::default().limit(MAX_PROCESSES).build()?;
         // One process out of memory ends the job as a whole: half of one is of no use.
         let unified = HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]);
-        let mut resources = LinuxResourcesBuilder::default().memory(memory).pids(pids).unified(unified);
-        if let Some(percent) = self.cpu_percent {
-            let quota = i64::from(percent).saturating_mul(1000);
-            resources = resources.cpu(LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD).build()?);
-        }
-        resources.build()
+        LinuxResourcesBuilder::default().memory(memory).pids(pids).unified(unified).build()
     }
 
     fn devices(&self) -> Result<Vec<libcontainer::oci_spec::runtime::LinuxDevice>, OciSpecError> {
@@ -250,7 +241,6 @@ mod tests {
             devices: Vec::new(),
             memory: 1 << 30,
             shared_memory: 1 << 28,
-            cpu_percent: None,
         }
     }
 

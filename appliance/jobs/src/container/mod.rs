@@ -14,7 +14,8 @@
 //! | identity | a user of its own, no capabilities, no new privileges |
 //! | root | the image's verified mount, read-only; devices on it have no meaning |
 //! | writable | its output and cache on the data volume, and `/tmp`, `/run`, `/dev/shm` in its own memory |
-//! | memory, swap, processes, processor | cgroup v2 |
+//! | memory, swap, processes | bounds of cgroup v2 |
+//! | processors | the usual weight of cgroup v2, by which jobs share them |
 //! | terminal | for a debug job one pseudoterminal of the agent's; no other is reached by it |
 //! | system calls | an allow list |
 
