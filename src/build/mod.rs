@@ -8,6 +8,7 @@ mod opened;
 mod os_files;
 mod packages;
 mod program;
+mod remains;
 mod starter;
 mod streams;
 mod trials;
@@ -168,6 +169,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         let (built, tests) = (Vec::new(), Vec::new());
         return Ok(Built { statement, up_to_date: true, lock: None, built, tests, checklist: None });
     }
+    remains::clear(request)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
@@ -200,6 +202,7 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
 /// [`BuildError`]; the next build goes on from what was fetched and built.
 pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
+    remains::clear(request)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
