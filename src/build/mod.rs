@@ -204,7 +204,7 @@ pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
     remains::clear(request)?;
     plan.look(request.store)?;
-    space::check(&plan.space(request.store, request.output)?)?;
+    space::check(&plan.store_space(request.store)?)?;
     request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;
