@@ -10,6 +10,7 @@ use super::{
 use crate::{
     build::{BuildError, Built, Request, build},
     lock::{Lock, Purpose},
+    pack::check_output,
     recipe::Recipe,
     source::http::{Client, Settings},
     store::Store,
@@ -23,6 +24,7 @@ pub fn run(args: &BuildArgs) -> Outcome {
     let store = open_store(&args.store)?;
     let trust = trust_for(&recipe, args.trust.as_deref())?;
     let output = output_for(&recipe, args.output.as_deref());
+    check_output(&output).map_err(failed("building"))?;
     let path = Lock::path_for(&args.recipe);
     let client = (!args.offline).then(|| Client::new(Settings::default()));
     let terminal = Terminal::new(args.json);
