@@ -161,6 +161,7 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
         envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
         dialect: tooling.map(|tooling| tooling.dialect),
+        single: request.single(),
     };
     match streaming {
         Some(options) => Ok(head.stream(answers, options)),
@@ -253,6 +254,11 @@ impl ChatRequest {
     fn shape(
         &self,
         tooling: Option<&Tooling>,
+    /// Whether an answer has one call at most.
+    fn single(&self) -> bool {
+        self.parallel_tool_calls == Some(false)
+    }
+
         generator: &Generator,
     ) -> Result<Option<(Shape, &'static str)>, ApiError> {
         let format = match &self.response_format {
@@ -268,8 +274,7 @@ impl ChatRequest {
             }
             (format, None) => Ok(format.map(|shape| (shape, "response_format"))),
             (None, Some(Tooling { dialect, tools, .. })) => {
-                let single = self.parallel_tool_calls == Some(false);
-                Ok(Some((dialect.required(tools, single, generator.engine.codec()), "tools")))
+                Ok(Some((dialect.required(tools, self.single(), generator.engine.codec()), "tools")))
             }
         }
     }
@@ -285,6 +290,8 @@ struct Head {
 
 impl Head {
     async fn whole(self, answers: Answers) -> Result<Response, ApiError> {
+    /// Of several calls only the first counts.
+    single: bool,
         let prompt = answers.prompt;
         let answers = answers.collect().await?;
         let tokens = answers.iter().map(|answer| answer.tokens).sum();
@@ -297,7 +304,7 @@ impl Head {
     fn choice(&self, index: usize, answer: Answer) -> Value {
         let (text, calls) = match self.dialect {
             Some(dialect) => {
-                let mut reader = CallReader::new(dialect);
+                let mut reader = CallReader::new(dialect, self.single);
                 let text = reader.push(&answer.text);
                 let (rest, calls) = reader.finish();
                 (text + &rest, calls)
@@ -323,7 +330,8 @@ impl Head {
     fn stream(self, answers: Answers, options: StreamOptions) -> Response {
         let prompt = answers.prompt;
         let count = answers.choices.len();
-        let mut readers: Vec<_> = (0..count).map(|_| self.dialect.map(CallReader::new)).collect();
+        let mut readers: Vec<_> =
+            (0..count).map(|_| self.dialect.map(|dialect| CallReader::new(dialect, self.single))).collect();
         let (mut left, mut tokens) = (count, 0);
         let first = (0..count).map(|index| self.piece(index, json!({"role": "assistant", "content": ""}), None, None));
         let first: Vec<String> = first.collect();
