@@ -5,13 +5,14 @@ use super::{
     body::{Body, Fields},
     error::ApiError,
     generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
+    logprobs,
     messages::{CallKind, ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
 };
 use crate::{
     catalogue::Generator,
-    engine::{Delta, Event, Shape, TokenLogprobs},
+    engine::{Delta, Event, Shape},
 };
 use axum::{
     Json,
@@ -244,6 +245,7 @@ impl ChatRequest {
             shown: tooling.map(|tooling| tooling.dialect.shown(generator.engine.codec())).unwrap_or_default(),
             names: Names {
                 prompt: "messages",
+            continues: false,
                 max_tokens: if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" },
                 logprobs: "top_logprobs",
             },
@@ -322,7 +324,7 @@ impl Head {
         json!({
             "index": index,
             "message": message,
-            "logprobs": self.logprobs.then(|| logprobs(&answer.logprobs)),
+            "logprobs": self.logprobs.then(|| logprobs::of_chat(&answer.logprobs)),
             "finish_reason": word,
         })
     }
@@ -340,7 +342,7 @@ impl Head {
             match happened {
                 Event::More(Delta { text, logprobs: more }) => {
                     let text = reader.map_or_else(|| text.clone(), |reader| reader.push(&text));
-                    let more = (self.logprobs && !more.is_empty()).then(|| logprobs(&more));
+                    let more = (self.logprobs && !more.is_empty()).then(|| logprobs::of_chat(&more));
                     if text.is_empty() && more.is_none() {
                         return String::new();
                     }
@@ -394,17 +396,4 @@ impl Head {
     fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
         self.envelope.body("chat.completion.chunk", choices, usage)
     }
-}
-
-fn logprobs(tokens: &[TokenLogprobs]) -> Value {
-    let entry = |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
-    let each = tokens.iter().map(|token| {
-        let best: Vec<Value> = token.best.iter().map(|(text, logprob)| entry(text, *logprob)).collect();
-        let mut value = entry(&token.text, token.logprob);
-        if let Some(value) = value.as_object_mut() {
-            value.insert("top_logprobs".to_owned(), Value::Array(best));
-        }
-        value
-    });
-    json!({"content": each.collect::<Vec<_>>(), "refusal": null})
 }

@@ -5,11 +5,12 @@ use super::{
     body::{Body, Fields},
     error::ApiError,
     generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
+    logprobs::OfText,
     stream::respond,
 };
 use crate::{
     catalogue::Generator,
-    engine::{Delta, Event, Place, TokenLogprobs},
+    engine::{Delta, Event, Place},
 };
 use axum::{
     Json,
@@ -18,7 +19,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Most prompts of a request.
 const MAX_PROMPTS: usize = 16;
@@ -100,7 +101,8 @@ impl CompletionRequest {
         let each = places.len() / prompts.len().max(1);
         for prompt in prompts {
             let echo = if self.echo == Some(true) {
-                generator.engine.codec().decode(&prompt).map_err(ApiError::Internal)?
+                let codec = generator.engine.codec();
+                codec.decode(codec.whole(&prompt)).map_err(ApiError::Internal)?
             } else {
                 String::new()
             };
@@ -112,6 +114,7 @@ impl CompletionRequest {
                 shown: Vec::new(),
                 names: NAMES,
             };
+                continues: true,
             let own = places.drain(..each.min(places.len())).collect();
             let answers = self.common.submit(generator, wanted, own)?;
             all.prompt += answers.prompt;
@@ -151,7 +154,8 @@ impl Head {
         let tokens = answers.iter().map(|answer| answer.tokens).sum();
         let choices = answers.into_iter().zip(&self.echoes).enumerate().map(|(index, (answer, echo))| {
             let Answer { text, logprobs, finish, .. } = answer;
-            self.choice(index, &[echo.as_str(), &text].concat(), &logprobs, finish.map(|finish| finish.word()))
+            let told = self.logprobs.then(|| OfText::after(echo).more(&logprobs));
+            choice(index, &[echo.as_str(), &text].concat(), told, finish.map(|finish| finish.word()))
         });
         let choices = Value::Array(choices.collect());
         Ok(Json(self.body(&choices, Some(Usage::new(prompt, tokens)))).into_response())
@@ -162,14 +166,19 @@ impl Head {
         let (mut left, mut tokens) = (answers.choices.len(), 0);
         let echoes: Vec<String> = (self.echoes.iter().enumerate())
             .filter(|(_, echo)| !echo.is_empty())
-            .map(|(index, echo)| self.piece(index, echo, &[], None))
+        let mut told: Vec<OfText> = self.echoes.iter().map(|echo| OfText::after(echo)).collect();
+            .map(|(index, echo)| self.piece(choice(index, echo, None, None)))
             .collect();
         let pieces = answers.events().map(move |(index, happened)| match happened {
-            Event::More(Delta { text, logprobs }) => self.piece(index, &text, &logprobs, None),
+            Event::More(Delta { text, logprobs }) => {
+                let told = told.get_mut(index).filter(|_| self.logprobs && !logprobs.is_empty());
+                self.piece(choice(index, &text, told.map(|told| told.more(&logprobs)), None))
+            }
             Event::End { finish, tokens: more } => {
                 left -= 1;
                 tokens += more;
-                let mut out = self.piece(index, "", &[], Some(finish.word()));
+                let told = told.get_mut(index).filter(|_| self.logprobs);
+                let mut out = self.piece(choice(index, "", told.map(|told| told.more(&[])), Some(finish.word())));
                 if left == 0 && options.include_usage {
                     out += &event(&self.body(&json!([]), Some(Usage::new(prompt, tokens))));
                 }
@@ -180,13 +189,8 @@ impl Head {
         respond(stream::iter(echoes).chain(pieces))
     }
 
-    fn piece(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> String {
-        event(&self.body(&json!([self.choice(index, text, logprobs, finish)]), None))
-    }
-
-    fn choice(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> Value {
-        let told = (self.logprobs && !(logprobs.is_empty() && finish.is_none())).then(|| legacy_logprobs(logprobs));
-        json!({"index": index, "text": text, "logprobs": told, "finish_reason": finish})
+    fn piece(&self, choice: Value) -> String {
+        event(&self.body(&json!([choice]), None))
     }
 
     fn body(&self, choices: &Value, usage: Option<Usage>) -> Value {
@@ -194,21 +198,6 @@ impl Head {
     }
 }
 
-/// The older form: lists side by side.
-fn legacy_logprobs(tokens: &[TokenLogprobs]) -> Value {
-    let offsets = tokens.iter().scan(0, |at, token| {
-        let start = *at;
-        *at += token.text.chars().count();
-        Some(start)
-    });
-    let offsets: Vec<usize> = offsets.collect();
-    let best = tokens.iter().map(|token| {
-        token.best.iter().map(|(text, logprob)| (text.clone(), json!(logprob))).collect::<Map<String, Value>>()
-    });
-    json!({
-        "tokens": tokens.iter().map(|token| &token.text).collect::<Vec<_>>(),
-        "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
-        "top_logprobs": best.collect::<Vec<_>>(),
-        "text_offset": offsets,
-    })
+fn choice(index: usize, text: &str, logprobs: Option<Value>, finish: Option<&str>) -> Value {
+    json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
 }

@@ -164,6 +164,8 @@ pub struct Wanted {
     /// How the request calls these things.
     pub names: Names,
 }
+    /// Whether the text goes on with the prompt's, and is no answer of its own.
+    pub continues: bool,
 
 /// Fields that the two kinds of requests call differently, for what is wrong with them.
 #[derive(Debug, Clone, Copy)]
@@ -229,6 +231,7 @@ impl Common {
                 adapter: generator.adapter.clone(),
                 events,
             };
+                continues: wanted.continues,
             engine.submit(request, place)?;
             choices.push(answer);
         }

@@ -5,6 +5,7 @@ mod chat;
 mod completions;
 mod error;
 mod generation;
+mod logprobs;
 mod messages;
 mod preparing;
 mod stream;

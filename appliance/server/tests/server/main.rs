@@ -17,4 +17,5 @@ mod answers;
 mod gguf;
 mod limits;
 mod process;
+mod pieces;
 mod refusals;
