@@ -1,7 +1,7 @@
 //! From the command line to a server that answers.
 
 use crate::{
-    api::{self, Preparing, Served},
+    api::{self, Bodies, Preparing, Served},
     catalogue::{Catalogue, CatalogueError},
     confinement,
     listen::{self, Listener},
@@ -60,9 +60,23 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         confinement::confine()?;
         let device = device::first().map_err(StartError::Device)?;
         let meters = Arc::new(Meters::default());
-        let catalogue = tokio::task::block_in_place(|| Catalogue::load(options, &device, &meters)).map_err(Box::new)?;
-        let router =
-            api::router(Served { catalogue: Arc::new(catalogue), meters, preparing: Arc::new(Preparing::default()) });
+        let loading = tokio::task::spawn_blocking({
+            let (options, meters) = (options.clone(), meters.clone());
+            move || Catalogue::load(&options, &device, &meters)
+        });
+        let catalogue = tokio::select! {
+            loaded = loading => loaded.map_err(io::Error::other)?.map_err(Box::new)?,
+            () = either(&mut interrupt, &mut terminate) => {
+                eprintln!("gap-serve stops before its models are loaded");
+                return Ok(());
+            }
+        };
+        let router = api::router(Served {
+            catalogue: Arc::new(catalogue),
+            bodies: Bodies::new(meters.clone()),
+            meters,
+            preparing: Arc::new(Preparing::default()),
+        });
         let (stop, stopping) = watch::channel(false);
         eprintln!("gap-serve listens on {}", listener.address());
         let server = tokio::spawn(listen::serve(listener, router, stopping));

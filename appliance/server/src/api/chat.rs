@@ -148,7 +148,7 @@ struct FunctionSpec {
 }
 
 /// Answers a chat.
-pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
+pub async fn chat(State(served): State<Served>, Body(request, held): Body<ChatRequest>) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
     let places = generator.engine.reserve(request.common.answers()?)?;
@@ -161,9 +161,11 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
     let head = Head {
         envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
-        dialect: tooling.map(|tooling| tooling.dialect),
         single: request.single(),
+        dialect: tooling.map(|tooling| tooling.dialect),
     };
+    // The answer may take long, and needs nothing of them.
+    drop((request, held));
     match streaming {
         Some(options) => Ok(head.stream(answers, options)),
         None => head.whole(answers).await,
@@ -243,24 +245,24 @@ impl ChatRequest {
             logprobs: (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default()),
             shape: self.shape(tooling, generator)?,
             shown: tooling.map(|tooling| tooling.dialect.shown(generator.engine.codec())).unwrap_or_default(),
+            continues: false,
             names: Names {
                 prompt: "messages",
-            continues: false,
                 max_tokens: if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" },
                 logprobs: "top_logprobs",
             },
         })
     }
 
-    /// What the answer must follow, and the field that says so.
-    fn shape(
-        &self,
-        tooling: Option<&Tooling>,
     /// Whether an answer has one call at most.
     fn single(&self) -> bool {
         self.parallel_tool_calls == Some(false)
     }
 
+    /// What the answer must follow, and the field that says so.
+    fn shape(
+        &self,
+        tooling: Option<&Tooling>,
         generator: &Generator,
     ) -> Result<Option<(Shape, &'static str)>, ApiError> {
         let format = match &self.response_format {
@@ -288,12 +290,12 @@ struct Head {
     envelope: Envelope,
     logprobs: bool,
     dialect: Option<Dialect>,
+    /// Of several calls only the first counts.
+    single: bool,
 }
 
 impl Head {
     async fn whole(self, answers: Answers) -> Result<Response, ApiError> {
-    /// Of several calls only the first counts.
-    single: bool,
         let prompt = answers.prompt;
         let answers = answers.collect().await?;
         let tokens = answers.iter().map(|answer| answer.tokens).sum();

@@ -57,7 +57,7 @@ enum Prompt {
 /// Goes on with a text.
 pub async fn complete(
     State(served): State<Served>,
-    Body(request): Body<CompletionRequest>,
+    Body(request, held): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
@@ -75,6 +75,8 @@ pub async fn complete(
         logprobs: request.logprobs.is_some(),
         echoes,
     };
+    // The answer may take long, and needs nothing of them.
+    drop((request, held));
     match streaming {
         Some(options) => Ok(head.stream(answers, options)),
         None => head.whole(answers).await,
@@ -112,9 +114,9 @@ impl CompletionRequest {
                 logprobs: self.logprobs,
                 shape: None,
                 shown: Vec::new(),
+                continues: true,
                 names: NAMES,
             };
-                continues: true,
             let own = places.drain(..each.min(places.len())).collect();
             let answers = self.common.submit(generator, wanted, own)?;
             all.prompt += answers.prompt;
@@ -164,9 +166,9 @@ impl Head {
     fn stream(self, answers: Answers, options: StreamOptions) -> Response {
         let prompt = answers.prompt;
         let (mut left, mut tokens) = (answers.choices.len(), 0);
+        let mut told: Vec<OfText> = self.echoes.iter().map(|echo| OfText::after(echo)).collect();
         let echoes: Vec<String> = (self.echoes.iter().enumerate())
             .filter(|(_, echo)| !echo.is_empty())
-        let mut told: Vec<OfText> = self.echoes.iter().map(|echo| OfText::after(echo)).collect();
             .map(|(index, echo)| self.piece(choice(index, echo, None, None)))
             .collect();
         let pieces = answers.events().map(move |(index, happened)| match happened {

@@ -12,6 +12,7 @@ mod stream;
 mod texts;
 mod tools;
 
+pub use body::Bodies;
 pub use error::ApiError;
 pub use preparing::Preparing;
 
@@ -43,6 +44,8 @@ pub struct Served {
     pub catalogue: Arc<Catalogue>,
     /// What is measured.
     pub meters: Arc<Meters>,
+    /// The room for bodies of requests.
+    pub bodies: Bodies,
     /// The queue before templates, tokens and grammars.
     pub preparing: Arc<Preparing>,
 }
