@@ -14,8 +14,9 @@ mod model_file;
 mod reference;
 
 mod answers;
+mod ends;
 mod gguf;
 mod limits;
-mod process;
 mod pieces;
+mod process;
 mod refusals;
