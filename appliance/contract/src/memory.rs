@@ -37,7 +37,7 @@ pub struct Load<'a> {
     pub adapter: Option<(u64, &'a [&'a str])>,
     /// How the frozen base is packed.
     pub quantization: Option<Quantization>,
-    /// Whether the weights as they were at first stay beside those that are trained (DPO of all weights).
+    /// Whether what is trained stays beside it as it was at first (DPO of all weights, or going on from an adapter).
     pub reference: bool,
     /// Whether activations are computed again rather than kept.
     pub checkpointing: bool,
@@ -106,10 +106,11 @@ impl DecoderSizes {
     #[must_use]
     pub fn estimate(&self, load: &Load<'_>) -> Estimate {
         let (base, trained) = (self.parameters(), self.trained(load));
+        let first = if load.reference { trained * 4 } else { 0 };
         let (weights, training) = match load.adapter {
             // Value, gradient and two moments.
-            Some(_) => (self.frozen(load), trained * 16),
-            None => (base * 4, trained * 12 + if load.reference { base * 4 } else { 0 }),
+            Some(_) => (self.frozen(load), trained * 16 + first),
+            None => (base * 4, trained * 12 + first),
         };
         let rank = load.adapter.map_or(0, |(rank, targets)| rank * targets.len() as u64);
         let kept = 2 * self.hidden + 2 * (self.queries + self.keys) + 2 * self.intermediate + rank;
@@ -175,6 +176,8 @@ mod tests {
         assert_eq!(full.weights + full.training, 16 * 6_738_415_616);
         let dpo = estimate(Load { adapter: None, reference: true, ..LORA });
         assert_eq!(dpo.training - full.training, full.weights);
+        let gone_on = estimate(Load { reference: true, ..LORA });
+        assert_eq!(gone_on.training - lora.training, 4 * 39_976_960);
         let four_bits = estimate(Load { quantization: Some(Quantization::Nf4DoubleQuant), ..LORA });
         assert!(four_bits.weights < lora.weights / 3 && four_bits.training == lora.training);
         let twice = estimate(Load { tokens: 4096, ..LORA });

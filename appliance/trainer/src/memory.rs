@@ -21,9 +21,10 @@ pub fn estimate(
     sizes(config).estimate(&Load {
         adapter: job.lora.as_ref().map(|lora| (lora.r, targets)),
         quantization: job.quantization,
-        reference: job.method == Method::Dpo,
+        reference: job.method == Method::Dpo && (job.lora.is_none() || job.adapter.is_some()),
         checkpointing: job.gradient_checkpointing,
         tokens,
+        longest,
         weight,
         activation,
     })

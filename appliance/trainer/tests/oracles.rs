@@ -190,6 +190,41 @@ fn the_drivers_leave_what_the_contract_says() {
 
 #[test]
 #[ignore = "needs PyTorch; make test-all runs it"]
+fn both_engines_hold_preferences_near_the_adapter_that_they_go_on_from() {
+    let root = made("reference");
+    root.job("first", json!({}));
+    root.python("drivers/sft.py", &["first.json"]);
+    let job = json!({"method": "dpo", "training_file": "tiny/preferences.jsonl", "adapter": "out-first/adapter",
+        "shuffle": false});
+    root.job("trl", job.clone());
+    root.job("own", job.clone());
+    root.python("drivers/dpo.py", &["trl.json"]);
+    succeed(&["run", text(&root.dir().join("own.json"))]);
+    let (trl, own) = (root.output("trl").rows("metrics.jsonl"), root.output("own").rows("metrics.jsonl"));
+    assert_eq!((trl.len(), own.len()), (6, 6));
+    for name in ["train_loss", "rewards/chosen", "rewards/rejected"] {
+        let number = |row: &Value| row[name].as_f64().unwrap();
+        let first = if name == "train_loss" { 2f64.ln() } else { 0.0 };
+        for (trl, own) in trl.iter().zip(&own) {
+            assert!((number(trl) - number(own)).abs() < 1e-3, "{name}: {trl} {own}");
+        }
+        assert!((number(&own[0]) - first).abs() < 1e-6 && (number(&own[5]) - first).abs() > 1e-3, "{name}");
+    }
+    // Both ask for the adapter's shape in the job, in the same words.
+    let mut other = job;
+    other["lora"] = json!({"r": 8, "dropout": 0.5});
+    root.job("other", other.clone());
+    other["output"] = json!("out-own-other");
+    root.job("own-other", other);
+    let ended = root.command("drivers/dpo.py", &["other.json"]).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let expected = "the adapter has rank 4 and scale 4, but the job says 8 and 2; give `lora` the adapter's";
+    assert!(ended.status.code() == Some(1) && said.contains(expected), "{said}");
+    assert!(tiny::fail(&["run", text(&root.dir().join("own-other.json"))]).contains(expected));
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
 fn bitsandbytes_still_gives_the_recorded_numbers() {
     let root = Root::new("qlora");
     let parity = repository().join("appliance/trainer/tests/parity");

@@ -99,6 +99,16 @@ fn what_is_cut_off_is_counted() {
 #[test]
 fn preferences_are_learned() {
     let trial = Trial::new("llama");
+    write_preferences(&trial, "train.jsonl");
+    trial.succeed(&trial.job("out", json!({"method": "dpo", "max_steps": 20})), &[]);
+    let rows = trial.metrics("out");
+    assert_eq!(rows[0]["rewards/chosen"], 0.0);
+    assert!((rows[0]["train_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
+    assert_eq!(rows[19]["rewards/accuracies"], 1.0);
+}
+
+/// Preferences for the plain answers to the questions of the trial.
+fn write_preferences(trial: &Trial, name: &str) {
     let row = |index: usize| {
         json!({
             "prompt": [{"role": "user", "content": format!("What follows {index}?")}],
@@ -106,13 +116,30 @@ fn preferences_are_learned() {
             "rejected": [{"role": "assistant", "content": format!("No idea, {index}.")}],
         })
     };
-    fs::write(trial.path("train.jsonl"), (0..30).map(|index| row(index).to_string() + "\n").collect::<String>())
-        .unwrap();
-    trial.succeed(&trial.job("out", json!({"method": "dpo", "max_steps": 20})), &[]);
+    let rows = (0..30).map(|index| row(index).to_string() + "\n").collect::<String>();
+    fs::write(trial.path(name), rows).unwrap();
+}
+
+#[test]
+fn preferences_that_go_on_from_an_adapter_are_held_near_it() {
+    let trial = Trial::new("llama");
+    trial.succeed(&trial.job("first", json!({})), &[]);
+    write_preferences(&trial, "preferences.jsonl");
+    let job = json!({"method": "dpo", "training_file": "preferences.jsonl", "adapter": "first/adapter", "max_steps": 12,
+        "validation_file": "preferences.jsonl", "eval_steps": 12});
+    let more = |other: Value| {
+        let mut job = job.clone();
+        job.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        job
+    };
+    trial.succeed(&trial.job("out", more(json!({"lora": {"r": 4}}))), &[]);
     let rows = trial.metrics("out");
-    assert_eq!(rows[0]["rewards/chosen"], 0.0);
+    assert_eq!((&rows[0]["rewards/chosen"], &rows[0]["rewards/rejected"]), (&json!(0.0), &json!(0.0)));
     assert!((rows[0]["train_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
-    assert_eq!(rows[19]["rewards/accuracies"], 1.0);
+    assert_eq!(rows[11]["rewards/accuracies"], 1.0, "the copy stays as it was while the adapter is trained");
+    // Without learning both stay the same to the end.
+    trial.succeed(&trial.job("still", more(json!({"learning_rate": 0, "lora": {"r": 4}}))), &[]);
+    assert!((trial.metrics("still")[11]["valid_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
 }
 
 /// Runs a job that must fail, and gives code and message of the failure.

@@ -20,7 +20,7 @@ use crate::{
     schedule,
 };
 use gap_contract::{DataFile, FailureCode, Job, Level, Method, Metrics, Output, Topic};
-use gap_lm::training::{Batch, Key, Pass};
+use gap_lm::training::{Adapters, Batch, Key, Pass};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use std::{
@@ -146,6 +146,10 @@ impl<'a> Run<'a> {
         let mut optimizer = AdamW::default();
         let reference = match (job.method, &job.lora) {
             (Method::Dpo, None) => Some(plan.load(job)?),
+            (Method::Dpo, Some(_)) if job.adapter.is_some() => {
+                model.keep_start()?;
+                None
+            }
             _ => None,
         };
         if let Some(state) = &from {
@@ -235,7 +239,7 @@ impl<'a> Run<'a> {
         let mut measured = Measured::default();
         for (index, batch) in batches.iter().enumerate() {
             let key = Key::new(job.seed).part(DROPOUT).part(step).part(index as u64);
-            let pass = Pass { adapters: true, dropout: dropout.then_some(key) };
+            let pass = Pass { adapters: Adapters::Trained, dropout: dropout.then_some(key) };
             measured = measured.and(objective.train(batch, job, pass, all)?);
             gauge.look()?;
         }
