@@ -4,6 +4,7 @@
 
 mod tiny;
 
+use gap_train::data::{Encoder, Example};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -83,6 +84,31 @@ fn the_perplexity_is_that_of_the_logits() {
     let report = setup.report();
     let found = measured(&report, "base", "perplexity")["value"].as_f64().unwrap();
     assert!((found / expected - 1.0).abs() < 1e-4, "{found} {expected}");
+}
+
+#[test]
+fn a_token_that_begins_with_the_end_of_the_prompt_is_the_first_of_the_answer() {
+    let setup = Setup::new();
+    let path = setup.path("model/tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    // In the place of a byte, so that the special tokens keep theirs.
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let place = vocabulary.remove("\u{100}").unwrap();
+    vocabulary.insert("\u{120}c".to_owned(), place);
+    tokenizer["model"]["merges"] = json!(["\u{120} c"]);
+    tiny::write(&path, &tokenizer);
+    let encoder = Encoder::read(&setup.path("model"), 288).unwrap();
+    let example = Example::Completion { prompt: "a ".to_owned(), answers: vec!["c".to_owned()] };
+    let trained = encoder.encode(&example, true).unwrap();
+    assert_eq!(trained[0].tokens(), [(97, false), (0, true), (258, true)]);
+    fs::write(setup.path("one.jsonl"), json!({"prompt": "a ", "completion": "c"}).to_string()).unwrap();
+    succeed(&[
+        "eval",
+        &setup.job(json!({"data": "one.jsonl", "candidates": {"base": {}}, "metrics": {"perplexity": true}})),
+    ]);
+    let rows = fs::read_to_string(setup.path("out/answers/base.jsonl")).unwrap();
+    let answer: Value = serde_json::from_str(rows.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(answer["tokens"], 1, "{answer}");
 }
 
 #[test]

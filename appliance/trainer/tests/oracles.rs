@@ -360,13 +360,18 @@ fn answers_that_the_template_writes_otherwise_at_the_end_count_as_with_gap_train
          \x20   said = examples._conversation(turns, place, tokenizer, None)\n\
          except failure.Failure as error:\n\
          \x20   said = error.message\n\
-         print(json.dumps([list(zip(ids, counts)), said]))\n",
+         plain = examples._continuation('The door is ', 'red', tokenizer)\n\
+         print(json.dumps([list(zip(ids, counts)), said, list(zip(*plain))]))\n",
     );
     let encoder = gap_train::data::Encoder::read(&model, 400).unwrap();
     let example = gap_train::data::Example::Conversation { turns, tools: None };
     let own = encoder.encode(&example, true).unwrap();
     assert_eq!(found[0], json!(own[0].tokens()));
     assert!(own[0].tokens().iter().filter(|(_, counts)| *counts).count() > 4, "both answers count");
+    let example =
+        gap_train::data::Example::Completion { prompt: "The door is ".to_owned(), answers: vec!["red".to_owned()] };
+    let own = encoder.encode(&example, true).unwrap();
+    assert_eq!(found[2], json!(own[0].tokens()), "a token that begins with the prompt's space");
     assert!(found[1].as_str().unwrap().contains("writes turn 2 differently within the conversation"), "{}", found[1]);
 }
 
