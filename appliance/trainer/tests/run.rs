@@ -281,6 +281,34 @@ fn auto_takes_the_largest_batch_that_fits() {
 }
 
 #[test]
+fn a_job_needs_what_was_estimated_also_where_it_measures_more_than_it_trains_on() {
+    let trial = Trial::new("llama");
+    let sizes = ["--hidden", "256", "--layers", "2", "--vocab", "300", "--context", "512"];
+    let mut init = Command::new(trial::PROGRAM);
+    init.args(["init", "wide", "--arch", "llama", "--vocab-from", "train.jsonl"]).args(sizes);
+    trial::succeed(init.current_dir(trial.dir.path()));
+    fs::write(trial.path("short.jsonl"), json!({"text": "What?"}).to_string()).unwrap();
+    let long = json!({"text": "qzjx".repeat(110)}).to_string() + "\n";
+    fs::write(trial.path("long.jsonl"), long.repeat(24)).unwrap();
+    let measure = |name: &str, file: &str, more: Value| {
+        let mut job = json!({"model": "wide", "training_file": file, "max_steps": 1, "batch_size": 10});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        trial.succeed(&trial.job(name, job), &[]);
+        let told = trial.events(name).into_iter().find(|event| event["type"] == "estimate").unwrap();
+        let step = trial.metrics(name).pop().unwrap();
+        (step["memory"].as_u64().unwrap() as f64, told["data"]["total"].as_u64().unwrap() as f64, told)
+    };
+    let (most, estimate, told) = measure("large", "long.jsonl", json!({}));
+    assert!(estimate > f64::from(100 << 20), "{told}");
+    assert!(most < 2.0 * estimate && most > estimate / 2.0, "{most} bytes were used, and {told}");
+    let (least, ..) = measure("small", "short.jsonl", json!({}));
+    // The second step says what measuring after the first took.
+    let more = json!({"validation_file": "long.jsonl", "eval_steps": 1, "max_steps": 2});
+    let (most, estimate, told) = measure("validation", "short.jsonl", more);
+    assert!(most - least < estimate, "{most} bytes were used, {least} without measuring, and {told}");
+}
+
+#[test]
 fn a_run_that_no_longer_fits_is_told_what_it_can_go_on_with() {
     let trial = Trial::new("llama");
     let text = json!({"text": "What follows 1? ".repeat(16)}).to_string() + "\n";
