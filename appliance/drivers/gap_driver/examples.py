@@ -116,17 +116,17 @@ def _bad(place: tuple, what: str) -> Failure:
 
 
 def _supervised_row(row: dict, place: tuple, tokenizer, completion_only: bool) -> tuple[list[int], list[bool]]:
-    if isinstance(row.get("text"), str):
-        ids = _with_end(tokenizer(row["text"])["input_ids"], tokenizer)
-        return ids, [True] * len(ids)
-    if "messages" in row:
-        turns = _turns(row["messages"], place)
+    if (turns := row.get("messages", row.get("conversations"))) is not None:
+        turns = _turns(turns, place)
         ids, counts = _conversation(turns, place, tokenizer, row.get("tools"), find=completion_only)
-    elif "completion" in row:
+    elif "prompt" in row and "completion" in row:
         tools = row.get("tools")
-        ids, counts = _answer(row.get("prompt"), row["completion"], place, tokenizer, tools, completion_only)
+        ids, counts = _answer(row["prompt"], row["completion"], place, tokenizer, tools, completion_only)
     elif "instruction" in row:
         ids, counts = _instruction(row, place, tokenizer, completion_only)
+    elif isinstance(row.get("text"), str):
+        ids = _with_end(tokenizer(row["text"])["input_ids"], tokenizer)
+        return ids, [True] * len(ids)
     else:
         raise _bad(place, "has none of `messages`, `instruction`, `prompt` with `completion`, `text`")
     return ids, counts if completion_only else [True] * len(ids)

@@ -313,13 +313,25 @@ fn a_run_goes_on_only_with_the_job_and_the_data_that_it_began_with() {
         let ended = resume();
         assert_eq!(ended.status.code(), Some(1), "{what}");
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(said.contains("the job or its data changed since the checkpoint"), "{what}: {said}");
+        assert!(said.contains("the tokenizer or the adapter changed since the checkpoint"), "{what}: {said}");
         assert_eq!(output.rows("events.jsonl").last().unwrap()["error"]["code"], "invalid_job");
         assert!(before == (fs::read(output.0.join("job.json")).unwrap(), weights()), "{what}: nothing changed");
     };
-    job(json!({"learning_rate": 0.02}));
-    refused("another learning rate");
+    job(json!({"weight_decay": 0.5}));
+    refused("another decay");
     job(json!({}));
+    let tokenizer = root.dir().join("tiny/model/tokenizer_config.json");
+    let text = fs::read_to_string(&tokenizer).unwrap();
+    fs::write(&tokenizer, text.clone() + "\n").unwrap();
+    refused("another tokenizer");
+    fs::write(&tokenizer, text).unwrap();
+    let base = root.dir().join("tiny/model/model.safetensors");
+    let bytes = fs::read(&base).unwrap();
+    let mut other = bytes.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&base, other).unwrap();
+    refused("another base");
+    fs::write(&base, bytes).unwrap();
     let data = root.dir().join("tiny/train.jsonl");
     let rows = fs::read_to_string(&data).unwrap();
     fs::write(&data, rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -331,6 +343,39 @@ fn a_run_goes_on_only_with_the_job_and_the_data_that_it_began_with() {
     output.check();
     assert_eq!(output.steps(), [1, 2, 3, 4]);
     assert!(before.1 == weights());
+    // The learning rate is what one changes when a run went astray.
+    let rates = || -> Vec<f64> {
+        output.rows("metrics.jsonl").iter().map(|row| row["learning_rate"].as_f64().unwrap()).collect()
+    };
+    let began_with = rates();
+    fs::remove_dir_all(output.0.join("checkpoints/step-00000004")).unwrap();
+    job(json!({"learning_rate": 0.02, "gradient_checkpointing": true}));
+    assert_eq!(resume().status.code(), Some(0));
+    let went_on = rates();
+    assert_eq!(went_on[..2], began_with[..2]);
+    assert!(went_on[2..].iter().zip(&began_with[2..]).all(|(new, old)| (new - 2.0 * old).abs() < 1e-9), "{went_on:?}");
+    let told = output.rows("events.jsonl").into_iter().find(|event| event["type"] == "message").unwrap();
+    assert_eq!(told["data"], json!({"step": 2, "learning_rate": 0.02, "before": 0.01}));
+    assert!(before.1 != weights());
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn a_run_that_was_killed_before_its_first_checkpoint_begins_anew() {
+    let root = made("anew");
+    for (name, more) in [("plain", vec![]), ("resumed", vec!["--resume"])] {
+        root.job(name, json!({"max_steps": 2}));
+        let output = root.output(name);
+        fs::create_dir_all(output.0.join("checkpoints")).unwrap();
+        let row = json!({"step": 1, "epoch": 0.1, "train_loss": 9.0, "learning_rate": 0.1, "grad_norm": 1.0, "tokens": 10,
+            "trained_tokens": 10, "tokens_per_second": 10.0, "memory": 1000});
+        fs::write(output.0.join("metrics.jsonl"), format!("{row}\n{{\"step\": 2, \"ep")).unwrap();
+        let job = format!("{name}.json");
+        root.python("drivers/sft.py", &[&[job.as_str()], &more[..]].concat());
+        output.check();
+        assert_eq!(output.steps(), [1, 2]);
+        assert_ne!(output.rows("metrics.jsonl")[0]["train_loss"], 9.0);
+    }
 }
 
 #[test]
