@@ -63,6 +63,8 @@ pub struct Log {
     file: File,
     begin: u64,
     len: u64,
+    /// Whether more may lie in the file than `len` says.
+    is_torn: bool,
 }
 
 impl Log {
@@ -84,22 +86,37 @@ impl Log {
                 len = len.saturating_add(1);
             }
         }
-        Ok(Self { directory: directory.to_owned(), file, begin, len })
+        Ok(Self { directory: directory.to_owned(), file, begin, len, is_torn: false })
     }
 
-    /// Adds a line.
+    /// Adds a line, or nothing of it.
     ///
     /// # Errors
     /// What the system said, for instance that the disk is full.
     pub fn append(&mut self, stream: Stream, text: &[u8], now: i64) -> io::Result<()> {
+        self.mend()?;
         if self.len >= FILE_LEN {
             self.rotate()?;
         }
         let mut line = format!("{now} {} ", stream.letter()).into_bytes();
         line.extend(text.iter().map(|&byte| if byte == b'\n' { b' ' } else { byte }));
         line.push(b'\n');
-        self.file.write_all(&line)?;
+        if let Err(error) = self.file.write_all(&line) {
+            self.is_torn = true;
+            // Else before the next one.
+            drop(self.mend());
+            return Err(error);
+        }
         self.len = self.len.saturating_add(u64::try_from(line.len()).unwrap_or(0));
+        Ok(())
+    }
+
+    /// Cuts off what a full disk let through of a line: the next one would become part of it.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.len)?;
+            self.is_torn = false;
+        }
         Ok(())
     }
 
@@ -148,14 +165,11 @@ impl Log {
 /// # Errors
 /// What the system said; a log that does not exist is empty.
 pub fn read(directory: &Path, from: u64, limit: usize, search: Option<&str>) -> io::Result<Page> {
-    let begins = match files(directory) {
-        Ok(begins) => begins,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Page { lines: Vec::new(), next: from }),
-        Err(error) => return Err(error),
-    };
+    let begins = unless_gone(files(directory))?.unwrap_or_default();
     let mut page = Page { lines: Vec::new(), next: from };
     for begin in begins {
-        let file = File::open(path(directory, begin))?;
+        // It may have been thrown away since it was listed.
+        let Some(file) = unless_gone(File::open(path(directory, begin)))? else { continue };
         let end = begin.saturating_add(file.metadata()?.len());
         if end <= page.next && begin < page.next {
             continue;
@@ -173,13 +187,10 @@ pub fn read(directory: &Path, from: u64, limit: usize, search: Option<&str>) -> 
 /// # Errors
 /// What the system said.
 pub fn tail(directory: &Path, bytes: u64) -> io::Result<u64> {
-    let begins = match files(directory) {
-        Ok(begins) => begins,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
+    let begins = unless_gone(files(directory))?.unwrap_or_default();
     let Some(&last) = begins.last() else { return Ok(0) };
-    let end = last.saturating_add(fs::metadata(path(directory, last))?.len());
+    let len = unless_gone(fs::metadata(path(directory, last)))?.map_or(0, |metadata| metadata.len());
+    let end = last.saturating_add(len);
     let first = begins.first().copied().unwrap_or(0);
     Ok(end.saturating_sub(bytes).max(first))
 }
@@ -229,6 +240,13 @@ fn path(directory: &Path, begin: u64) -> PathBuf {
 
 fn open(directory: &Path, begin: u64) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).open(path(directory, begin))
+}
+
+fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Positions at which the files of a log begin, in order.
@@ -290,6 +308,42 @@ mod tests {
         let mut log = Log::open(directory.path()).unwrap();
         log.append(Stream::Err, b"next", 3).unwrap();
         assert_eq!(texts(&read(directory.path(), 0, 9, None).unwrap()), ["whole", "tor", "next"]);
+    }
+
+    /// Names the log to a process that may write little to one file.
+    const CRAMPED: &str = "GAP_TEST_CRAMPED_LOG";
+
+    /// That process: without the variable it is no test and does nothing.
+    #[test]
+    fn writer_without_room() {
+        let Some(directory) = std::env::var_os(CRAMPED) else { return };
+        let mut log = Log::open(Path::new(&directory)).unwrap();
+        log.append(Stream::Out, b"first", 1).unwrap();
+        assert!(log.append(Stream::Out, &[b'x'; 8192], 2).is_err());
+        log.append(Stream::Out, b"next", 3).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_finds_no_room_does_not_swallow_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        // Blocks of 512 or 1024 bytes: less than the long line in either case.
+        let script = r#"trap '' XFSZ; ulimit -f 4; exec "$0" --exact log::tests::writer_without_room"#;
+        let program = std::env::current_exe().unwrap();
+        let mut shell = std::process::Command::new("sh");
+        let done = shell.arg("-c").arg(script).arg(program).env(CRAMPED, directory.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        let page = read(directory.path(), 0, 9, None).unwrap();
+        assert_eq!(texts(&page), ["first", "next"]);
+    }
+
+    #[test]
+    fn a_file_that_is_thrown_away_while_it_is_read_is_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        Log::open(directory.path()).unwrap().append(Stream::Out, b"kept", 1).unwrap();
+        // It is listed, and cannot be opened: its name leads nowhere.
+        std::os::unix::fs::symlink(directory.path().join("gone"), path(directory.path(), 4096)).unwrap();
+        assert_eq!(texts(&read(directory.path(), 0, 9, None).unwrap()), ["kept"]);
+        assert_eq!(tail(directory.path(), 0).unwrap(), 4096);
     }
 
     #[test]

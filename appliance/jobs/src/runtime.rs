@@ -103,17 +103,45 @@ impl End {
         match self {
             Self::Exit(EXIT_SUCCEEDED) if ends_by_itself => (Ending::Success, None),
             Self::Exit(EXIT_SUCCEEDED) => (Ending::Retry, Some("it ended, though it should go on serving".into())),
-            Self::Exit(EXIT_STOPPED) => (Ending::Stopped, None),
+            // Started again at once it might do so without end.
+            Self::Exit(EXIT_STOPPED) => {
+                (Ending::Retry, Some("it stopped as if it had been told to (exit code 3); its log says more".into()))
+            }
             Self::Exit(EXIT_USAGE) => {
                 (Ending::Failure, Some("its command line or job file is wrong (exit code 2); its log says more".into()))
             }
             Self::Exit(code) => (Ending::Retry, Some(format!("it ended with exit code {code}; its log says more"))),
             Self::Signal(signal) => (Ending::Retry, Some(format!("it was ended by signal {signal}"))),
+            // What serves is wanted until it is cancelled, and one request may have been too large.
+            Self::OutOfMemory if !ends_by_itself => {
+                let reason = "it needed more memory than it was given and was ended; serve it with more memory";
+                (Ending::Retry, Some(reason.into()))
+            }
             Self::OutOfMemory => {
                 let reason = "it needed more memory than it was given and was ended; submit it with more memory";
                 (Ending::Failure, Some(reason.into()))
             }
             Self::Unknown => (Ending::Retry, Some("how it ended is not known".into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serves_is_started_again_however_it_ended_and_never_at_once() {
+        for end in [End::Exit(0), End::Exit(1), End::Exit(3), End::Signal(9), End::OutOfMemory, End::Unknown] {
+            let (ending, reason) = end.meaning(false);
+            assert!(ending == Ending::Retry && reason.is_some(), "{end:?}");
+        }
+        assert_eq!(End::Exit(2).meaning(false).0, Ending::Failure, "trying again cannot help");
+    }
+
+    #[test]
+    fn what_ends_by_itself_has_more_memory_or_fails() {
+        assert_eq!(End::OutOfMemory.meaning(true).0, Ending::Failure);
+        assert_eq!(End::Exit(3).meaning(true).0, Ending::Retry, "nobody told it to stop");
     }
 }

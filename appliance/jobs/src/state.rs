@@ -131,7 +131,7 @@ impl State {
             (Self::Running | Self::Pausing, Event::Cancel) => Self::Cancelling,
             (Self::Running, Event::Ended(ending)) => match ending {
                 Ending::Success => Self::Succeeded,
-                // The agent itself stops, or the program caught a signal that nobody here sent: it goes on later.
+                // The agent itself stops, or it is tried again: it goes on later.
                 Ending::Stopped | Ending::Retry => Self::Queued,
                 Ending::Failure => Self::Failed,
             },

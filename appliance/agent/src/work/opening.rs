@@ -116,7 +116,7 @@ fn settle(identity: &Identity, volume: &Path) {
 }
 
 /// Opens the database. One that is damaged is set aside, and what can be read of it goes into another, which the console
-/// tells.
+/// tells, at each start until every file was compared with it.
 fn open_database(storage: &Storage) -> Result<Database, String> {
     let (database, salvaged) = salvage::open(&storage.database(), now()).map_err(|error| error.to_string())?;
     if let Some(Salvaged { aside, reason, rows, held }) = salvaged {
@@ -126,6 +126,7 @@ fn open_database(storage: &Storage) -> Result<Database, String> {
              wait until somebody resumes them, and all tokens that were made here are void"
         ));
         damage::settle(database.clone(), storage.clone()).map_err(|error| error.to_string())?;
+        salvage::settled(&database).map_err(|error| error.to_string())?;
     }
     Ok(database)
 }

@@ -36,6 +36,14 @@ pub enum DatabaseError {
         /// The highest known one.
         known: u32,
     },
+    /// Another cannot be put in its place.
+    #[error("the job database is damaged, and {} cannot take its place: {source}; it is tried again at the next start", path.display())]
+    Exchange {
+        /// The other one.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A row holds what was never written there.
     #[error("the job database is damaged: {0}")]
     Damaged(String),

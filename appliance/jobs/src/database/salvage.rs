@@ -1,9 +1,13 @@
-//! What is done about a database that is damaged, by a bad block for instance: it is set aside as it is, and what can be
-//! read of it and makes sense goes into a new one. Nothing of that runs by itself, and no token is taken over.
+//! What is done about a database that is damaged, by a bad block for instance: what can be read of it and makes sense goes into
+//! a new one, which takes its place, and it is kept as it is. Nothing of that runs by itself, and no token is taken over.
+//!
+//! A power cut may come between any two steps. The new one is filled under another name, so that the damaged one is where it
+//! was until all is taken over. From then on the new one counts, and the exchange is ended at the next start. It bears a mark
+//! until whoever keeps bytes beside the database has compared them with it ([`settled`]).
 
 use super::{Database, DatabaseError};
 use crate::{identifier, queue};
-use rusqlite::{Connection, OptionalExtension, Transaction, params_from_iter, types::Value};
+use rusqlite::{Connection, OptionalExtension, Transaction, config::DbConfig, params, params_from_iter, types::Value};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -14,8 +18,14 @@ use std::{
 const TABLES: [&str; 4] = ["job", "job_need", "job_event", "file"];
 /// Most rows of a table that are looked for, one by one.
 const MAX_ROWS: i64 = 10_000_000;
-/// Files that belong to a database, by what its name is followed by.
-const PARTS: [&str; 3] = ["", "-wal", "-shm"];
+/// Files that belong to a database besides itself, by what its name is followed by.
+const PARTS: [&str; 2] = ["-wal", "-shm"];
+/// Extensions of a new one while it is filled, and when it is.
+const MAKING: &str = "making";
+const MADE: &str = "new";
+/// The mark: it is there until all is settled. No part of the tables that every database has.
+const MARK: &str = "CREATE TABLE salvage (aside TEXT NOT NULL, reason TEXT NOT NULL, rows INTEGER NOT NULL, \
+                    held INTEGER NOT NULL) STRICT";
 
 /// What came of a damaged database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,75 +40,196 @@ pub struct Salvaged {
     pub held: usize,
 }
 
-/// Opens the database in this file and reads all of it. One that is damaged is set aside, and another takes its place.
+/// Opens the database in this file and reads all of it. Another takes the place of one that is damaged. What came of it is told
+/// at each start until it is settled.
 ///
 /// # Errors
 /// [`DatabaseError`] when it is of a newer appliance, in use, or there is no room for another.
 pub fn open(path: &Path, now: i64) -> Result<(Database, Option<Salvaged>), DatabaseError> {
-    let opened = Database::open(path).and_then(|database| {
-        database.check()?;
-        database.fold()?;
-        Ok(database)
-    });
-    match opened {
-        Ok(database) => Ok((database, None)),
+    finish(path)?;
+    let database = match whole(path) {
         Err(error) if error.is_damage() => {
-            let (database, salvaged) = salvage(path, error.to_string(), now)?;
-            Ok((database, Some(salvaged)))
+            make(path, &error.to_string(), now)?;
+            finish(path)?;
+            whole(path)?
         }
-        Err(error) => Err(error),
-    }
+        opened => opened?,
+    };
+    let salvaged = mark(&database, path)?;
+    Ok((database, salvaged))
 }
 
-fn salvage(path: &Path, reason: String, now: i64) -> Result<(Database, Salvaged), DatabaseError> {
-    let aside =
-        set_aside(path).map_err(|error| DatabaseError::Damaged(format!("{reason}; setting it aside: {error}")))?;
+/// Whether a database was made of a damaged one and what lies beside it was not compared with it yet.
+///
+/// # Errors
+/// What SQLite says.
+pub fn is_unsettled(database: &Database) -> Result<bool, DatabaseError> {
+    Ok(mark(database, Path::new(""))?.is_some())
+}
+
+/// Notes that what lies beside a database that was made of a damaged one was compared with it.
+///
+/// # Errors
+/// What SQLite says.
+pub fn settled(database: &Database) -> Result<(), DatabaseError> {
+    database.write(|transaction| Ok(transaction.execute_batch("DROP TABLE IF EXISTS salvage")?))
+}
+
+fn whole(path: &Path) -> Result<Database, DatabaseError> {
     let database = Database::open(path)?;
-    let (mut rows, mut held) = (0, 0);
-    if let Ok(old) = Connection::open(&aside) {
-        database.write(|transaction| -> Result<(), DatabaseError> {
-            rows = TABLES.iter().map(|table| copy(&old, transaction, table)).sum();
-            held = queue::hold(transaction, now)?;
-            Ok(())
-        })?;
-    }
-    Ok((database, Salvaged { aside, reason, rows, held }))
+    database.check()?;
+    database.fold()?;
+    Ok(database)
 }
 
-/// Gives the files of a database another name.
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = path.with_extension(format!("damaged-{}", identifier::random("db")));
-    for part in PARTS {
-        let of = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
-        match fs::rename(of(path), of(&aside)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+/// The mark of a database, which lies at `path`.
+fn mark(database: &Database, path: &Path) -> Result<Option<Salvaged>, DatabaseError> {
+    database.read(|transaction| {
+        let has_mark: bool = transaction.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'salvage')",
+            [],
+            |row| row.get(0),
+        )?;
+        if !has_mark {
+            return Ok(None);
         }
+        let read = transaction.query_row("SELECT aside, reason, rows, held FROM salvage", [], |row| {
+            Ok(Salvaged {
+                aside: path.with_file_name(row.get::<_, String>(0)?),
+                reason: row.get(1)?,
+                rows: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                held: usize::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
+            })
+        });
+        Ok(Some(read?))
+    })
+}
+
+/// Makes a new database of a damaged one, which stays where it is, and gives it its name only when it is on the disk as a whole.
+fn make(path: &Path, reason: &str, now: i64) -> Result<(), DatabaseError> {
+    let (making, made) = (path.with_extension(MAKING), path.with_extension(MADE));
+    let exchange = |source| DatabaseError::Exchange { path: made.clone(), source };
+    // What a power cut left.
+    remove(&making).map_err(exchange)?;
+    let filled = Database::open(&making).and_then(|new| {
+        fill(path, &new, reason, now)?;
+        new.fold()
+    });
+    if let Err(error) = filled {
+        // It would only take room.
+        drop(remove(&making));
+        return Err(error);
     }
-    path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())?;
-    Ok(aside)
+    let named = fs::File::open(&making).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&making, &made));
+    named.and_then(|()| sync(path)).map_err(exchange)
+}
+
+/// Takes over what can be read of the database at `path`, all of it or nothing, and marks the new one.
+fn fill(path: &Path, new: &Database, reason: &str, now: i64) -> Result<(), DatabaseError> {
+    let old = Connection::open(path).and_then(|old| {
+        // It is kept as it is: neither by closing it is anything written into it.
+        old.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(old)
+    });
+    let aside = path.with_extension(format!("damaged-{}", identifier::random("db")));
+    let aside = aside.file_name().unwrap_or_default().to_string_lossy();
+    new.write(|transaction| {
+        let mut rows = 0_u64;
+        if let Ok(old) = old {
+            for table in TABLES {
+                rows = rows.saturating_add(copy(&old, transaction, table)?);
+            }
+        }
+        let held = queue::hold(transaction, now)?;
+        transaction.execute_batch(MARK)?;
+        let (rows, held) = (i64::try_from(rows).unwrap_or(i64::MAX), i64::try_from(held).unwrap_or(i64::MAX));
+        let values = params![aside, reason, rows, held];
+        transaction.execute("INSERT INTO salvage (aside, reason, rows, held) VALUES (?1, ?2, ?3, ?4)", values)?;
+        Ok(())
+    })
+}
+
+/// Puts a new database that is ready in the place of the damaged one, wherever that was broken off.
+fn finish(path: &Path) -> Result<(), DatabaseError> {
+    let made = path.with_extension(MADE);
+    let exchange = |source| DatabaseError::Exchange { path: made.clone(), source };
+    if !made.try_exists().map_err(exchange)? {
+        return Ok(());
+    }
+    match Database::open(&made).and_then(|database| mark(&database, path)) {
+        Ok(Some(salvaged)) => set_aside(path, &salvaged.aside).map_err(exchange)?,
+        // It was damaged in its turn: it is made again, of the one that is still there.
+        Ok(None) if path.exists() => return remove(&made).map_err(exchange),
+        Err(error) if error.is_damage() && path.exists() => return remove(&made).map_err(exchange),
+        Ok(None) => {}
+        Err(error) if error.is_damage() => {}
+        Err(error) => return Err(error),
+    }
+    fs::rename(&made, path).and_then(|()| sync(path)).and_then(|()| remove(&made)).map_err(exchange)
+}
+
+/// Gives what is left of a damaged database in its place another name. Its log goes first: it would count for the new one.
+fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
+    for part in PARTS.into_iter().chain([""]) {
+        unless_gone(fs::rename(with(path, part), with(aside, part)))?;
+    }
+    sync(path)
+}
+
+/// Removes a database. It is no error when it is gone.
+fn remove(path: &Path) -> io::Result<()> {
+    PARTS.into_iter().chain([""]).try_for_each(|part| unless_gone(fs::remove_file(with(path, part))))
+}
+
+fn with(path: &Path, part: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(part);
+    name.into()
+}
+
+fn unless_gone(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Returns when the names beside a file are on the disk.
+fn sync(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
 }
 
 /// Copies the rows of a table that can be read and that the new one takes, each by itself. Returns how many.
-fn copy(old: &Connection, new: &Transaction<'_>, table: &str) -> u64 {
+fn copy(old: &Connection, new: &Transaction<'_>, table: &str) -> Result<u64, DatabaseError> {
     let columns = columns(old, table).unwrap_or_default();
     let key = if columns.iter().any(|column| column == "sequence") { "sequence" } else { "job" };
     let list = columns.join(", ");
     let marks = vec!["?"; columns.len()].join(", ");
     let insert = format!("INSERT INTO {table} ({list}) VALUES ({marks})");
     let select = format!("SELECT {list} FROM {table} WHERE {key} = ?1");
-    let Ok(mut rows) = old.prepare(&select) else { return 0 };
-    let mut copied = 0;
+    let Ok(mut rows) = old.prepare(&select) else { return Ok(0) };
+    let mut copied = 0_u64;
     for number in 1..=last(old, table, key) {
         let Ok(mut found) = rows.query([number]) else { continue };
         while let Ok(Some(row)) = found.next() {
             let values: Result<Vec<Value>, _> = (0..columns.len()).map(|at| row.get(at)).collect();
             let Ok(values) = values else { continue };
             let kept = new.prepare_cached(&insert).and_then(|mut one| one.execute(params_from_iter(values)));
-            copied += u64::from(kept.is_ok());
+            match kept {
+                Ok(_) => copied = copied.saturating_add(1),
+                Err(error) if is_of_the_disk(&error) => return Err(error.into()),
+                // It makes no sense.
+                Err(_) => {}
+            }
         }
     }
-    copied
+    Ok(copied)
+}
+
+/// Whether a row was not taken because the new database takes none, whatever the row.
+fn is_of_the_disk(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, OutOfMemory, SystemIoFailure};
+    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure | OutOfMemory | DatabaseCorrupt))
 }
 
 fn columns(old: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
@@ -124,7 +255,7 @@ impl DatabaseError {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, SystemIoFailure};
         match self {
             Self::Damaged(_) => true,
-            Self::Newer { .. } => false,
+            Self::Newer { .. } | Self::Exchange { .. } => false,
             Self::Sqlite(error) => {
                 matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase | SystemIoFailure))
             }
@@ -206,6 +337,7 @@ mod tests {
             }
             let tokens: i64 = database.read(|t| t.query_row("SELECT count(*) FROM token", [], |r| r.get(0))).unwrap();
             assert_eq!(tokens, 0, "page {page}");
+            settled(&database).unwrap();
             drop(database);
             assert_eq!(open(&path, 9).unwrap().1, None, "the new one is whole");
         }
@@ -221,5 +353,103 @@ mod tests {
         let salvaged = salvaged.unwrap();
         assert_eq!((salvaged.rows, jobs(&database).len()), (0, 0));
         assert_eq!(fs::read(salvaged.aside).unwrap().len(), 100_000);
+    }
+
+    /// A database with 50 jobs of which a page is bad that loses none of them, and why it is bad.
+    fn damaged() -> (tempfile::TempDir, PathBuf, String) {
+        let pages = {
+            let (_directory, path) = filled();
+            fs::metadata(path).unwrap().len() / 4096
+        };
+        for page in 1..pages {
+            let (directory, path) = filled();
+            spoil(&path, page);
+            let Err(error) = whole(&path) else { continue };
+            make(&path, "trial", 9).unwrap();
+            let new = Database::open(&path.with_extension(MADE)).unwrap();
+            if jobs(&new).len() == 50 {
+                drop(new);
+                remove(&path.with_extension(MADE)).unwrap();
+                return (directory, path, error.to_string());
+            }
+        }
+        panic!("no page is good for this test");
+    }
+
+    /// Opens the database as the next start does, and finds all that it held.
+    fn opens_with_all(path: &Path, when: &str) -> Salvaged {
+        let (database, salvaged) = open(path, 9).unwrap();
+        let salvaged = salvaged.unwrap_or_else(|| panic!("{when}: it is not known that it was salvaged"));
+        assert_eq!((jobs(&database).len(), salvaged.held), (50, 50), "{when}");
+        assert!(salvaged.aside.exists(), "{when}");
+        for extension in [MAKING, MADE] {
+            assert!(!path.with_extension(extension).exists(), "{when}: {extension}");
+        }
+        salvaged
+    }
+
+    #[test]
+    fn wherever_a_power_cut_breaks_it_off_nothing_is_lost() {
+        let stops: [(&str, fn(&Path)); 5] = [
+            ("while it is filled", |path| {
+                fs::write(path.with_extension(MAKING), "half").unwrap();
+                fs::write(with(&path.with_extension(MAKING), "-wal"), "half").unwrap();
+            }),
+            ("when it is filled", |path| make(path, "test", 9).unwrap()),
+            ("when the log is set aside", |path| {
+                make(path, "test", 9).unwrap();
+                fs::write(with(path, "-wal"), "log").unwrap();
+                let aside = mark(&Database::open(&path.with_extension(MADE)).unwrap(), path).unwrap().unwrap().aside;
+                fs::rename(with(path, "-wal"), with(&aside, "-wal")).unwrap();
+            }),
+            ("when the damaged one is set aside", |path| {
+                make(path, "test", 9).unwrap();
+                let aside = mark(&Database::open(&path.with_extension(MADE)).unwrap(), path).unwrap().unwrap().aside;
+                set_aside(path, &aside).unwrap();
+            }),
+            ("when the new one is in its place", |path| {
+                make(path, "test", 9).unwrap();
+                finish(path).unwrap();
+            }),
+        ];
+        for (when, stop) in stops {
+            let (_directory, path, _) = damaged();
+            stop(&path);
+            let first = opens_with_all(&path, when);
+            assert_eq!(opens_with_all(&path, when), first, "{when}: it is told until it is settled");
+            settled(&open(&path, 9).unwrap().0).unwrap();
+            let (database, salvaged) = open(&path, 9).unwrap();
+            assert_eq!((salvaged, jobs(&database).len()), (None, 50), "{when}");
+        }
+    }
+
+    #[test]
+    fn a_log_of_the_damaged_one_does_not_count_for_the_new_one() {
+        let (_directory, path, _) = damaged();
+        make(&path, "test", 9).unwrap();
+        fs::write(with(&path, "-wal"), "log").unwrap();
+        let salvaged = opens_with_all(&path, "with a log");
+        assert_eq!(fs::read(with(&salvaged.aside, "-wal")).unwrap(), b"log");
+    }
+
+    #[test]
+    fn without_room_for_another_the_damaged_one_stays_where_it_is() {
+        let (_directory, path, reason) = damaged();
+        let before = fs::read(&path).unwrap();
+        let small = Database::open(&path.with_file_name("small.db")).unwrap();
+        small.write(|t| t.pragma_update_and_check(None, "max_page_count", 1, |_| Ok(()))).unwrap();
+        let full = fill(&path, &small, &reason, 9).unwrap_err();
+        let is_full = |error: &rusqlite::Error| error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        assert!(matches!(&full, DatabaseError::Sqlite(error) if is_full(error)), "{full}");
+        assert_eq!((jobs(&small).len(), is_unsettled(&small).unwrap()), (0, false), "nothing is taken over by halves");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        opens_with_all(&path, "when there is room");
+    }
+
+    #[test]
+    fn a_new_one_that_is_damaged_in_its_turn_is_made_again() {
+        let (_directory, path, _) = damaged();
+        fs::write(path.with_extension(MADE), vec![7; 100_000]).unwrap();
+        opens_with_all(&path, "with a bad new one");
     }
 }

@@ -127,6 +127,7 @@ fn exit_codes_mean_what_the_contract_says() {
         ("exit 0", State::Succeeded, ""),
         ("exit 1", State::Failed, "exit code 1"),
         ("exit 2", State::Failed, "command line or job file"),
+        ("exit 3", State::Failed, "exit code 3"),
         ("kill -KILL $$", State::Failed, "signal 9"),
     ] {
         let id = submit(&dispatcher, &job(script));

@@ -14,6 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Tokens of an answer that no test waits for.
+pub const ENDLESS: usize = 100_000;
+
 /// A server on a socket in a directory of its own. It ends with this value.
 pub struct Server {
     child: Child,
@@ -99,6 +102,20 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         write_chat_model(name, &directory.path().join("chat"));
         let mut arguments = vec![format!("--model=chat={}", directory.path().join("chat").display())];
+        arguments.extend(more.iter().map(ToString::to_string));
+        Self::start(directory, &arguments)
+    }
+
+    /// One model whose answers take as long as a test may want: nothing that it is asked for ends by itself.
+    pub fn with_endless_chat(more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let model = directory.path().join("chat");
+        write_chat_model("llama", &model);
+        let path = model.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["max_position_embeddings"] = json!(ENDLESS + 100);
+        fs::write(path, config.to_string()).unwrap();
+        let mut arguments = vec![format!("--model=chat={}", model.display())];
         arguments.extend(more.iter().map(ToString::to_string));
         Self::start(directory, &arguments)
     }

@@ -11,7 +11,8 @@ use std::{
     path::Path,
 };
 
-/// Compares every file with its row in a database that was made of a damaged one, before [`Files::open`]. One whose bytes
+/// Compares every file with its row in a database that was made of a damaged one, before [`Files::open`]; again from the
+/// beginning, where that was broken off. One whose bytes
 /// are those that came is checked again before it is trained on; one whose bytes are others is no good; one whose row is
 /// lost is kept as a file for nothing in particular.
 ///
@@ -26,7 +27,7 @@ impl Files {
         for row in self.list(None, None, usize::MAX)? {
             let (status, details) = match sum(&self.content(&row.id)) {
                 Ok((bytes, sha256)) if bytes == row.bytes && sha256 == row.sha256 => match row.purpose {
-                    Purpose::UserData => (Status::Processed, None),
+                    Purpose::UserData => (Status::Processed, row.details.filter(|_| row.status == Status::Processed)),
                     _ => (Status::Uploaded, None),
                 },
                 Ok(_) => {
@@ -76,6 +77,7 @@ fn sum(path: &Path) -> io::Result<(u64, String)> {
 mod tests {
     use super::*;
     use crate::work::storage::Volume;
+    use gap_jobs::database::salvage;
 
     #[test]
     fn after_damage_the_bytes_decide() {
@@ -105,5 +107,30 @@ mod tests {
         let found = state(&lost.id);
         assert_eq!((found.purpose, found.sha256, found.bytes), (Purpose::UserData, lost.sha256, lost.bytes));
         assert!(found.details.unwrap().contains("lost"));
+    }
+
+    #[test]
+    fn no_file_is_removed_before_a_database_that_was_damaged_is_compared_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
+        let files = Files::open(Database::in_memory().unwrap(), storage.clone()).unwrap();
+        let mut incoming = files.receive(0).unwrap();
+        incoming.append(&b"what somebody brought"[..]).unwrap();
+        let row = files.keep(incoming, "x", Purpose::UserData).unwrap();
+        fs::write(storage.database(), vec![7; 100_000]).unwrap();
+
+        // The machine goes off before anything is compared, however often.
+        for _ in 0..2 {
+            let (database, salvaged) = salvage::open(&storage.database(), now()).unwrap();
+            assert!(salvaged.is_some(), "it is told again");
+            let files = Files::open(database, storage.clone()).unwrap();
+            assert!(files.content(&row.id).exists() && files.get(&row.id).is_err());
+        }
+        let (database, _) = salvage::open(&storage.database(), now()).unwrap();
+        settle(database.clone(), storage.clone()).unwrap();
+        salvage::settled(&database).unwrap();
+        let files = Files::open(database, storage).unwrap();
+        assert_eq!(files.get(&row.id).unwrap().sha256, row.sha256);
+        assert!(files.content(&row.id).exists());
     }
 }

@@ -12,7 +12,7 @@ pub use incoming::Incoming;
 pub use room::Room;
 
 use super::storage::{Storage, make};
-use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
+use gap_jobs::{Database, DatabaseError, database::salvage, dispatcher::now, identifier};
 use room::SPARE;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use std::{
@@ -152,12 +152,16 @@ pub struct Files {
 }
 
 impl Files {
-    /// The files of this database and volume. What an earlier agent left half received is removed.
+    /// The files of this database and volume. What an earlier agent left half received is removed, unless the database was made of
+    /// a damaged one and not compared with the files yet: a file may have lost its row.
     ///
     /// # Errors
     /// [`FilesError`].
     pub fn open(database: Database, storage: Storage) -> Result<Self, FilesError> {
         let files = Self::of(database, storage);
+        if salvage::is_unsettled(&files.database)? {
+            return Ok(files);
+        }
         for entry in fs::read_dir(files.storage.root().join("files"))? {
             let entry = entry?;
             let name = entry.file_name().into_string().unwrap_or_default();
