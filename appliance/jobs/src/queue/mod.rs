@@ -12,7 +12,7 @@ use crate::{
     state::{Ending, Event, Refused, State},
 };
 use rusqlite::{OptionalExtension, Transaction, params};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A run that lasted this long before it failed counts as the first failure of a new row.
 const SETTLED: Duration = Duration::from_secs(600);
@@ -218,6 +218,14 @@ impl Queue {
     /// [`QueueError`] when the database fails.
     pub fn claim(&self, machine: &Machine, now: i64) -> Result<Vec<Job>, QueueError> {
         self.0.write(|transaction| claim::claim(transaction, machine, now))
+    }
+
+    /// What each job waits for that could start if there were room.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn waits(&self, machine: &Machine, now: i64) -> Result<BTreeMap<JobId, String>, QueueError> {
+        self.0.read(|transaction| claim::waits(transaction, machine, now))
     }
 
     /// When the next job that waits after a failure is due, if one does.
