@@ -289,8 +289,10 @@ impl Turns {
     /// Keeps what programs tell, and how long they have run.
     fn collect(&mut self) {
         for (id, running) in &mut self.running {
-            let kept = self.queue.tell(id, &running.control.news(), now());
-            kept.unwrap_or_else(|error| (self.complain)(error.to_string()));
+            match self.queue.tell(id, &running.control.news(), now()) {
+                Ok(()) => running.control.kept(),
+                Err(error) => (self.complain)(error.to_string()),
+            }
             let more = running.noted.elapsed();
             if more >= NOTE_EVERY {
                 running.noted = Instant::now();
@@ -307,7 +309,10 @@ impl Turns {
             if news.is_empty() {
                 return;
             }
-            self.queue.tell(id, &news, now()).unwrap_or_else(|error| (self.complain)(error.to_string()));
+            match self.queue.tell(id, &news, now()) {
+                Ok(()) => control.kept(),
+                Err(error) => return (self.complain)(error.to_string()),
+            }
         }
     }
 
