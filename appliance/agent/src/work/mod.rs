@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod checking;
 pub mod devices;
 pub mod files;
+mod history;
 pub mod images;
 pub mod left;
 pub mod need;

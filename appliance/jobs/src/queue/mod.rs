@@ -212,6 +212,24 @@ impl Queue {
         })
     }
 
+    /// Forgets what ended jobs told, but for about the last `most` events of those that ended last. Changes of state stay.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn forget_told(&self, most: u64) -> Result<(), QueueError> {
+        let beyond = self.0.read(|transaction| row::beyond(transaction, most))?;
+        // One by one: others wait for the database.
+        beyond.into_iter().try_for_each(|job| self.0.write(|transaction| Ok(row::forget_told(transaction, job)?)))
+    }
+
+    /// The jobs that have ended, the last to end first.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn ended_jobs(&self) -> Result<Vec<JobId>, QueueError> {
+        self.0.read(|transaction| Ok(row::ended(transaction)?))
+    }
+
     /// Chooses the jobs that start now and marks them as running: whoever calls this starts them.
     ///
     /// # Errors
