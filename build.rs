@@ -13,8 +13,9 @@ use std::{
 /// Files of the workspace itself.
 const WORKSPACE: [&str; 3] = ["Cargo.lock", "Cargo.toml", "rust-toolchain.toml"];
 /// The packages that the appliance's programs are made of.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "appliance/agent",
+    "appliance/console",
     "appliance/contract",
     "appliance/gpu",
     "appliance/handover",

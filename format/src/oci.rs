@@ -16,6 +16,9 @@ pub const EROFS_TYPE: &str = "application/vnd.gapimage.erofs.v1";
 /// Media type of a hash tree.
 pub const VERITY_TYPE: &str = "application/vnd.gapimage.verity.v1";
 
+/// Annotation that names a blob for people (image-spec 1.1, "Pre-Defined Annotation Keys").
+pub const TITLE: &str = "org.opencontainers.image.title";
+
 /// Annotation of a hash tree: its root, as a digest.
 pub const VERITY_ROOT: &str = "org.gapimage.verity.root";
 

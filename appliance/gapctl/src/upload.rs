@@ -1,6 +1,6 @@
 //! Sends a file in parts, so that one that breaks off goes on where it was.
 
-use crate::client::{Body, Client, ClientError, Request};
+use crate::client::{Body, Client, ClientError, Request, patiently};
 use gap_format::Digest;
 use indicatif::ProgressBar;
 use miette::Diagnostic;
@@ -12,17 +12,13 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
 /// Bytes of a part. OpenAI's longest is 64 MiB.
 const PART: u64 = 16 << 20;
-/// How often a part is sent again, and the first pause before it; each further one is twice as long.
+/// How often a part is sent before it is given up.
 const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
-/// The appliance asks for no longer pause than this, or its answer is taken for the end.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Longest that the appliance may take to make one file of all parts.
 const PUTTING_TOGETHER: Duration = Duration::from_secs(600);
 
@@ -117,7 +113,7 @@ pub fn send(
         if done.is_some() || usize::try_from(number).is_ok_and(|number| number < progress.parts.len()) {
             continue;
         }
-        let part: Part = patiently(|| {
+        let part: Part = patiently(TRIES, || {
             let to = Request::post(&["v1", "uploads", &progress.upload, "parts"]);
             client.ask(to.with(Body::form("data", &bytes)))?.read()
         })?;
@@ -141,7 +137,7 @@ fn begin(client: &Client, path: &Path, purpose: &str, len: u64) -> Result<String
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let wanted = json!({"filename": name, "purpose": purpose, "bytes": len, "mime_type": "application/octet-stream"});
     let request = Request::post_json(&["v1", "uploads"], &wanted)?;
-    let begun: Begun = patiently(|| client.ask(request.clone())?.read())?;
+    let begun: Begun = patiently(TRIES, || client.ask(request.clone())?.read())?;
     Ok(begun.id)
 }
 
@@ -150,7 +146,7 @@ fn begin(client: &Client, path: &Path, purpose: &str, len: u64) -> Result<String
 fn earlier(client: &Client, memory: &Memory) -> Result<Option<(Progress, Option<Uploaded>)>, ClientError> {
     let Some(progress) = memory.load() else { return Ok(None) };
     let request = Request::get(&["v1", "appliance", "uploads", &progress.upload]);
-    match patiently(|| client.ask(request.clone())?.read::<Begun>()) {
+    match patiently(TRIES, || client.ask(request.clone())?.read::<Begun>()) {
         Ok(Begun { status, .. }) if status == "pending" => Ok(Some((progress, None))),
         Ok(Begun { file: Some(file), .. }) => Ok(Some((progress, Some(file)))),
         Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(None),
@@ -163,26 +159,6 @@ fn complete(client: &Client, progress: &Progress) -> Result<Uploaded, ClientErro
     let request = Request::post_json(&to, &json!({"part_ids": progress.parts}))?.patience(PUTTING_TOGETHER);
     let done: Begun = client.ask(request)?.read()?;
     done.file.ok_or_else(|| ClientError::Request("the upload ended without a file".to_owned()))
-}
-
-/// Tries again what may succeed soon.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, ClientError>) -> Result<T, ClientError> {
-    let mut pause = PAUSE;
-    for _ in 1..TRIES {
-        match attempt() {
-            Err(error) if error.is_passing() => {
-                let wished = match error {
-                    ClientError::Refused { retry_after: Some(wish), .. } if wish > LONGEST_PAUSE => return Err(error),
-                    ClientError::Refused { retry_after: Some(wish), .. } => wish,
-                    _ => pause,
-                };
-                thread::sleep(wished);
-                pause *= 2;
-            }
-            other => return other,
-        }
-    }
-    attempt()
 }
 
 /// Where it is remembered how far an upload got. Losing it costs nothing but sending parts again.
@@ -225,30 +201,5 @@ impl Memory {
         if let Some(path) = &self.0 {
             let _ = fs::remove_file(path);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-
-    fn refused(status: u16) -> ClientError {
-        ClientError::Refused { status, message: String::new(), code: String::new(), retry_after: Some(Duration::ZERO) }
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        let tries = Cell::new(0);
-        let attempt = |status: u16, until: u32| {
-            tries.set(0);
-            patiently(|| {
-                tries.set(tries.get() + 1);
-                if tries.get() < until { Err(refused(status)) } else { Ok(()) }
-            })
-        };
-        assert!(attempt(503, 3).is_ok() && tries.get() == 3);
-        assert!(attempt(429, TRIES + 1).is_err() && tries.get() == TRIES);
-        assert!(attempt(400, 2).is_err() && tries.get() == 1);
     }
 }

@@ -2,24 +2,18 @@
 //! the OS image lie.
 
 use gap_format::{
-    Digest, ReadAt, VerifyError,
+    ReadAt, VerifyError,
     oci::Manifest,
-    release::{Mount, MountSet, Policy, Release},
+    release::{Mount, Policy, Release},
     statement::Kind,
     trust::{Clock, Trust},
 };
 use gap_handover::boot_report;
-use std::collections::BTreeMap;
 
 use crate::{Stop, cmdline::Wanted};
 
 /// Largest image manifest, in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// Annotation that names a layer (OCI image-spec 1.1, "Pre-Defined Annotation Keys").
-const TITLE: &str = "org.opencontainers.image.title";
-/// Digits of a digest that name a layer without a title.
-const SHORT: usize = 12;
-
 /// A block-mounted blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blob {
@@ -80,7 +74,8 @@ pub fn verify(medium: &dyn ReadAt, len: u64, trust: &Trust, wanted: &Wanted) -> 
         )));
     }
     let set = release.mount_set(medium, &wanted.os).map_err(refusal)?;
-    let image = release.read_blob(medium, &set.image, MAX_MANIFEST).map_err(refusal)?;
+    // Its titles are for people; an image without any is as good.
+    let image = Manifest::parse(&release.read_blob(medium, &set.image, MAX_MANIFEST).map_err(refusal)?).ok();
     Ok(Trusted {
         statement: boot_report::Release {
             name: statement.release.name.clone(),
@@ -91,28 +86,12 @@ pub fn verify(medium: &dyn ReadAt, len: u64, trust: &Trust, wanted: &Wanted) -> 
             expires: statement.release.expires.map(gap_format::Timestamp::seconds),
         },
         signer_names: release.signers().iter().map(|signer| signer.name.clone()).collect(),
-        os: blobs(&set, &titles(&image)),
+        os: set.named(image.as_ref()).map(|(name, mount)| Blob { name, place: mount.clone() }).collect(),
     })
 }
 
 fn refusal(error: VerifyError) -> Stop {
     if error.could_not_run() { Stop::Failed(error.to_string()) } else { Stop::NotTrusted(error.to_string()) }
-}
-
-/// Titles of an image's layers. They are for people; an image without any is as good.
-fn titles(image: &[u8]) -> BTreeMap<Digest, String> {
-    let layers = Manifest::parse(image).map(|manifest| manifest.layers).unwrap_or_default();
-    layers.into_iter().filter_map(|mut layer| Some((layer.digest, layer.annotations.remove(TITLE)?))).collect()
-}
-
-fn blobs(set: &MountSet, titles: &BTreeMap<Digest, String>) -> Vec<Blob> {
-    let short = |digest: &Digest| digest.to_hex().chars().take(SHORT).collect();
-    let metadata = std::iter::once((&set.metadata, "metadata".to_owned()));
-    let layers = set
-        .layers
-        .iter()
-        .map(|layer| (layer, titles.get(&layer.digest).cloned().unwrap_or_else(|| short(&layer.digest))));
-    metadata.chain(layers).map(|(mount, name)| Blob { name, place: mount.clone() }).collect()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
-    fs,
+    env, fs,
     process::{Command, Output as Said},
 };
 use trial::Trial;
@@ -77,9 +77,18 @@ fn peak() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// The other tests of this file need a few MiB in this process, or run in others: this one's memory is what grows.
+/// In a process of its own: the other tests would be measured with it.
 #[test]
 fn saving_all_weights_takes_no_second_copy_of_them() {
+    let mut alone = Command::new(env::current_exe().unwrap());
+    alone.args(["--ignored", "--exact", "alone_saving_all_weights_takes_no_second_copy_of_them"]);
+    let said = alone.output().unwrap();
+    assert!(said.status.success() && String::from_utf8_lossy(&said.stdout).contains("1 passed"), "{said:?}");
+}
+
+#[test]
+#[ignore = "measures its process, started by saving_all_weights_takes_no_second_copy_of_them"]
+fn alone_saving_all_weights_takes_no_second_copy_of_them() {
     let trial = Trial { dir: tempfile::tempdir().unwrap() };
     fs::write(trial.path("texts.jsonl"), "{\"text\": \"What follows 1?\"}\n").unwrap();
     let mut init = Command::new(trial::PROGRAM);

@@ -4,11 +4,15 @@ use super::Release;
 use crate::{
     Digest, ReadAt, VerifyError,
     layout::Member,
-    oci::{Descriptor, EROFS_TYPE, MOUNT_TYPE, Manifest, VERITY_DATA, VERITY_ROOT, VERITY_TYPE},
+    oci::{Descriptor, EROFS_TYPE, MOUNT_TYPE, Manifest, TITLE, VERITY_DATA, VERITY_ROOT, VERITY_TYPE},
 };
+use std::collections::BTreeMap;
 
 /// Largest mount manifest, in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
+
+/// Digits of a digest that name a layer without a title.
+const SHORT_DIGEST: usize = 12;
 
 /// Most devices of one image: what the kernel takes in one EROFS mount with room to spare.
 const MAX_LAYERS: usize = 1024;
@@ -39,6 +43,22 @@ pub struct MountSet {
     pub metadata: Mount,
     /// The image's layers, lowest first: the extra devices in order.
     pub layers: Vec<Mount>,
+}
+
+impl MountSet {
+    /// The devices in their order, each with a name for people: `metadata`, then the layers by their titles in the image's
+    /// manifest. Without a manifest, and where a layer has no title, it is the beginning of the layer's digest.
+    pub fn named(&self, image: Option<&Manifest>) -> impl Iterator<Item = (String, &Mount)> {
+        let named = image.into_iter().flat_map(|manifest| &manifest.layers);
+        let titles: BTreeMap<Digest, &String> =
+            named.filter_map(|layer| Some((layer.digest, layer.annotations.get(TITLE)?))).collect();
+        let name = move |mount: &Mount| match titles.get(&mount.digest) {
+            Some(title) => (*title).clone(),
+            None => mount.digest.to_hex().chars().take(SHORT_DIGEST).collect(),
+        };
+        let metadata = ("metadata".to_owned(), &self.metadata);
+        std::iter::once(metadata).chain(self.layers.iter().map(move |mount| (name(mount), mount)))
+    }
 }
 
 impl<S> Release<S> {

@@ -9,15 +9,7 @@ use gap_format::{
 };
 use gap_handover::boot_report;
 use gap_mapping::Number;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
-
-/// The title of a layer, for people (OCI image-spec, annotations).
-const TITLE: &str = "org.opencontainers.image.title";
-/// Characters of a digest in the name of a layer that has no title.
-const SHORT: usize = 12;
+use std::{collections::BTreeSet, io};
 
 /// A blob of the release, and the device that checks it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,18 +77,8 @@ pub fn of_others(verified: &Verified, known: &[Layer]) -> Vec<Layer> {
     layers
 }
 
-fn of_image<'a>(verified: &Verified, device: Number, set: &'a MountSet) -> Vec<Layer> {
+fn of_image(verified: &Verified, device: Number, set: &MountSet) -> Vec<Layer> {
     let image = verified.name_of(&set.image).unwrap_or_else(|| set.image.to_string());
-    // Titles are for people; an image without any is as good.
-    let layers = verified.manifest(&set.image).map(|manifest| manifest.layers).unwrap_or_default();
-    let titles: BTreeMap<Digest, String> =
-        layers.into_iter().filter_map(|mut layer| Some((layer.digest, layer.annotations.remove(TITLE)?))).collect();
-    let short = |digest: &Digest| digest.to_hex().chars().take(SHORT).collect();
-    let titled = |mount: &'a Mount| {
-        let title = titles.get(&mount.digest).cloned();
-        (title.unwrap_or_else(|| short(&mount.digest)), mount)
-    };
-    let metadata = ("metadata".to_owned(), &set.metadata);
     let layer = |(name, mount): (String, &Mount)| Layer {
         image: image.clone(),
         name,
@@ -105,7 +87,8 @@ fn of_image<'a>(verified: &Verified, device: Number, set: &'a MountSet) -> Vec<L
         verity_root: mount.root,
         source: Source::Medium { device, mount: mount.clone() },
     };
-    std::iter::once(metadata).chain(set.layers.iter().map(titled)).map(layer).collect()
+    // Titles are for people; an image without any is as good.
+    set.named(verified.manifest(&set.image).ok().as_ref()).map(layer).collect()
 }
 
 /// Opens the device of a layer; `root` stands for `/`.

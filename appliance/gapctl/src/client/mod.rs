@@ -1,10 +1,12 @@
 //! The connection to an appliance and requests over it.
 
+mod again;
 mod error;
 mod exchange;
 mod request;
 mod trust;
 
+pub use again::patiently;
 pub use error::ClientError;
 pub use request::{Answer, Body, Method, Request};
 pub use trust::{Fingerprint, FingerprintError, Identity, Trust};

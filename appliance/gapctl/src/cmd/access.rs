@@ -81,7 +81,7 @@ pub fn run(session: &Session, command: TokenCommand) -> Outcome {
         }),
         TokenCommand::Revoke { id } => {
             let path = [TOKENS.as_slice(), &[&id]].concat();
-            session.show(Request::delete(&path), |_: Value| println!("revoked {id}"))
+            session.show(Request::delete(&path), |_: Value| show::line(format!("revoked {id}")))
         }
     }
 }
@@ -135,7 +135,8 @@ pub fn audit(session: &Session, args: &AuditArgs) -> Outcome {
             if !session.json {
                 let entry = &record.entry;
                 let line = format!("{} ({}) {} {}: {}", entry.who, entry.role, entry.from, entry.what, entry.outcome);
-                println!("{}  {}  {}", record.number, show::time(entry.at.div_euclid(1000)), show::plain(line));
+                let at = show::time(entry.at.div_euclid(1000));
+                show::line(format!("{}  {at}  {}", record.number, show::plain(line)));
             }
             check(last.as_ref(), &record)?;
             after = record.number;
@@ -146,7 +147,7 @@ pub fn audit(session: &Session, args: &AuditArgs) -> Outcome {
         }
     }
     if let (Some(record), false) = (&last, session.json) {
-        println!("\nwhole up to number {}, hash {}", record.number, record.hash);
+        show::line(format!("\nwhole up to number {}, hash {}", record.number, record.hash));
     }
     Ok(())
 }

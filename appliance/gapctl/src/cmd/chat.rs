@@ -91,14 +91,12 @@ fn answer(session: &Session, chat: &Chat, messages: &mut Vec<Value>, text: &str)
     let (mut stream, mut failed) = (Stream::default(), None);
     session.client.stream(Request::post_json(&parts, &wanted)?.patience(PATIENCE), |piece| {
         match stream.push(piece) {
-            Ok(text) => print!("{}", show::plain_lines(&text)),
+            Ok(text) => show::text(&show::plain_lines(&text)),
             Err(error) => failed = Some(error),
         }
-        // A terminal shows it now, and where nobody reads any more the next write says so.
-        let _ = io::stdout().flush();
         if stream.ended || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    println!();
+    show::line("");
     if let Some(error) = failed {
         return Err(error.into());
     }

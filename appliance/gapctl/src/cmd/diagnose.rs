@@ -1,6 +1,6 @@
 //! `gapctl diagnose`: what a supporter needs, in one file.
 
-use super::{Failure, Outcome, Session};
+use super::{Failure, Outcome, Session, show};
 use crate::client::Request;
 use clap::{Args, ValueHint};
 use flate2::{Compression, GzBuilder};
@@ -131,11 +131,11 @@ pub fn diagnose(session: &Session, args: &Diagnose) -> Outcome {
             "is there room, and may it be written?",
         )
     })?;
-    println!(
+    show::line(format!(
         "{}: {} documents, without examples, logs, names of files and words of people",
         args.output.display(),
         members.len()
-    );
+    ));
     Ok(())
 }
 

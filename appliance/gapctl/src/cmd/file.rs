@@ -102,7 +102,7 @@ impl<T> List<T> {
     /// Says that there are more.
     pub fn tell_rest(&self, last: Option<&str>) {
         if let (true, Some(last)) = (self.has_more, last) {
-            println!("… more: --after {}", show::plain(last.to_owned()));
+            show::line(format!("… more: --after {}", show::plain(last.to_owned())));
         }
     }
 }
@@ -163,7 +163,7 @@ pub fn run(session: &Session, command: FileCommand) -> Outcome {
         }
         FileCommand::Download { id, to } => download(session, Request::get(&["v1", "files", &id, "content"]), &to),
         FileCommand::Delete { id } => {
-            session.show(Request::delete(&["v1", "files", &id]), |_: Value| println!("deleted {id}"))
+            session.show(Request::delete(&["v1", "files", &id]), |_: Value| show::line(format!("deleted {id}")))
         }
     }
 }
@@ -183,7 +183,7 @@ fn send(session: &Session, path: &Path, purpose: &str) -> Result<String, Failure
 
 fn wait_until_checked(session: &Session, id: &str) -> Outcome {
     loop {
-        let file: File = session.read(Request::get(&["v1", "files", id]))?;
+        let file: File = session.read_patiently(&Request::get(&["v1", "files", id]))?;
         match file.status.as_str() {
             "processed" => return Ok(()),
             "error" => {
@@ -204,7 +204,7 @@ pub fn settle(session: &Session, named: &str) -> Result<String, Failure> {
     let id = send(session, Path::new(named), "fine-tune")?;
     wait_until_checked(session, &id)?;
     if !session.json {
-        println!("{named} is {}", show::plain(id.clone()));
+        show::line(format!("{named} is {}", show::plain(id.clone())));
     }
     Ok(id)
 }
@@ -226,7 +226,15 @@ pub fn download(session: &Session, request: Request, to: &Destination) -> Outcom
     match &to.output {
         None => {
             let mut out = io::stdout().lock();
-            if out.is_terminal() { copy(&mut show::Plain::new(out))? } else { copy(&mut out)? }
+            if out.is_terminal() {
+                copy(&mut show::Plain::new(out))?
+            } else {
+                copy(&mut out)?
+            }
+            if let Some(error) = &failed {
+                show::given_up(error);
+            }
+            io::stdout().flush().unwrap_or_else(|error| show::given_up(&error));
         }
         Some(path) => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

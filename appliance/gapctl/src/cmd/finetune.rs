@@ -253,16 +253,17 @@ fn follow(session: &Session, id: &str) -> Outcome {
     let mut shown = BTreeSet::new();
     let ended = loop {
         // Asked before the events are, so that none is missed between the two.
-        let job: FineTuning = session.read(Request::get(&path(&[id])))?;
+        let answer = session.ask_patiently(&Request::get(&path(&[id])))?;
+        let job: FineTuning = answer.read()?;
         if !session.json {
             job::show_new_events(session, &path(&[id, "events"]), &mut shown)?;
         }
         if job.has_ended() {
+            session.show_answer(&answer, FineTuning::show)?;
             break job;
         }
         std::thread::sleep(file::PAUSE);
     };
-    session.show(Request::get(&path(&[id])), FineTuning::show)?;
     if ended.status == "succeeded" {
         return Ok(());
     }

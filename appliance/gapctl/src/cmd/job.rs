@@ -248,7 +248,7 @@ struct Event {
 impl Event {
     fn show(&self) {
         let level = if self.level == "info" { String::new() } else { format!("{}: ", self.level) };
-        println!("{}  {}", show::time(self.created_at), show::plain(format!("{level}{}", self.message)));
+        show::line(format!("{}  {}", show::time(self.created_at), show::plain(format!("{level}{}", self.message))));
     }
 }
 
@@ -355,7 +355,7 @@ pub fn events(session: &Session, path: &[&str], page: &Page) -> Outcome {
 /// Shows the events that are not in `shown` yet.
 pub fn show_new_events(session: &Session, path: &[&str], shown: &mut BTreeSet<String>) -> Outcome {
     let request = Request::get(path).query(&[("limit", Some("100".to_owned()))]);
-    let list: List<Event> = session.read(request)?;
+    let list: List<Event> = session.read_patiently(&request)?;
     for event in list.data.iter().rev() {
         if shown.insert(event.id.clone()) {
             event.show();
@@ -373,7 +373,7 @@ fn log(session: &Session, id: &str, search: Option<&str>, all: bool) -> Outcome 
         if session.json {
             session.print(&answer)?;
         } else {
-            page.lines.iter().for_each(|line| println!("{}", show::plain(line.text.clone())));
+            page.lines.iter().for_each(|line| show::line(show::plain(line.text.clone())));
         }
         // The last page stays where it is.
         if after == Some(page.next) || page.lines.is_empty() {
@@ -391,9 +391,9 @@ fn follow_log(session: &Session, id: &str, search: Option<String>, all: bool) ->
         let pushed = lines.push(piece, |line| {
             let text = String::from_utf8_lossy(line);
             match serde_json::from_str::<Line>(&text) {
-                _ if session.json => print!("{text}"),
-                Ok(line) => println!("{}", show::plain(line.text)),
-                Err(_) => print!("{}", show::plain_lines(&text)),
+                _ if session.json => show::text(&text),
+                Ok(line) => show::line(show::plain(line.text)),
+                Err(_) => show::text(&show::plain_lines(&text)),
             }
             ControlFlow::Continue(())
         });
@@ -408,16 +408,17 @@ fn follow_log(session: &Session, id: &str, search: Option<String>, all: bool) ->
 fn wait(session: &Session, id: &str) -> Outcome {
     let mut shown = BTreeSet::new();
     let job = loop {
-        let job: Job = session.read(Request::get(&path(&[id])))?;
+        let answer = session.ask_patiently(&Request::get(&path(&[id])))?;
+        let job: Job = answer.read()?;
         if !session.json {
             show_new_events(session, &path(&[id, "events"]), &mut shown)?;
         }
         if job.has_ended() || job.is_ready == Some(true) || job.keeps_failing() {
+            session.show_answer(&answer, Job::show)?;
             break job;
         }
         thread::sleep(PAUSE);
     };
-    session.show(Request::get(&path(&[id])), Job::show)?;
     if job.state == "succeeded" || job.is_ready == Some(true) {
         return Ok(());
     }

@@ -82,11 +82,11 @@ fn remember(to: &To, profile: &Profile) -> Outcome {
     let text = |pointer: &str| system.pointer(pointer).and_then(Value::as_str).unwrap_or("?").to_owned();
     if to.json {
         let shown = json!({"appliance": to.appliance, "server": profile.server, "hostname": text("/hostname")});
-        println!("{}", show::json_line(&shown));
+        show::line(show::json_line(&shown));
     } else {
         let shown = format!("{}: {} {}", text("/hostname"), text("/release/name"), text("/release/version"));
-        println!("{}", show::plain(shown));
-        println!("remembered as `{}` in {}", to.appliance, path.display());
+        show::line(show::plain(shown));
+        show::line(format!("remembered as `{}` in {}", to.appliance, path.display()));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The command line: one file a resource, each thin.
 
 use crate::{
-    client::{Answer, Client, Fingerprint, Identity, Request},
+    client::{Answer, Client, Fingerprint, Identity, Request, patiently},
     profile::Profile,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
@@ -37,6 +37,10 @@ use failure::Failure;
 /// What a subcommand returns.
 type Outcome = Result<(), Failure>;
 
+/// How often an appliance that does not answer is asked again by who waits for something on it: for ten minutes, in which it
+/// may be started again.
+const TRIES: u32 = 44;
+
 /// Works with an appliance: files, fine-tuning, jobs, models.
 #[derive(Debug, Parser)]
 #[command(
@@ -47,8 +51,8 @@ type Outcome = Result<(), Failure>;
                   gapctl login https://192.0.2.7:8443\n  \
                   gapctl file upload examples.jsonl --wait\n  \
                   gapctl finetune create MODEL examples.jsonl --suffix mine --wait\n  \
-                  gapctl model serve MODEL:mine-… --wait\n  \
-                  gapctl chat MODEL:mine-… 'How are you?'"
+                  gapctl model serve ft:MODEL:mine:… --wait\n  \
+                  gapctl chat ft:MODEL:mine:… 'How are you?'"
 )]
 struct Cli {
     #[command(flatten)]
@@ -181,7 +185,9 @@ fn run(cli: Cli) -> Outcome {
         Command::Claim(args) => login::claim(&to, &args),
         Command::Logout => login::logout(&to),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "gapctl", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "gapctl", &mut script);
+            show::text(&String::from_utf8_lossy(&script));
             Ok(())
         }
         command => work(&Session::open(&to)?, command),
@@ -250,12 +256,37 @@ impl Session {
 
     /// Asks, and shows the answer: as it came, or as `show` does.
     fn show<T: DeserializeOwned>(&self, request: Request, show: impl FnOnce(T)) -> Outcome {
-        let answer = self.client.ask(request)?;
+        self.show_answer(&self.client.ask(request)?, show)
+    }
+
+    /// Shows an answer: as it came, or as `show` does.
+    fn show_answer<T: DeserializeOwned>(&self, answer: &Answer, show: impl FnOnce(T)) -> Outcome {
         if self.json {
-            return self.print(&answer);
+            return self.print(answer);
         }
         show(answer.read()?);
         Ok(())
+    }
+
+    /// Asks for something that goes on for long: an appliance that does not answer meanwhile is asked again for minutes.
+    fn ask_patiently(&self, request: &Request) -> Result<Answer, Failure> {
+        let mut has_told = false;
+        Ok(patiently(TRIES, || {
+            let answer = self.client.ask(request.clone());
+            if let Err(error) = &answer
+                && error.is_passing()
+                && !has_told
+            {
+                has_told = true;
+                eprintln!("{}; it is asked again", show::plain(error.to_string()));
+            }
+            answer
+        })?)
+    }
+
+    /// The same for what this program needs itself.
+    fn read_patiently<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Failure> {
+        Ok(self.ask_patiently(request)?.read()?)
     }
 
     /// Asks for what this program needs itself.
@@ -271,7 +302,8 @@ impl Session {
             Some(b'\n') | None => Ok(()),
             Some(_) => out.write_all(b"\n"),
         });
-        written.map_err(|error| Failure::could_not(format!("writing the answer: {error}"), "is standard output full?"))
+        written.and_then(|()| out.flush()).unwrap_or_else(|error| show::given_up(&error));
+        Ok(())
     }
 }
 

@@ -70,9 +70,9 @@ pub fn promote(session: &Session, args: &Promote) -> Outcome {
         "name": args.name, "model": args.model, "evaluation": args.evaluation, "override_reason": args.reason,
     });
     session.show(Request::post_json(&PROMOTIONS, &wanted)?, |promotion: Promotion| {
-        println!("{} stands for {}", show::plain(promotion.name), show::plain(promotion.model));
+        show::line(format!("{} stands for {}", show::plain(promotion.name), show::plain(promotion.model)));
         for finding in &promotion.findings {
-            println!("  {}", show::plain(finding.line()));
+            show::line(format!("  {}", show::plain(finding.line())));
         }
     })
 }

@@ -1,6 +1,8 @@
 //! `gapctl selftest`: burn-in. Memory and disk by a job of the appliance's own, then ten training steps on every GPU, or on
 //! the processor where there is none; a report at the end.
 
+mod gpus;
+
 use super::{
     Failure, Outcome, Session,
     file::{self, PAUSE},
@@ -9,6 +11,7 @@ use super::{
 };
 use crate::client::Request;
 use clap::{Args, ValueHint};
+use gpus::Gpus;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -38,7 +41,7 @@ pub struct SelfTest {
     /// The model that is trained for ten steps [default: that of the first training job of the release]
     #[arg(long)]
     model: Option<String>,
-    /// Tests memory and disk alone
+    /// Tests memory and disk alone; GPUs are not looked at
     #[arg(long)]
     no_training: bool,
     /// Writes the report to this file as well, in JSON
@@ -49,9 +52,9 @@ pub struct SelfTest {
 /// The outcome of one part.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Line {
-    /// `memory`, `disk`, `training`.
+    /// `memory`, `disk`, `training`, `gpu`.
     part: &'static str,
-    /// On which device, for training.
+    /// On which device, for training; which GPU.
     on: String,
     /// Whether it is as it should be; nothing for what was not tested.
     is_good: Option<bool>,
@@ -82,12 +85,21 @@ struct Part {
 }
 
 pub fn self_test(session: &Session, args: &SelfTest) -> Outcome {
-    let mut lines = memory_and_disk(session, args)?;
-    if args.no_training {
-        lines.push(untested("training", "not asked for".to_owned()));
-    } else {
-        lines.extend(training(session, args)?);
-    }
+    let lines = match training(session, args)? {
+        Planned::Training(training) => {
+            let lines = training.all_parts(session, args);
+            drop(session.client.ask(Request::delete(&["v1", "files", &training.file])));
+            lines?
+        }
+        Planned::Nothing(reason) => {
+            let mut lines = memory_and_disk(session, &order(session, args)?)?.0;
+            lines.push(untested("training", reason.to_owned()));
+            if !args.no_training {
+                lines.extend(Gpus::ask(session)?.lines(&slots(session)?));
+            }
+            lines
+        }
+    };
     tell(session, args, &lines)
 }
 
@@ -100,8 +112,7 @@ fn tell(session: &Session, args: &SelfTest, lines: &[Line]) -> Outcome {
         std::fs::write(path, &text).map_err(failed)?;
     }
     if session.json {
-        // A closed standard output is nobody's loss.
-        drop(io::stdout().lock().write_all(text.as_bytes()));
+        show::text(&text);
     } else {
         let verdict = |line: &Line| match line.is_good {
             Some(true) => "good",
@@ -124,23 +135,30 @@ const fn untested(part: &'static str, details: String) -> Line {
     Line { part, on: String::new(), is_good: None, details }
 }
 
-fn memory_and_disk(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
+/// Asks for the test of memory and disk.
+fn order(session: &Session, args: &SelfTest) -> Result<String, Failure> {
     let wanted = json!({"memory": args.memory, "disk": args.disk});
     let job: Job = session.read(Request::post_json(&["v1", "appliance", "selftest"], &wanted)?)?;
     eprintln!("{}: memory and disk", show::plain(job.id.clone()));
-    let (ended, _) = wait(session, &job.id)?;
-    let report = [&JOBS[..], &[&job.id, "outputs", "self-test.json"]].concat();
-    let lines = match session.read::<Found>(Request::get(&report)) {
+    Ok(job.id)
+}
+
+/// Waits for that test. Says as well whether its job succeeded.
+fn memory_and_disk(session: &Session, id: &str) -> Result<(Vec<Line>, bool), Failure> {
+    let (ended, _) = wait(session, id)?;
+    let has_succeeded = ended.state == "succeeded";
+    let report = [&JOBS[..], &[id, "outputs", "self-test.json"]].concat();
+    let lines = match session.read_patiently::<Found>(&Request::get(&report)) {
         Ok(found) => [("memory", found.memory), ("disk", found.disk)].map(|(name, part)| part.line(name)).to_vec(),
         Err(_) => vec![Line {
             part: "memory",
             on: String::new(),
             is_good: Some(false),
-            details: format!("{} is {}: {}", job.id, ended.state, ended.reason.unwrap_or_default()),
+            details: format!("{id} is {}: {}", ended.state, ended.reason.unwrap_or_default()),
         }],
     };
-    forget(session, &job.id);
-    Ok(lines)
+    forget(session, id);
+    Ok((lines, has_succeeded))
 }
 
 impl Part {
@@ -152,33 +170,78 @@ impl Part {
     }
 }
 
-fn training(session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
+/// What is to be trained.
+struct Training {
+    model: String,
+    /// The examples.
+    file: String,
+    /// GPUs and slices for jobs, and those of them that can be given to one.
+    slots: Vec<String>,
+    usable: Vec<String>,
+}
+
+/// Whether anything is.
+enum Planned {
+    Training(Training),
+    /// Why not.
+    Nothing(&'static str),
+}
+
+fn training(session: &Session, args: &SelfTest) -> Result<Planned, Failure> {
+    if args.no_training {
+        return Ok(Planned::Nothing("not asked for"));
+    }
     let Some(model) = model(session, args)? else {
-        return Ok(vec![untested("training", "the release declares no training job".to_owned())]);
+        return Ok(Planned::Nothing("the release declares no training job"));
     };
-    let gpus = gpus(session)?;
-    if gpus.is_empty() {
-        eprintln!("there is no GPU: the processor trains");
+    // Once it is known what jobs are given, the GPUs are prepared.
+    let slots = slots(session)?;
+    let usable = Gpus::ask(session)?.usable(&slots);
+    if usable.is_empty() {
+        eprintln!("there is no GPU that works: the processor trains");
     }
     let mut examples = tempfile::Builder::new().suffix(".jsonl").tempfile().map_err(of_file)?;
     examples.write_all(examples_text().as_bytes()).map_err(of_file)?;
     let file = file::settle(session, &examples.path().to_string_lossy())?;
-    // All at once, so that each gets a GPU of its own.
-    let count = gpus.len().max(1);
-    let jobs: Result<Vec<String>, Failure> =
-        (0..count).map(|_| tune(session, &model, &file, u32::from(!gpus.is_empty()))).collect();
-    let outcome =
-        jobs.and_then(|jobs| jobs.iter().map(|id| steps(session, id, gpus.is_empty())).collect::<Result<Vec<_>, _>>());
-    drop(session.client.ask(Request::delete(&["v1", "files", &file])));
-    let mut lines = outcome?;
-    let trained: BTreeSet<&str> = lines.iter().map(|line| line.on.as_str()).collect();
-    let missed: Vec<Line> = gpus
-        .iter()
-        .filter(|gpu| !trained.contains(gpu.as_str()))
-        .map(|gpu| Line { on: gpu.clone(), ..untested("training", "no job was placed on it".to_owned()) })
-        .collect();
-    lines.extend(missed);
-    Ok(lines)
+    Ok(Planned::Training(Training { model, file, slots, usable }))
+}
+
+impl Training {
+    /// Everything there is to test.
+    fn all_parts(&self, session: &Session, args: &SelfTest) -> Result<Vec<Line>, Failure> {
+        let test = order(session, args)?;
+        // Held until that test is over, so that all begin at once and each gets a GPU of its own. A test that is over by now
+        // holds nothing, and one that failed refuses what needs it.
+        let held = if self.usable.len() > 1 { self.start(session, Some(&test)).ok() } else { None };
+        let (mut lines, has_succeeded) = memory_and_disk(session, &test)?;
+        let jobs = match held {
+            Some(jobs) if has_succeeded => jobs,
+            // What needed the test that failed does not start any more.
+            _ => self.start(session, None)?,
+        };
+        for id in &jobs {
+            lines.push(steps(session, id, self.usable.is_empty())?);
+        }
+        let trained: BTreeSet<&str> = lines.iter().map(|line| line.on.as_str()).collect();
+        let missed = self.usable.iter().filter(|gpu| !trained.contains(gpu.as_str())).map(|gpu| Line {
+            part: "training",
+            on: gpu.clone(),
+            is_good: Some(false),
+            details: "no job was placed on it: too small for this model, or the machine's memory for so many at once"
+                .to_owned(),
+        });
+        let missed: Vec<Line> = missed.collect();
+        lines.extend(missed);
+        // One may have failed under its work.
+        lines.extend(Gpus::ask(session)?.lines(&self.slots));
+        Ok(lines)
+    }
+
+    /// A job for each GPU, or one for the processor.
+    fn start(&self, session: &Session, after: Option<&str>) -> Result<Vec<String>, Failure> {
+        let gpus = u32::from(!self.usable.is_empty());
+        (0..self.usable.len().max(1)).map(|_| tune(session, self, gpus, after)).collect()
+    }
 }
 
 fn of_file(error: io::Error) -> Failure {
@@ -207,21 +270,22 @@ fn model(session: &Session, args: &SelfTest) -> Result<Option<String>, Failure> 
 }
 
 /// The GPUs, or slices of them, that jobs are given.
-fn gpus(session: &Session) -> Result<Vec<String>, Failure> {
+fn slots(session: &Session) -> Result<Vec<String>, Failure> {
     #[derive(Deserialize)]
     struct Machine {
         gpus: Vec<String>,
     }
-    let machine: Machine = session.read(Request::get(&["v1", "appliance", "storage"]))?;
+    let machine: Machine = session.read_patiently(&Request::get(&["v1", "appliance", "storage"]))?;
     Ok(machine.gpus)
 }
 
-fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String, Failure> {
+fn tune(session: &Session, training: &Training, gpus: u32, after: Option<&str>) -> Result<String, Failure> {
+    let needs: Vec<&str> = after.into_iter().collect();
     let wanted = json!({
-        "model": model,
-        "training_file": file,
+        "model": training.model,
+        "training_file": training.file,
         "suffix": "selftest",
-        "appliance": {"gpus": gpus, "attempts": 1, "parameters": {"max_steps": STEPS}},
+        "appliance": {"gpus": gpus, "attempts": 1, "needs": needs, "parameters": {"max_steps": STEPS}},
     });
     #[derive(Deserialize)]
     struct Made {
@@ -235,12 +299,14 @@ fn tune(session: &Session, model: &str, file: &str, gpus: u32) -> Result<String,
 /// Waits for a training job and says where it trained, and how far it got.
 fn steps(session: &Session, id: &str, on_processor: bool) -> Result<Line, Failure> {
     let (job, used) = wait(session, id)?;
-    let metrics = session.client.ask(Request::get(&[&JOBS[..], &[id, "metrics"]].concat()));
+    let metrics = session.ask_patiently(&Request::get(&[&JOBS[..], &[id, "metrics"]].concat()));
     let rows = metrics.map(|answer| String::from_utf8_lossy(answer.bytes()).into_owned()).unwrap_or_default();
     let (done, loss) = progress(&rows);
+    let has_succeeded = job.state == "succeeded";
+    let idle = if has_succeeded && !on_processor { idle(session, id) } else { None };
     forget(session, id);
-    let is_good = job.state == "succeeded" && done == STEPS && loss.is_some_and(f64::is_finite);
-    let reason = job.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let is_good = has_succeeded && done == STEPS && loss.is_some_and(f64::is_finite) && idle.is_none();
+    let reason = job.reason.or(idle).map(|reason| format!(": {reason}")).unwrap_or_default();
     let loss = loss.map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
     Ok(Line {
         part: "training",
@@ -248,6 +314,19 @@ fn steps(session: &Session, id: &str, on_processor: bool) -> Result<Line, Failur
         is_good: Some(is_good),
         details: format!("{done} of {STEPS} steps{loss}, {}{reason}", job.state),
     })
+}
+
+/// Why a job that was given a GPU did not compute on it, by what its result says of itself.
+fn idle(session: &Session, id: &str) -> Option<String> {
+    let path = [&JOBS[..], &[id, "outputs", "lineage.json"]].concat();
+    let lineage: Option<Value> = session.read_patiently(&Request::get(&path)).ok();
+    match lineage.as_ref().and_then(|lineage| lineage.pointer("/engine/device")).and_then(Value::as_str) {
+        Some("cpu") => {
+            Some("it was given a GPU and computed on the processor; is its program made for GPUs?".to_owned())
+        }
+        Some(_) => None,
+        None => Some("its lineage does not say on what it computed".to_owned()),
+    }
 }
 
 /// Steps that were made, and the loss of the last one.
@@ -261,7 +340,7 @@ fn progress(metrics: &str) -> (usize, Option<f64>) {
 fn wait(session: &Session, id: &str) -> Result<(Job, Vec<String>), Failure> {
     let mut used = Vec::new();
     loop {
-        let job: Job = session.read(Request::get(&[&JOBS[..], &[id]].concat()))?;
+        let job: Job = session.read_patiently(&Request::get(&[&JOBS[..], &[id]].concat()))?;
         if !job.gpus.is_empty() {
             used.clone_from(&job.gpus);
         }

@@ -5,12 +5,38 @@ use serde_json::Value;
 use std::{
     fmt::Write as _,
     io::{self, Write},
-    mem,
+    mem, process,
 };
+
+/// How a program ends whose output nobody reads any more: as the signal SIGPIPE would have it.
+const NOBODY_READS: i32 = 128 + 13;
+
+/// Writes to standard output.
+pub fn text(text: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        given_up(&error);
+    }
+}
+
+/// The same with the end of a line.
+pub fn line(text: impl Into<String>) {
+    self::text(&(text.into() + "\n"));
+}
+
+/// Ends the program where standard output takes nothing more. Nobody reads any more (`| head`) is no mistake; a full disk is
+/// one.
+pub fn given_up(error: &io::Error) -> ! {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        eprintln!("writing to standard output: {error}");
+        process::exit(1);
+    }
+    process::exit(NOBODY_READS);
+}
 
 /// Prints rows below their headings, each column as wide as it has to be. The last column is not filled up.
 pub fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) {
-    print!("{}", layout(headings, rows));
+    text(&layout(headings, rows));
 }
 
 fn layout<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -35,7 +61,7 @@ fn layout<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
 pub fn values(pairs: &[(&str, String)]) {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
-        println!("{name:width$}  {}", plain(value.clone()));
+        line(format!("{name:width$}  {}", plain(value.clone())));
     }
 }
 

@@ -30,7 +30,7 @@ pub fn system(session: &Session) -> Outcome {
             let text = |key: &str| word(layer.get(key));
             [text("image"), text("name"), show::bytes(size), text("state"), text("digest")]
         };
-        println!();
+        show::line("");
         show::table(["IMAGE", "LAYER", "SIZE", "STATE", "DIGEST"], &layers.iter().map(row).collect::<Vec<_>>());
     })
 }
@@ -60,7 +60,7 @@ pub fn health(session: &Session) -> Outcome {
     if session.json {
         session.print(&answer)?;
     } else {
-        println!("{}", show::plain(health.status.clone()));
+        show::line(show::plain(health.status.clone()));
     }
     if health.status == "ok" {
         return Ok(());
@@ -96,11 +96,11 @@ pub fn declared(session: &Session) -> Outcome {
         show::values(&[("models", named("models")), ("data sets", named("datasets"))]);
         let jobs = declared.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let row = |job: &Value| ["name", "kind", "image", "model"].map(|key| word(job.get(key)));
-        println!();
+        show::line("");
         show::table(["JOB", "KIND", "IMAGE", "MODEL"], &jobs.iter().map(row).collect::<Vec<_>>());
     })
 }
 
 pub fn stop(session: &Session, how: &str, what: &str) -> Outcome {
-    session.show(Request::post(&["v1", "system", how]), |_: Value| println!("{what}"))
+    session.show(Request::post(&["v1", "system", how]), |_: Value| show::line(what))
 }

@@ -35,6 +35,8 @@ pub struct Seen {
     pub breaks_after: Option<usize>,
     /// Bodies of requests to create something.
     pub wanted: Vec<Value>,
+    /// How many looks at a job or a file come before one that is not answered.
+    pub answers_until: Option<usize>,
 }
 
 pub struct Appliance {
@@ -106,15 +108,16 @@ fn router(seen: Arc<Mutex<Seen>>) -> Router {
         .route("/v1/appliance/uploads/upload-1", get(|| async { Json(json!({"id": "upload-1", "status": "pending"})) }))
         .route("/v1/uploads/upload-1/parts", post(part))
         .route("/v1/uploads/upload-1/complete", post(complete))
-        .route("/v1/files/{id}", get(|Path(id): Path<String>| async move { Json(file(&id, 3, "")) }))
+        .route("/v1/files/{id}", get(look_at_file))
         .route("/v1/files/{id}/content", get(|| async { Response::new(Body::from("content\n")) }))
         .route("/v1/fine_tuning/jobs", post(wanted))
-        .route("/v1/fine_tuning/jobs/ftjob-1", get(|| async { Json(job()) }))
+        .route("/v1/fine_tuning/jobs/ftjob-1", get(look_at_tuning))
         .route("/v1/fine_tuning/jobs/ftjob-1/events", get(events))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/appliance/selftest", post(|| async { Json(run("job-1")) }))
         .route("/v1/appliance/debug", post(debug))
-        .route("/v1/appliance/jobs/{id}", get(|Path(id): Path<String>| async move { Json(run(&id)) }))
+        .route("/v1/appliance/jobs/{id}", get(look_at_job))
+        .route("/v1/appliance/jobs/{id}/events", get(events))
         .route("/v1/appliance/jobs/{id}/cancel", post(|Path(id): Path<String>| async move { Json(run(&id)) }))
         .route("/v1/appliance/jobs/{id}/outputs", delete(|| async { Json(json!({"deleted": true})) }))
         .route("/v1/appliance/jobs/{id}/outputs/self-test.json", get(tested))
@@ -131,9 +134,41 @@ fn file(id: &str, bytes: usize, sha256: &str) -> Value {
     })
 }
 
+/// An agent that is being started again answers nothing for a moment.
+fn unless_it_is_gone(seen: &Mutex<Seen>, answer: Value) -> Response {
+    let mut seen = seen.lock().unwrap();
+    match seen.answers_until.as_mut() {
+        Some(0) => {
+            seen.answers_until = None;
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")], "it starts").into_response()
+        }
+        Some(left) => {
+            *left -= 1;
+            Json(answer).into_response()
+        }
+        None => Json(answer).into_response(),
+    }
+}
+
+async fn look_at_file(State(seen): Shared, Path(id): Path<String>) -> Response {
+    unless_it_is_gone(&seen, file(&id, 3, ""))
+}
+
+async fn look_at_tuning(State(seen): Shared) -> Response {
+    unless_it_is_gone(&seen, job())
+}
+
+async fn look_at_job(State(seen): Shared, Path(id): Path<String>) -> Response {
+    unless_it_is_gone(&seen, run(&id))
+}
+
 /// A job that has ended, or one with a terminal, which runs.
 fn run(id: &str) -> Value {
-    json!({"id": id, "state": if id == "job-2" { "running" } else { "succeeded" }, "reason": null, "gpus": []})
+    json!({
+        "id": id, "kind": "run", "name": "measure", "state": if id == "job-2" { "running" } else { "succeeded" },
+        "reason": null, "image": "train", "command": ["x"], "starts": 1, "priority": 0, "gpus": [], "memory": 1,
+        "ran_seconds": 1, "created_at": 0,
+    })
 }
 
 async fn tested() -> Json<Value> {

@@ -207,6 +207,44 @@ fn a_training_is_described_sent_and_followed_to_its_end() {
 }
 
 #[test]
+fn who_waits_does_not_give_up_an_appliance_that_is_started_again() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    let waits = |arguments: &[&str], expected: i32| {
+        appliance.seen.lock().unwrap().answers_until = Some(0);
+        let output = person.does(arguments);
+        assert_eq!(output.status.code(), Some(expected), "{arguments:?}: {}", said(&output));
+        assert!(appliance.seen.lock().unwrap().answers_until.is_none(), "{arguments:?} did not ask");
+    };
+    waits(&["job", "wait", "job-1"], 0);
+    // The job and the file there are not good, which is what was waited for.
+    waits(&["finetune", "wait", "ftjob-1"], 4);
+    fs::write(person.home.path().join("x.jsonl"), "x").unwrap();
+    waits(&["file", "upload", "x.jsonl", "--wait"], 4);
+}
+
+#[test]
+fn a_reader_who_has_seen_enough_ends_it_quietly() {
+    let appliance = Appliance::start();
+    let person = Person::of(&appliance);
+    for arguments in [
+        &["system"][..],
+        &["chat", "base", "x"],
+        &["promotions"],
+        &["job", "events", "job-1"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = person.command(arguments);
+        let child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), said(&output).as_str()), (Some(141), ""), "{arguments:?}");
+    }
+}
+
+#[test]
 fn answers_come_as_text_and_downloads_whole() {
     let appliance = Appliance::start();
     let person = Person::of(&appliance);

@@ -3,8 +3,9 @@
 use super::*;
 use ed25519_dalek::SigningKey;
 use gap_format::{
-    Timestamp, WriteAt,
+    Digest, Timestamp, WriteAt,
     layout::Align,
+    oci::TITLE,
     sign::sign_in_place,
     statement::Release as Claim,
     verity::{TreeBuilder, tree_len},

@@ -5,12 +5,14 @@ mod chat;
 mod completions;
 mod error;
 mod generation;
+mod logprobs;
 mod messages;
 mod preparing;
 mod stream;
 mod texts;
 mod tools;
 
+pub use body::Bodies;
 pub use error::ApiError;
 pub use preparing::Preparing;
 
@@ -42,6 +44,8 @@ pub struct Served {
     pub catalogue: Arc<Catalogue>,
     /// What is measured.
     pub meters: Arc<Meters>,
+    /// The room for bodies of requests.
+    pub bodies: Bodies,
     /// The queue before templates, tokens and grammars.
     pub preparing: Arc<Preparing>,
 }

@@ -174,6 +174,7 @@ mod tests {
             ignore_end: true,
             grammar: None,
             shown: Vec::new(),
+            continues: false,
             adapter: None,
             events,
         };

@@ -1,28 +1,17 @@
 //! What happens when there is too much.
 
-use crate::process::Server;
+use crate::process::{self, ENDLESS, Server};
 use serde_json::{Value, json};
-use std::{io::Read, os::unix::net::UnixStream, thread};
+use std::{os::unix::net::UnixStream, thread};
 
-/// A long answer, of which the first piece has come.
+/// An answer that does not end by itself, of which the first piece has come.
 fn begin(server: &Server) -> UnixStream {
-    let request = json!({
-        "model": "chat", "prompt": "Hello", "max_tokens": 240, "ignore_eos": true, "stream": true, "logprobs": 20, "n": 1,
-    });
-    let mut stream = server.send("POST", "/v1/completions", "application/json", request.to_string().as_bytes());
-    let mut seen = Vec::new();
-    while !seen.windows(6).any(|bytes| bytes == b"data: ") {
-        let mut byte = [0; 64];
-        let count = stream.read(&mut byte).unwrap();
-        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&byte[..count]);
-    }
-    stream
+    process::begin(server, ENDLESS).0
 }
 
 #[test]
 fn a_client_that_goes_away_frees_its_place() {
-    let server = Server::with_chat("llama", &["--sequences=1", "--requests=1"]);
+    let server = Server::with_endless_chat(&["--sequences=1", "--requests=1"]);
     for gone in 1..=3 {
         drop(begin(&server));
         server.wait_until("gap_serve_taken", 0);
@@ -30,12 +19,12 @@ fn a_client_that_goes_away_frees_its_place() {
         assert!(server.measured("gap_serve_abandoned_total") <= gone);
     }
     // Each was given up long before its end.
-    assert!(server.measured("gap_serve_answer_tokens_total") < 3 * 240);
+    assert!(server.measured("gap_serve_answer_tokens_total") < ENDLESS as u64);
 }
 
 #[test]
 fn more_requests_than_places_are_told_to_come_back() {
-    let server = Server::with_chat("llama", &["--sequences=1", "--requests=2"]);
+    let server = Server::with_endless_chat(&["--sequences=1", "--requests=2"]);
     let running = begin(&server);
     let request = json!({"model": "chat", "prompt": "x", "max_tokens": 2, "n": 2});
     let reply = server.post("/v1/completions", &request);
@@ -64,7 +53,7 @@ fn a_request_for_more_answers_than_there_are_places_is_told_not_to_come_back() {
 
 #[test]
 fn a_request_without_a_place_is_refused_before_anything_is_done_for_it() {
-    let server = Server::with_chat("llama", &["--sequences=1", "--requests=1"]);
+    let server = Server::with_endless_chat(&["--sequences=1", "--requests=1"]);
     let running = begin(&server);
     let long = "x q ".repeat(1 << 20);
     let schema = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "bad"}}});

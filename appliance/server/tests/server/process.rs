@@ -9,10 +9,13 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+/// Tokens of an answer that no test waits for.
+pub const ENDLESS: usize = 100_000;
 
 /// A server on a socket in a directory of its own. It ends with this value.
 pub struct Server {
@@ -76,6 +79,25 @@ pub fn complaint(arguments: &[String]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// Sends a signal to a program.
+pub fn send_signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A streamed answer of so many tokens, of which the first piece has come; and what was read of it.
+pub fn begin(server: &Server, tokens: usize) -> (UnixStream, Vec<u8>) {
+    let request = json!({"model": "chat", "prompt": "Hello", "max_tokens": tokens, "ignore_eos": true, "stream": true});
+    let mut stream = server.send("POST", "/v1/completions", "application/json", request.to_string().as_bytes());
+    let mut seen = Vec::new();
+    while !seen.windows(6).any(|bytes| bytes == b"data: ") {
+        let mut bytes = [0; 64];
+        let count = stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    (stream, seen)
+}
+
 impl Server {
     /// All kinds of models, in a network namespace with nothing in it.
     pub fn with_everything(more: &[&str]) -> Self {
@@ -99,6 +121,20 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         write_chat_model(name, &directory.path().join("chat"));
         let mut arguments = vec![format!("--model=chat={}", directory.path().join("chat").display())];
+        arguments.extend(more.iter().map(ToString::to_string));
+        Self::start(directory, &arguments)
+    }
+
+    /// One model whose answers take as long as a test may want: nothing that it is asked for ends by itself.
+    pub fn with_endless_chat(more: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let model = directory.path().join("chat");
+        write_chat_model("llama", &model);
+        let path = model.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["max_position_embeddings"] = json!(ENDLESS + 100);
+        fs::write(path, config.to_string()).unwrap();
+        let mut arguments = vec![format!("--model=chat={}", model.display())];
         arguments.extend(more.iter().map(ToString::to_string));
         Self::start(directory, &arguments)
     }
@@ -131,6 +167,16 @@ impl Server {
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
         UnixStream::connect(&self.socket).is_ok() || Path::new(&format!("/proc/{}", self.child.id())).exists()
+    }
+
+    /// Tells it to stop.
+    pub fn terminate(&self) {
+        send_signal(&self.child, "-TERM");
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     fn start(directory: tempfile::TempDir, arguments: &[String]) -> Self {
