@@ -9,6 +9,7 @@ use super::{
     Failure, Outcome, TestArgs, failed,
 };
 use crate::{
+    interruption,
     progress::{Stage, Work},
     report::{
         contents::{Contents, ContentsError},
@@ -32,6 +33,7 @@ pub fn run(args: &TestArgs) -> Outcome {
     let contents = Contents::open(&args.file).map_err(failure)?;
     let tests = Tests::of(&contents).map_err(failure)?.map(|list| list.tests).unwrap_or_default();
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
+    interruption::heed().map_err(failed("heeding Ctrl-C"))?;
     let spool = tempfile::tempdir().map_err(failed("making a directory for the images"))?;
     let bench = Bench { program: &program, spool: spool.path() };
     let mut tried: Vec<Tried<'_>> = Vec::new();
@@ -39,6 +41,9 @@ pub fn run(args: &TestArgs) -> Outcome {
         let text = format!("test `{}` in image `{}`", escaped(&record.trial.name), escaped(&record.image));
         terminal.begin(&Work::whole(Stage::Test, &text));
         tried.push((record, try_again(record, &contents, bench).map_err(failure)?));
+        if interruption::is_asked() {
+            return Err(Failure::could_not_run("the tests were ended, as was asked", "nothing is left of them"));
+        }
     }
     drop(terminal);
     if args.json { print_json(&tried) } else { print_text(&tried) }?;
