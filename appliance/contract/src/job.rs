@@ -122,7 +122,7 @@ pub struct JobSpec {
     /// Stops when the validation loss no longer falls, and keeps the best; needs `validation_file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// DPO: how strongly the policy is held near the base.
+    /// DPO: how strongly the policy is held near what it began with: the base, or the base with `adapter`.
     #[serde(default = "beta")]
     #[schemars(range(min = 0.0))]
     pub beta: f64,

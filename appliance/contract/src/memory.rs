@@ -5,6 +5,10 @@ use crate::Quantization;
 
 /// The linear layers of each layer of a decoder.
 const LINEARS: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Scores of attention are computed for so many rows of queries at a time, and so many bytes of them are there for each key:
+/// six numbers of 32 bits in the backward pass.
+const SCORE_ROWS: u64 = 128;
+const SCORE_BYTES: u64 = 6 * 4;
 /// Logits are computed for so many numbers at a time; they and their gradients are there, in 32 bits.
 const LOGITS: u64 = (4 << 20) * 4 * 2;
 /// Weights whose largest value is stored once where a matrix is held in four bits, and such values that have one themselves.
@@ -22,6 +26,8 @@ pub struct DecoderSizes {
     pub queries: u64,
     /// Width of all keys.
     pub keys: u64,
+    /// Heads of queries.
+    pub heads: u64,
     /// Number of layers.
     pub layers: u64,
     /// Number of tokens known.
@@ -37,12 +43,14 @@ pub struct Load<'a> {
     pub adapter: Option<(u64, &'a [&'a str])>,
     /// How the frozen base is packed.
     pub quantization: Option<Quantization>,
-    /// Whether the weights as they were at first stay beside those that are trained (DPO of all weights).
+    /// Whether what is trained stays beside it as it was at first (DPO of all weights, or going on from an adapter).
     pub reference: bool,
     /// Whether activations are computed again rather than kept.
     pub checkpointing: bool,
     /// Tokens of the longest batch.
     pub tokens: u64,
+    /// Tokens of the longest sequence in any batch.
+    pub longest: u64,
     /// Bytes of a frozen weight.
     pub weight: u64,
     /// Bytes of an activation.
@@ -106,10 +114,11 @@ impl DecoderSizes {
     #[must_use]
     pub fn estimate(&self, load: &Load<'_>) -> Estimate {
         let (base, trained) = (self.parameters(), self.trained(load));
+        let first = if load.reference { trained * 4 } else { 0 };
         let (weights, training) = match load.adapter {
             // Value, gradient and two moments.
-            Some(_) => (self.frozen(load), trained * 16),
-            None => (base * 4, trained * 12 + if load.reference { base * 4 } else { 0 }),
+            Some(_) => (self.frozen(load), trained * 16 + first),
+            None => (base * 4, trained * 12 + first),
         };
         let rank = load.adapter.map_or(0, |(rank, targets)| rank * targets.len() as u64);
         let kept = 2 * self.hidden + 2 * (self.queries + self.keys) + 2 * self.intermediate + rank;
@@ -118,7 +127,9 @@ impl DecoderSizes {
             true => self.layers * self.hidden + kept + passing,
             false => self.layers * kept + passing,
         };
-        let activations = load.tokens.saturating_mul(row).saturating_mul(load.activation).saturating_add(LOGITS);
+        let rows = load.tokens.saturating_mul(row).saturating_mul(load.activation);
+        let scores = load.longest.saturating_mul(self.heads * SCORE_ROWS.min(load.longest) * SCORE_BYTES);
+        let activations = rows.saturating_add(scores).saturating_add(LOGITS);
         Estimate { weights, training, activations }
     }
 
@@ -145,6 +156,7 @@ mod tests {
         intermediate: 11008,
         queries: 4096,
         keys: 4096,
+        heads: 32,
         layers: 32,
         vocabulary: 32000,
         tied: false,
@@ -155,6 +167,7 @@ mod tests {
         reference: false,
         checkpointing: true,
         tokens: 2048,
+        longest: 0,
         weight: 2,
         activation: 4,
     };
@@ -175,10 +188,16 @@ mod tests {
         assert_eq!(full.weights + full.training, 16 * 6_738_415_616);
         let dpo = estimate(Load { adapter: None, reference: true, ..LORA });
         assert_eq!(dpo.training - full.training, full.weights);
+        let gone_on = estimate(Load { reference: true, ..LORA });
+        assert_eq!(gone_on.training - lora.training, 4 * 39_976_960);
         let four_bits = estimate(Load { quantization: Some(Quantization::Nf4DoubleQuant), ..LORA });
         assert!(four_bits.weights < lora.weights / 3 && four_bits.training == lora.training);
         let twice = estimate(Load { tokens: 4096, ..LORA });
         assert_eq!(twice.activations - LOGITS, 2 * (lora.activations - LOGITS));
         assert!(estimate(Load { checkpointing: false, ..LORA }).activations > 5 * lora.activations);
+        // Attention takes memory with the length of a sequence, and not with its square.
+        let scores = |longest: u64| estimate(Load { longest, ..LORA }).activations - lora.activations;
+        assert_eq!(scores(2048), 32 * 128 * 2048 * 24);
+        assert_eq!(scores(8192), 4 * scores(2048));
     }
 }

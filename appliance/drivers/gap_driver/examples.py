@@ -116,17 +116,17 @@ def _bad(place: tuple, what: str) -> Failure:
 
 
 def _supervised_row(row: dict, place: tuple, tokenizer, completion_only: bool) -> tuple[list[int], list[bool]]:
-    if isinstance(row.get("text"), str):
-        ids = _with_end(tokenizer(row["text"])["input_ids"], tokenizer)
-        return ids, [True] * len(ids)
-    if "messages" in row:
-        turns = _turns(row["messages"], place)
+    if (turns := row.get("messages", row.get("conversations"))) is not None:
+        turns = _turns(turns, place)
         ids, counts = _conversation(turns, place, tokenizer, row.get("tools"), find=completion_only)
-    elif "completion" in row:
+    elif "prompt" in row and "completion" in row:
         tools = row.get("tools")
-        ids, counts = _answer(row.get("prompt"), row["completion"], place, tokenizer, tools, completion_only)
+        ids, counts = _answer(row["prompt"], row["completion"], place, tokenizer, tools, completion_only)
     elif "instruction" in row:
         ids, counts = _instruction(row, place, tokenizer, completion_only)
+    elif isinstance(row.get("text"), str):
+        ids = _with_end(tokenizer(row["text"])["input_ids"], tokenizer)
+        return ids, [True] * len(ids)
     else:
         raise _bad(place, "has none of `messages`, `instruction`, `prompt` with `completion`, `text`")
     return ids, counts if completion_only else [True] * len(ids)
@@ -156,7 +156,8 @@ def _answer(prompt, answer, place: tuple, tokenizer, tools, find: bool = True) -
 
 def _continuation(prompt: str, answer: str, tokenizer) -> tuple[list[int], list[bool]]:
     encoded = tokenizer(prompt + answer, return_offsets_mapping=True)
-    counts = [begin >= len(prompt) for begin, _ in encoded["offset_mapping"]]
+    # A token that begins with the end of the prompt, as with the space before a word, is the first of the answer.
+    counts = [begin >= len(prompt) or end > len(prompt) for begin, end in encoded["offset_mapping"]]
     ids = _with_end(encoded["input_ids"], tokenizer)
     return ids, counts + [True] * (len(ids) - len(counts))
 
@@ -204,8 +205,12 @@ def _conversation(
             raise _bad(place, f"is of no use: the chat template writes {what}")
         spans.append(span)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    counts = [any(first <= begin < last for first, last in spans) for begin, _ in encoded["offset_mapping"]]
+    counts = [_has_part(begin, end, spans) for begin, end in encoded["offset_mapping"]]
     return encoded["input_ids"], counts
+
+
+def _has_part(begin: int, end: int, spans: list[tuple[int, int]]) -> bool:
+    return any(begin < last and (end > first or begin >= first) for first, last in spans)
 
 
 def _span(text: str, before: str, until: str, content: str) -> tuple[int, int] | None:

@@ -1,11 +1,13 @@
 """The base model with what is trained on it, and its tokenizer."""
 
+import functools
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from .failure import Failure
@@ -105,7 +107,10 @@ def _with_adapter(model, job):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=job.gradient_checkpointing)
     try:
         if job.adapter:
-            return PeftModel.from_pretrained(model, job.adapter, is_trainable=True, local_files_only=True)
+            config = _config_of_adapter(job)
+            return PeftModel.from_pretrained(
+                model, job.adapter, is_trainable=True, local_files_only=True, config=config
+            )
         shape = LoraConfig(
             task_type="CAUSAL_LM",
             r=job.lora.r,
@@ -120,9 +125,36 @@ def _with_adapter(model, job):
         raise Failure(code, f"the adapter does not fit {job.model}: {error}", param) from error
 
 
+def _config_of_adapter(job) -> PeftConfig:
+    """That of the adapter to go on from, which the job must ask for. Of dropout the job decides: it is none of the result."""
+    config = PeftConfig.from_pretrained(job.adapter, local_files_only=True)
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"it is of the type {config.peft_type}, and LoRA is trained")
+    found = _scale(config.r, config.lora_alpha, config.use_rslora)
+    wanted = _scale(job.lora.r, job.lora.alpha, job.lora.use_rslora)
+    if config.r != job.lora.r or not math.isclose(found, wanted, rel_tol=0, abs_tol=1e-9):
+        raise Failure(
+            "invalid_job",
+            f"the adapter has rank {config.r} and scale {found:g}, but the job says {job.lora.r} and {wanted:g}; "
+            "give `lora` the adapter's `r`, `alpha` and `use_rslora`",
+            "lora",
+        )
+    config.lora_dropout = job.lora.dropout
+    return config
+
+
+def _scale(r: int, alpha: float, use_rslora: bool) -> float:
+    return alpha / (math.sqrt(r) if use_rslora else r)
+
+
 def base_lineage(job) -> dict:
+    return _base_lineage(job.model)
+
+
+@functools.cache
+def _base_lineage(model: str) -> dict:
     """The base by its digest: over the lines `digest  name` of its configuration and weights, sorted by name."""
-    directory = Path(job.model)
+    directory = Path(model)
     files = sorted([directory / "config.json", *directory.glob("*.safetensors")], key=lambda path: path.name)
     lines = "".join(f"{sha256(path)}  {path.name}\n" for path in files)
     config = json.loads((directory / "config.json").read_text())
@@ -130,4 +162,15 @@ def base_lineage(job) -> dict:
         "name": directory.resolve().name,
         "architecture": (config.get("architectures") or [""])[0],
         "digest": hashlib.sha256(lines.encode()).hexdigest(),
+    }
+
+
+def origin(job) -> dict:
+    """Digests of what examples are made into tokens with, of the base, and of the adapter to go on from."""
+    directory = Path(job.model)
+    read_with = [directory / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
+    return {
+        "base": base_lineage(job)["digest"],
+        "tokenizer": {path.name: sha256(path) for path in read_with if path.exists()},
+        "adapter": sha256(Path(job.adapter) / "adapter_model.safetensors") if job.adapter else None,
     }

@@ -59,6 +59,11 @@ class Output:
         for left in self.dir.glob(".new-*"):
             shutil.rmtree(left, ignore_errors=True)
 
+    def sync_metrics(self) -> None:
+        """Waits until the rows that were written are on the disk."""
+        if self.metrics.exists():
+            _sync(self.metrics)
+
     def publish(self, staged: Path, to: Path) -> None:
         """Moves a finished directory to its place, durably; what lay there is replaced."""
         for path in sorted(staged.rglob("*")):
@@ -115,10 +120,6 @@ class Rows:
         write(self.path, b"".join(_line(row) for row in kept))
         self._drop_torn_row()
         return kept
-
-    def sync(self) -> None:
-        if self.path.exists():
-            _sync(self.path)
 
 
 class Events:

@@ -74,7 +74,8 @@ def _run(job, resume: bool) -> int:
 
 
 def _refuse_to_overwrite(output: Output, resume: bool) -> None:
-    if not resume and (output.metrics.exists() or output.steps()):
+    """What a run left before its first checkpoint is nothing to go on from, and begins anew."""
+    if not resume and (output.steps() or output.lineage.exists()):
         raise Failure(
             "output_busy", f"{output.dir} holds a run; --resume goes on with it, or take another `output`", "output"
         )

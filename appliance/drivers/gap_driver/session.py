@@ -20,7 +20,7 @@ from trl import DPOConfig, SFTConfig
 
 from . import examples, launch
 from .failure import STOPPED, SUCCEEDED, Failure
-from .model import base_lineage, computes_in_bfloat16, load_model, load_tokenizer
+from .model import base_lineage, computes_in_bfloat16, load_model, load_tokenizer, origin
 from .output import Events, Output, sha256, write_json
 from .trainer import Contract, Preferences, StopRequest, Supervised
 
@@ -43,8 +43,9 @@ class Session:
             self.events.tell("resumed" if step else "started", f"goes on after step {step}" if step else "the run began")
         tokenizer = load_tokenizer(self.job)
         training, validation = self._examples(tokenizer)
-        identity = _identity(self.job, [training, validation])
-        if step:
+        # The first process alone writes and compares it: all read the same files.
+        identity = _identity(self.job, [training, validation]) if self.events else {}
+        if step and self.events:
             self._refuse_another_job(step, identity)
         if self.events:
             write_json(self.output.job, self.job.to_json())
@@ -96,8 +97,8 @@ class Session:
         if begun != identity:
             raise Failure(
                 "invalid_job",
-                "the job or its data changed since the checkpoint; resume with what it began with, or give it its own "
-                "`output`",
+                "the job, its data, the base, the tokenizer or the adapter changed since the checkpoint; resume with what "
+                "it began with, or give it its own `output`",
                 "output",
             )
 
@@ -158,7 +159,8 @@ class Session:
 
     def _trainer(self, model, tokenizer, arguments, training, validation, identity):
         kind = Preferences if self.job.method == "dpo" else Supervised
-        kind = type(kind.__name__, (kind,), {"output": self.output, "identity": identity})
+        tell = staticmethod(self.events.tell if self.events else lambda *_, **__: None)
+        kind = type(kind.__name__, (kind,), {"output": self.output, "identity": identity, "tell": tell})
         return kind(
             model=model,
             args=arguments,
@@ -245,9 +247,11 @@ def _dataset(part: examples.Examples) -> Dataset:
 
 
 def _identity(job, parts: list) -> dict:
-    """What must be the same for a run to go on: all that decides about numbers."""
-    decides = {**job.to_json(), "output": None, "save_steps": None, "save_total_limit": None, "metadata": None}
-    text = json.dumps([decides, [part.sha256 for part in parts if part]], sort_keys=True)
+    """What must be the same for a run to go on: all that decides about numbers, but for the learning rate, which is what
+    one changes when a run went astray. Computing activations again changes no number."""
+    may_change = ("output", "save_steps", "save_total_limit", "metadata", "learning_rate", "gradient_checkpointing")
+    decides = job.to_json() | dict.fromkeys(may_change)
+    text = json.dumps([decides, [part.sha256 for part in parts if part], origin(job)], sort_keys=True)
     return {"job_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 

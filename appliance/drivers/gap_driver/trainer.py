@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ class Engine:
 
     output: Output
     identity: dict
+    tell: Callable
 
     def create_model_card(self, *_args, **_options):
         """The lineage says more."""
@@ -35,7 +37,29 @@ class Engine:
             step = self.state.global_step
             staged = Path(self.args.output_dir) / f"checkpoint-{step}"
             write_json(staged / IDENTITY, self.identity)
+            # Who goes on from the checkpoint does these steps no more, so nobody would write their rows again.
+            self.output.sync_metrics()
             self.output.publish(staged, self.output.checkpoint(step))
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        """As they were at the checkpoint, with the job's learning rate, which may be another when a run goes on."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        rate = self.args.learning_rate
+        if checkpoint is None or (before := self.lr_scheduler.base_lrs[0]) == rate:
+            return
+        schedule = self.lr_scheduler
+        schedule.base_lrs = [rate] * len(schedule.base_lrs)
+        schedule._last_lr = [rate * share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        for group, now in zip(self.optimizer.param_groups, schedule._last_lr):
+            group["initial_lr"], group["lr"] = rate, now
+        step = schedule.last_epoch
+        self.tell(
+            "message",
+            f"from step {step + 1} on the learning rate is {rate:g}; it was {before:g}",
+            step=step,
+            learning_rate=rate,
+            before=before,
+        )
 
     def evaluate(self, *_args, **_options):
         """Mean loss over the tokens of the validation file (DPO: over its pairs)."""
@@ -210,7 +234,6 @@ class Contract(TrainerCallback):
         if not self.events:
             return
         step = state.global_step
-        self.metrics.sync()
         self.tell("checkpoint", f"step {step}: checkpoint written", step=step)
         limit = self.job.save_total_limit
         best = self.best[1] if self.best and self.job.early_stopping else None
@@ -248,4 +271,23 @@ def peak_memory() -> int:
 def memory_there_is() -> int:
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _limit_of_groups())
+
+
+def _limit_of_groups() -> float:
+    """The lowest limit of the control groups that this process is in."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    own = next((root / line[3:].lstrip("/") for line in lines if line.startswith("0::")), root)
+    limits = [math.inf]
+    for group in [own, *own.parents]:
+        if not group.is_relative_to(root):
+            break
+        try:
+            limits.append(int((group / "memory.max").read_text()))
+        except (OSError, ValueError):  # not there, or `max`
+            continue
+    return min(limits)

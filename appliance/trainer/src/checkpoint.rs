@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 const STATE: &str = "state.json";
@@ -128,9 +128,7 @@ pub fn state(output: &Output, step: u64) -> Result<State, Failed> {
     let dir = output.checkpoint(step);
     let read = |path: &Path| fs::read(path).map_err(storage("read", path));
     let damaged = |what: String| {
-        let message =
-            format!("the checkpoint {} is damaged: {what}; remove it to resume from the one before", dir.display());
-        Failed::new(FailureCode::Storage, message)
+        Failed::new(FailureCode::Storage, format!("the checkpoint {} is damaged: {what}", dir.display()))
     };
     let stored = read(&dir.join(STATE))?;
     let stored: Stored = serde_json::from_slice(&stored).map_err(|error| damaged(error.to_string()))?;
@@ -141,6 +139,21 @@ pub fn state(output: &Output, step: u64) -> Result<State, Failed> {
         }
     }
     Ok(stored.state)
+}
+
+/// Sets a checkpoint aside that cannot be used, under a name by which none is found; where it lies then.
+///
+/// # Errors
+/// Where it cannot be moved.
+pub fn set_aside(output: &Output, step: u64) -> Result<PathBuf, Failed> {
+    let dir = output.checkpoint(step);
+    let aside = dir.with_file_name(format!("damaged-{}", dir.file_name().unwrap_or_default().to_string_lossy()));
+    let failed = || storage("set aside", &dir);
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(failed())?;
+    }
+    fs::rename(&dir, &aside).map_err(failed())?;
+    Ok(aside)
 }
 
 /// Puts the parameters of a checkpoint into a model.

@@ -8,22 +8,23 @@ use gap_contract::{
 use gap_lm::{device, inference::DecoderConfig};
 use std::fs;
 
-/// Estimates a job whose longest batch has `tokens` tokens, with `weight` bytes a frozen weight and `activation` bytes
-/// an activation.
+/// Estimates a job whose longest batch has `tokens` tokens and whose longest sequence `longest`, with `weight` bytes a frozen
+/// weight and `activation` bytes an activation.
 #[must_use]
 pub fn estimate(
     config: &DecoderConfig,
     job: &Job,
     targets: &[&str],
-    tokens: u64,
+    [tokens, longest]: [u64; 2],
     [weight, activation]: [u64; 2],
 ) -> Estimate {
     sizes(config).estimate(&Load {
         adapter: job.lora.as_ref().map(|lora| (lora.r, targets)),
         quantization: job.quantization,
-        reference: job.method == Method::Dpo,
+        reference: job.method == Method::Dpo && (job.lora.is_none() || job.adapter.is_some()),
         checkpointing: job.gradient_checkpointing,
         tokens,
+        longest,
         weight,
         activation,
     })
@@ -35,6 +36,7 @@ fn sizes(config: &DecoderConfig) -> DecoderSizes {
         intermediate: config.intermediate as u64,
         queries: (config.heads * config.head_width) as u64,
         keys: (config.key_heads * config.head_width) as u64,
+        heads: config.heads as u64,
         layers: config.layers as u64,
         vocabulary: config.vocabulary as u64,
         tied: config.tied,

@@ -55,7 +55,7 @@ pub fn units(batch: &Batch, job: &Job) -> u64 {
 pub struct Objective {
     /// What is trained.
     pub model: TrainableDecoder,
-    /// The model as it was; without it the model without its adapters.
+    /// The model as it was, where all of it is trained; without it the model with the adapters that it began with, if any.
     pub reference: Option<TrainableDecoder>,
 }
 
@@ -104,7 +104,7 @@ impl Objective {
     fn reference(&mut self, batch: &Batch) -> Result<Vec<f32>> {
         let (model, pass) = match &mut self.reference {
             Some(reference) => (reference, Pass::ANSWER),
-            None => (&mut self.model, Pass::BASE),
+            None => (&mut self.model, Pass::START),
         };
         let passed = model.forward(batch, pass, Keep::Nothing)?;
         model.log_probabilities(batch, &passed)

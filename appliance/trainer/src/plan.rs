@@ -38,6 +38,8 @@ pub struct Plan {
     pub total: u64,
     /// Examples in a batch.
     pub batch: u64,
+    /// Tokens of the longest batch that is trained on. No more are measured on at once, but for an example that has more.
+    pub tokens: usize,
     /// The memory that it will take.
     pub estimate: Estimate,
     /// The memory that there is.
@@ -60,7 +62,9 @@ impl Plan {
         let validation =
             job.validation_file.as_ref().map(|path| Examples::read(path, "validation_file", job, &encoder));
         let validation = validation.transpose()?;
-        within_context(&config, [Some(&training), validation.as_ref()])?;
+        let both = || [Some(&training), validation.as_ref()].into_iter().flatten();
+        let longest = both().map(Examples::longest_sequence).max().unwrap_or_default();
+        within_context(&config, longest)?;
         let trained = trained(job)?;
         let targets: Vec<&str> = match &trained {
             Trained::All => Vec::new(),
@@ -71,9 +75,10 @@ impl Plan {
         let bytes = [holding.weights.size_in_bytes() as u64, holding.activations.size_in_bytes() as u64];
         let sized = |batch: u64| {
             let epochs = Epochs::new(&training, job, usize::try_from(batch).unwrap_or(usize::MAX));
-            let tokens = epochs.longest_batch(&training) as u64;
-            let estimate = memory::estimate(&config, job, &targets, tokens, bytes);
-            (epochs, estimate)
+            let tokens = epochs.longest_batch(&training);
+            let most = validation.as_ref().map_or(tokens, |validation| tokens.max(validation.longest()));
+            let estimate = memory::estimate(&config, job, &targets, [most as u64, longest as u64], bytes);
+            (epochs, tokens, estimate)
         };
         let begun = batch.is_some();
         let batch = match (batch, job.batch_size) {
@@ -81,18 +86,18 @@ impl Plan {
             (None, BatchSize::Examples(batch)) => batch,
             (None, BatchSize::Auto(_)) => {
                 #[allow(clippy::cast_precision_loss, reason = "a share")]
-                let fits = |batch: &u64| sized(*batch).1.total() as f64 <= available as f64 * SHARE;
+                let fits = |batch: &u64| sized(*batch).2.total() as f64 <= available as f64 * SHARE;
                 let most = MOST.min(training.sequences.len() as u64).max(1);
                 let powers = (0..9).map(|power| 1 << power).filter(|batch| *batch <= most);
                 powers.take_while(fits).last().unwrap_or(1)
             }
         };
-        let (epochs, estimate) = sized(batch);
+        let (epochs, tokens, estimate) = sized(batch);
         if estimate.total() > available {
-            return Err(too_large(job, estimate, available, |batch| sized(batch).1.total(), batch, begun));
+            return Err(too_large(job, estimate, available, |batch| sized(batch).2.total(), batch, begun));
         }
         let total = epochs.total(job);
-        Ok(Self { config, training, validation, epochs, total, batch, estimate, available, trained, holding })
+        Ok(Self { config, training, validation, epochs, total, batch, tokens, estimate, available, trained, holding })
     }
 
     /// Loads the model, and the adapter that the job starts from.
@@ -111,9 +116,7 @@ impl Plan {
     }
 }
 
-fn within_context(config: &DecoderConfig, examples: [Option<&Examples>; 2]) -> Result<(), Failed> {
-    let lengths = examples.into_iter().flatten().flat_map(|examples| examples.sequences.iter().flatten());
-    let longest = lengths.map(|sequence| sequence.tokens().len()).max().unwrap_or_default();
+fn within_context(config: &DecoderConfig, longest: usize) -> Result<(), Failed> {
     if longest > config.context {
         let message = format!(
             "an example has {longest} tokens, but the model was made for {}; set `max_length` to {0} to cut such examples off",

@@ -190,6 +190,41 @@ fn the_drivers_leave_what_the_contract_says() {
 
 #[test]
 #[ignore = "needs PyTorch; make test-all runs it"]
+fn both_engines_hold_preferences_near_the_adapter_that_they_go_on_from() {
+    let root = made("reference");
+    root.job("first", json!({}));
+    root.python("drivers/sft.py", &["first.json"]);
+    let job = json!({"method": "dpo", "training_file": "tiny/preferences.jsonl", "adapter": "out-first/adapter",
+        "shuffle": false});
+    root.job("trl", job.clone());
+    root.job("own", job.clone());
+    root.python("drivers/dpo.py", &["trl.json"]);
+    succeed(&["run", text(&root.dir().join("own.json"))]);
+    let (trl, own) = (root.output("trl").rows("metrics.jsonl"), root.output("own").rows("metrics.jsonl"));
+    assert_eq!((trl.len(), own.len()), (6, 6));
+    for name in ["train_loss", "rewards/chosen", "rewards/rejected"] {
+        let number = |row: &Value| row[name].as_f64().unwrap();
+        let first = if name == "train_loss" { 2f64.ln() } else { 0.0 };
+        for (trl, own) in trl.iter().zip(&own) {
+            assert!((number(trl) - number(own)).abs() < 1e-3, "{name}: {trl} {own}");
+        }
+        assert!((number(&own[0]) - first).abs() < 1e-6 && (number(&own[5]) - first).abs() > 1e-3, "{name}");
+    }
+    // Both ask for the adapter's shape in the job, in the same words.
+    let mut other = job;
+    other["lora"] = json!({"r": 8, "dropout": 0.5});
+    root.job("other", other.clone());
+    other["output"] = json!("out-own-other");
+    root.job("own-other", other);
+    let ended = root.command("drivers/dpo.py", &["other.json"]).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let expected = "the adapter has rank 4 and scale 4, but the job says 8 and 2; give `lora` the adapter's";
+    assert!(ended.status.code() == Some(1) && said.contains(expected), "{said}");
+    assert!(tiny::fail(&["run", text(&root.dir().join("own-other.json"))]).contains(expected));
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
 fn bitsandbytes_still_gives_the_recorded_numbers() {
     let root = Root::new("qlora");
     let parity = repository().join("appliance/trainer/tests/parity");
@@ -278,13 +313,25 @@ fn a_run_goes_on_only_with_the_job_and_the_data_that_it_began_with() {
         let ended = resume();
         assert_eq!(ended.status.code(), Some(1), "{what}");
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(said.contains("the job or its data changed since the checkpoint"), "{what}: {said}");
+        assert!(said.contains("the tokenizer or the adapter changed since the checkpoint"), "{what}: {said}");
         assert_eq!(output.rows("events.jsonl").last().unwrap()["error"]["code"], "invalid_job");
         assert!(before == (fs::read(output.0.join("job.json")).unwrap(), weights()), "{what}: nothing changed");
     };
-    job(json!({"learning_rate": 0.02}));
-    refused("another learning rate");
+    job(json!({"weight_decay": 0.5}));
+    refused("another decay");
     job(json!({}));
+    let tokenizer = root.dir().join("tiny/model/tokenizer_config.json");
+    let text = fs::read_to_string(&tokenizer).unwrap();
+    fs::write(&tokenizer, text.clone() + "\n").unwrap();
+    refused("another tokenizer");
+    fs::write(&tokenizer, text).unwrap();
+    let base = root.dir().join("tiny/model/model.safetensors");
+    let bytes = fs::read(&base).unwrap();
+    let mut other = bytes.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&base, other).unwrap();
+    refused("another base");
+    fs::write(&base, bytes).unwrap();
     let data = root.dir().join("tiny/train.jsonl");
     let rows = fs::read_to_string(&data).unwrap();
     fs::write(&data, rows.lines().skip(1).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -296,6 +343,39 @@ fn a_run_goes_on_only_with_the_job_and_the_data_that_it_began_with() {
     output.check();
     assert_eq!(output.steps(), [1, 2, 3, 4]);
     assert!(before.1 == weights());
+    // The learning rate is what one changes when a run went astray.
+    let rates = || -> Vec<f64> {
+        output.rows("metrics.jsonl").iter().map(|row| row["learning_rate"].as_f64().unwrap()).collect()
+    };
+    let began_with = rates();
+    fs::remove_dir_all(output.0.join("checkpoints/step-00000004")).unwrap();
+    job(json!({"learning_rate": 0.02, "gradient_checkpointing": true}));
+    assert_eq!(resume().status.code(), Some(0));
+    let went_on = rates();
+    assert_eq!(went_on[..2], began_with[..2]);
+    assert!(went_on[2..].iter().zip(&began_with[2..]).all(|(new, old)| (new - 2.0 * old).abs() < 1e-9), "{went_on:?}");
+    let told = output.rows("events.jsonl").into_iter().find(|event| event["type"] == "message").unwrap();
+    assert_eq!(told["data"], json!({"step": 2, "learning_rate": 0.02, "before": 0.01}));
+    assert!(before.1 != weights());
+}
+
+#[test]
+#[ignore = "needs PyTorch; make test-all runs it"]
+fn a_run_that_was_killed_before_its_first_checkpoint_begins_anew() {
+    let root = made("anew");
+    for (name, more) in [("plain", vec![]), ("resumed", vec!["--resume"])] {
+        root.job(name, json!({"max_steps": 2}));
+        let output = root.output(name);
+        fs::create_dir_all(output.0.join("checkpoints")).unwrap();
+        let row = json!({"step": 1, "epoch": 0.1, "train_loss": 9.0, "learning_rate": 0.1, "grad_norm": 1.0, "tokens": 10,
+            "trained_tokens": 10, "tokens_per_second": 10.0, "memory": 1000});
+        fs::write(output.0.join("metrics.jsonl"), format!("{row}\n{{\"step\": 2, \"ep")).unwrap();
+        let job = format!("{name}.json");
+        root.python("drivers/sft.py", &[&[job.as_str()], &more[..]].concat());
+        output.check();
+        assert_eq!(output.steps(), [1, 2]);
+        assert_ne!(output.rows("metrics.jsonl")[0]["train_loss"], 9.0);
+    }
 }
 
 #[test]
@@ -325,13 +405,18 @@ fn answers_that_the_template_writes_otherwise_at_the_end_count_as_with_gap_train
          \x20   said = examples._conversation(turns, place, tokenizer, None)\n\
          except failure.Failure as error:\n\
          \x20   said = error.message\n\
-         print(json.dumps([list(zip(ids, counts)), said]))\n",
+         plain = examples._continuation('The door is ', 'red', tokenizer)\n\
+         print(json.dumps([list(zip(ids, counts)), said, list(zip(*plain))]))\n",
     );
     let encoder = gap_train::data::Encoder::read(&model, 400).unwrap();
     let example = gap_train::data::Example::Conversation { turns, tools: None };
     let own = encoder.encode(&example, true).unwrap();
     assert_eq!(found[0], json!(own[0].tokens()));
     assert!(own[0].tokens().iter().filter(|(_, counts)| *counts).count() > 4, "both answers count");
+    let example =
+        gap_train::data::Example::Completion { prompt: "The door is ".to_owned(), answers: vec!["red".to_owned()] };
+    let own = encoder.encode(&example, true).unwrap();
+    assert_eq!(found[2], json!(own[0].tokens()), "a token that begins with the prompt's space");
     assert!(found[1].as_str().unwrap().contains("writes turn 2 differently within the conversation"), "{}", found[1]);
 }
 

@@ -53,20 +53,68 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_named() {
+fn a_run_goes_on_from_the_last_checkpoint_that_is_not_damaged() {
     let trial = Trial::new("llama");
-    let job = trial.job("out", json!({"max_steps": 4, "save_steps": 2}));
+    let job = trial.job("out", json!({"max_steps": 6, "save_steps": 2}));
     trial.succeed(&job, &[]);
-    change(&trial.path("out/checkpoints/step-00000004/parameters.safetensors"), |mut bytes| {
-        let last = bytes.len() - 1;
-        bytes[last] ^= 1;
-        bytes
-    });
-    let output = trial.run(&job, &["--resume"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("step-00000004 is damaged"), "{output:?}");
-    fs::remove_dir_all(trial.path("out/checkpoints/step-00000004")).unwrap();
+    let (rows, adapter) = (numbers(&trial, "out"), bytes(&trial, "out"));
+    fs::remove_file(trial.path("out/lineage.json")).unwrap();
+    let part = |step: u64, name: &str| trial.path("out/checkpoints").join(format!("step-0000000{step}")).join(name);
+    change_a_number(&part(4, "parameters.safetensors"));
+    fs::write(part(6, "state.json"), "{").unwrap();
+    // A job that is refused changes nothing.
+    let other = trial.job("out", json!({"max_steps": 6, "save_steps": 2, "max_length": 64}));
+    assert_eq!(trial.run(&other, &["--resume"]).status.code(), Some(1));
+    assert!(part(4, "state.json").exists() && part(6, "state.json").exists());
+    let job = trial.job("out", json!({"max_steps": 6, "save_steps": 2}));
     trial.succeed(&job, &["--resume"]);
-    assert_eq!(trial.losses("out").len(), 4);
+    assert_eq!(numbers(&trial, "out"), rows);
+    assert!(bytes(&trial, "out") == adapter, "the adapters differ");
+    let told: Vec<Value> = trial.events("out").into_iter().filter(|event| event["level"] == "warn").collect();
+    assert_eq!(told.iter().map(|event| &event["data"]["damaged"]).collect::<Vec<_>>(), [6, 4]);
+    assert!(
+        told[1]["message"].as_str().unwrap().contains("step-00000004 is damaged: `parameters.safetensors`"),
+        "{told:?}"
+    );
+    assert!(trial.path("out/checkpoints/damaged-step-00000004").is_dir());
+    for step in [2, 4, 6] {
+        change_a_number(&part(step, "moments.safetensors"));
+    }
+    let output = trial.run(&job, &["--resume"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("step-00000006 is damaged") && said.contains("no earlier one is whole"), "{said}");
+}
+
+#[test]
+fn every_way_of_training_goes_on_to_the_same_bits() {
+    let trial = Trial::new("qwen2");
+    trial.succeed(&trial.job("first", json!({"max_steps": 2})), &[]);
+    let row = |index: usize| json!({"prompt": format!("What follows {index}?"), "chosen": format!(" It is {}.", index + 1), "rejected": " No idea."});
+    fs::write(trial.path("pairs.jsonl"), (0..30).map(|index| format!("{}\n", row(index))).collect::<String>()).unwrap();
+    for (name, more) in [
+        ("dpo", json!({"method": "dpo", "training_file": "pairs.jsonl"})),
+        ("adapter", json!({"method": "dpo", "training_file": "pairs.jsonl", "adapter": "first/adapter"})),
+        ("all", json!({"lora": null})),
+        ("all-dpo", json!({"lora": null, "method": "dpo", "training_file": "pairs.jsonl"})),
+        ("packing", json!({"packing": true, "max_length": 100})),
+        ("qlora", json!({"quantization": "nf4"})),
+    ] {
+        let mut job = json!({"max_steps": 6, "save_steps": 3});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let job = trial.job(name, job);
+        trial.succeed(&job, &[]);
+        let result = || {
+            let file =
+                if name.starts_with("all") { "model/model.safetensors" } else { "adapter/adapter_model.safetensors" };
+            fs::read(trial.path(name).join(file)).unwrap()
+        };
+        let (rows, weights) = (numbers(&trial, name), result());
+        back_to_step_3(&trial, name);
+        trial.succeed(&job, &["--resume"]);
+        assert!(trial.events(name).iter().any(|event| event["type"] == "resumed"), "{name}");
+        assert_eq!(numbers(&trial, name), rows, "{name}");
+        assert!(result() == weights, "{name}: the weights differ");
+    }
 }
 
 /// Takes the last checkpoint of a run of 6 steps away, so that it goes on after step 3.

@@ -99,6 +99,16 @@ fn what_is_cut_off_is_counted() {
 #[test]
 fn preferences_are_learned() {
     let trial = Trial::new("llama");
+    write_preferences(&trial, "train.jsonl");
+    trial.succeed(&trial.job("out", json!({"method": "dpo", "max_steps": 20})), &[]);
+    let rows = trial.metrics("out");
+    assert_eq!(rows[0]["rewards/chosen"], 0.0);
+    assert!((rows[0]["train_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
+    assert_eq!(rows[19]["rewards/accuracies"], 1.0);
+}
+
+/// Preferences for the plain answers to the questions of the trial.
+fn write_preferences(trial: &Trial, name: &str) {
     let row = |index: usize| {
         json!({
             "prompt": [{"role": "user", "content": format!("What follows {index}?")}],
@@ -106,13 +116,30 @@ fn preferences_are_learned() {
             "rejected": [{"role": "assistant", "content": format!("No idea, {index}.")}],
         })
     };
-    fs::write(trial.path("train.jsonl"), (0..30).map(|index| row(index).to_string() + "\n").collect::<String>())
-        .unwrap();
-    trial.succeed(&trial.job("out", json!({"method": "dpo", "max_steps": 20})), &[]);
+    let rows = (0..30).map(|index| row(index).to_string() + "\n").collect::<String>();
+    fs::write(trial.path(name), rows).unwrap();
+}
+
+#[test]
+fn preferences_that_go_on_from_an_adapter_are_held_near_it() {
+    let trial = Trial::new("llama");
+    trial.succeed(&trial.job("first", json!({})), &[]);
+    write_preferences(&trial, "preferences.jsonl");
+    let job = json!({"method": "dpo", "training_file": "preferences.jsonl", "adapter": "first/adapter", "max_steps": 12,
+        "validation_file": "preferences.jsonl", "eval_steps": 12});
+    let more = |other: Value| {
+        let mut job = job.clone();
+        job.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        job
+    };
+    trial.succeed(&trial.job("out", more(json!({"lora": {"r": 4}}))), &[]);
     let rows = trial.metrics("out");
-    assert_eq!(rows[0]["rewards/chosen"], 0.0);
+    assert_eq!((&rows[0]["rewards/chosen"], &rows[0]["rewards/rejected"]), (&json!(0.0), &json!(0.0)));
     assert!((rows[0]["train_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
-    assert_eq!(rows[19]["rewards/accuracies"], 1.0);
+    assert_eq!(rows[11]["rewards/accuracies"], 1.0, "the copy stays as it was while the adapter is trained");
+    // Without learning both stay the same to the end.
+    trial.succeed(&trial.job("still", more(json!({"learning_rate": 0, "lora": {"r": 4}}))), &[]);
+    assert!((trial.metrics("still")[11]["valid_loss"].as_f64().unwrap() - 2f64.ln()).abs() < 1e-6);
 }
 
 /// Runs a job that must fail, and gives code and message of the failure.
@@ -251,6 +278,34 @@ fn auto_takes_the_largest_batch_that_fits() {
     trial.succeed(&trial.path("auto.json"), &[]);
     let told = trial.events("auto").into_iter().find(|event| event["type"] == "estimate").unwrap();
     assert_eq!(told["data"]["batch_size"], 256);
+}
+
+#[test]
+fn a_job_needs_what_was_estimated_also_where_it_measures_more_than_it_trains_on() {
+    let trial = Trial::new("llama");
+    let sizes = ["--hidden", "256", "--layers", "2", "--vocab", "300", "--context", "512"];
+    let mut init = Command::new(trial::PROGRAM);
+    init.args(["init", "wide", "--arch", "llama", "--vocab-from", "train.jsonl"]).args(sizes);
+    trial::succeed(init.current_dir(trial.dir.path()));
+    fs::write(trial.path("short.jsonl"), json!({"text": "What?"}).to_string()).unwrap();
+    let long = json!({"text": "qzjx".repeat(110)}).to_string() + "\n";
+    fs::write(trial.path("long.jsonl"), long.repeat(24)).unwrap();
+    let measure = |name: &str, file: &str, more: Value| {
+        let mut job = json!({"model": "wide", "training_file": file, "max_steps": 1, "batch_size": 10});
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        trial.succeed(&trial.job(name, job), &[]);
+        let told = trial.events(name).into_iter().find(|event| event["type"] == "estimate").unwrap();
+        let step = trial.metrics(name).pop().unwrap();
+        (step["memory"].as_u64().unwrap() as f64, told["data"]["total"].as_u64().unwrap() as f64, told)
+    };
+    let (most, estimate, told) = measure("large", "long.jsonl", json!({}));
+    assert!(estimate > f64::from(100 << 20), "{told}");
+    assert!(most < 2.0 * estimate && most > estimate / 2.0, "{most} bytes were used, and {told}");
+    let (least, ..) = measure("small", "short.jsonl", json!({}));
+    // The second step says what measuring after the first took.
+    let more = json!({"validation_file": "long.jsonl", "eval_steps": 1, "max_steps": 2});
+    let (most, estimate, told) = measure("validation", "short.jsonl", more);
+    assert!(most - least < estimate, "{most} bytes were used, {least} without measuring, and {told}");
 }
 
 #[test]

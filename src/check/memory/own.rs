@@ -35,6 +35,7 @@ const fn sizes(shape: &Shape) -> DecoderSizes {
         intermediate: shape.inner,
         queries: shape.queries(),
         keys: shape.keys(),
+        heads: shape.heads,
         layers: shape.layers,
         vocabulary: shape.vocabulary,
         tied: shape.tied,
@@ -51,6 +52,7 @@ fn load<'a>(plan: &TrainingPlan, targets: &'a [&'a str]) -> Load<'a> {
         reference: false,
         checkpointing: training.checkpointing,
         tokens: training.batch.saturating_mul(training.length),
+        longest: training.length,
         weight,
         activation,
     }

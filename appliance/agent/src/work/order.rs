@@ -82,6 +82,16 @@ pub struct ModelOrder {
 }
 
 impl ModelOrder {
+    /// The jobs that made it: without what one of them left there is no such model.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobId> {
+        self.trained.iter().chain(&self.whole)
+    }
+
+    /// Whether what this job made is part of it.
+    pub fn needs(&self, job: &JobId) -> bool {
+        self.jobs().any(|one| one == job)
+    }
+
     /// The job whose adapter goes onto the base; none where that is all of the model.
     pub fn adapter(&self) -> Option<&JobId> {
         self.trained.as_ref().filter(|job| self.whole.as_ref() != Some(job))

@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// Rows of queries that are computed at once.
 const BLOCK: usize = 64;
+/// The same where operations are composed, as on a GPU, which wants larger products.
+const COMPOSED_BLOCK: usize = 128;
 
 /// What sees what.
 #[derive(Debug, Clone, Copy)]
@@ -134,9 +136,9 @@ struct Block {
     keys: Range<usize>,
 }
 
-fn blocks(sequence: Range<usize>, window: Option<usize>) -> impl Iterator<Item = Block> {
-    sequence.clone().step_by(BLOCK).map(move |first| {
-        let end = (first + BLOCK).min(sequence.end);
+fn blocks(sequence: Range<usize>, window: Option<usize>, rows: usize) -> impl Iterator<Item = Block> {
+    sequence.clone().step_by(rows).map(move |first| {
+        let end = (first + rows).min(sequence.end);
         let seen = window.map_or(sequence.start, |window| sequence.start.max((first + 1).saturating_sub(window)));
         Block { queries: first..end, keys: seen..end }
     })
@@ -184,7 +186,7 @@ fn forward(out: &mut [f32], [q, k, v]: [&[f32]; 3], sight: Sight<'_>, width: usi
     let mut room = room(sight);
     let [q, k, v] = [View::rows(q, width)?, View::rows(k, width)?, View::rows(v, width)?];
     for sequence in sight.sequences() {
-        for block in blocks(sequence, sight.window) {
+        for block in blocks(sequence, sight.window, BLOCK) {
             let p = probabilities(&mut room, &block, q, k, sight)?;
             let out = out.get_mut(block.queries.start * width..block.queries.end * width)?;
             let p = View::rows(p, block.keys.len())?;
@@ -198,7 +200,7 @@ fn backward([dq, dk, dv]: [&mut [f32]; 3], [q, k, v, dy]: [&[f32]; 4], sight: Si
     let (mut room_p, mut room_d) = (room(sight), room(sight));
     let [q, k, v, dy] = [View::rows(q, width)?, View::rows(k, width)?, View::rows(v, width)?, View::rows(dy, width)?];
     for sequence in sight.sequences() {
-        for block in blocks(sequence, sight.window) {
+        for block in blocks(sequence, sight.window, BLOCK) {
             let count = block.keys.len();
             let p = probabilities(&mut room_p, &block, q, k, sight)?;
             let ds = room_d.get_mut(..p.len())?;
@@ -226,10 +228,10 @@ fn backward([dq, dk, dv]: [&mut [f32]; 3], [q, k, v, dy]: [&[f32]; 4], sight: Si
     Some(())
 }
 
-/// Queries of one sequence under their key heads, and its keys or values.
-fn own(x: &Tensor, sequence: &Range<usize>, key_heads: usize) -> Result<Tensor> {
+/// Some rows of queries under their key heads, or of keys or values.
+fn own(x: &Tensor, rows: &Range<usize>, key_heads: usize) -> Result<Tensor> {
     let width = x.dim(2)?;
-    x.narrow(1, sequence.start, sequence.len())?.contiguous()?.reshape((key_heads, (), width))
+    x.narrow(1, rows.start, rows.len())?.contiguous()?.reshape((key_heads, (), width))
 }
 
 /// What sums of probabilities are computed in.
@@ -237,25 +239,27 @@ fn wide(x: &Tensor) -> DType {
     if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
-fn composed_probabilities(q: &Tensor, k: &Tensor, length: usize, sight: Sight<'_>) -> Result<Tensor> {
+/// Probabilities of a block, `(key heads, rows, keys)`, of its queries under their key heads and of the keys that they see.
+fn composed_probabilities(q: &Tensor, k: &Tensor, block: &Block, sight: Sight<'_>) -> Result<Tensor> {
+    let (count, seen) = (block.queries.len(), block.keys.len());
     let scores = (q.matmul(&k.t()?)?.to_dtype(wide(q))? * f64::from(sight.scale))?;
-    let hidden = (0..length).flat_map(|query| {
+    let hidden = block.queries.clone().flat_map(|query| {
         let first = sight.window.map_or(0, |window| (query + 1).saturating_sub(window));
-        (0..length).map(move |key| if key < first || key > query { f32::NEG_INFINITY } else { 0.0 })
+        block.keys.clone().map(move |key| if key < first || key > query { f32::NEG_INFINITY } else { 0.0 })
     });
-    let mask = Tensor::from_iter(hidden, q.device())?.reshape((1, 1, length, length))?.to_dtype(wide(q))?;
+    let mask = Tensor::from_iter(hidden, q.device())?.reshape((1, 1, count, seen))?.to_dtype(wide(q))?;
     let (key_heads, rows, _) = q.dims3()?;
-    let scores = scores.reshape((key_heads, rows / length, length, length))?.broadcast_add(&mask)?;
-    candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?.reshape((key_heads, rows, length))
+    let scores = scores.reshape((key_heads, rows / count, count, seen))?.broadcast_add(&mask)?;
+    candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?.reshape((key_heads, rows, seen))
 }
 
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, sight: Sight<'_>, shape: Shape) -> Result<Tensor> {
     let mut parts = Vec::new();
-    for sequence in sight.sequences() {
-        let (q, k) = (own(q, &sequence, shape.key_heads)?, own(k, &sequence, shape.key_heads)?);
-        let p = composed_probabilities(&q, &k, sequence.len(), sight)?.to_dtype(q.dtype())?;
-        let out = p.matmul(&own(v, &sequence, shape.key_heads)?)?;
-        parts.push(out.reshape((shape.heads, sequence.len(), shape.width))?);
+    for block in sight.sequences().flat_map(|sequence| blocks(sequence, sight.window, COMPOSED_BLOCK)) {
+        let (q, k) = (own(q, &block.queries, shape.key_heads)?, own(k, &block.keys, shape.key_heads)?);
+        let p = composed_probabilities(&q, &k, &block, sight)?.to_dtype(q.dtype())?;
+        let out = p.matmul(&own(v, &block.keys, shape.key_heads)?)?;
+        parts.push(out.reshape((shape.heads, block.queries.len(), shape.width))?);
     }
     Tensor::cat(&parts, 1)
 }
@@ -270,18 +274,33 @@ fn composed_backward(
 ) -> Result<[Tensor; 3]> {
     let mut parts: [Vec<Tensor>; 3] = Default::default();
     for sequence in sight.sequences() {
-        let [q, k, v, dy] = [q, k, v, dy].map(|x| own(x, &sequence, shape.key_heads));
-        let (q, k, v, dy) = (q?, k?, v?, dy?);
-        let p = composed_probabilities(&q, &k, sequence.len(), sight)?;
-        let dp = dy.matmul(&v.t()?)?.to_dtype(wide(&q))?;
-        let along = (&dp * &p)?.sum_keepdim(candle_core::D::Minus1)?;
-        let ds = ((dp.broadcast_sub(&along)? * &p)? * f64::from(sight.scale))?.to_dtype(q.dtype())?;
-        let p = p.to_dtype(q.dtype())?;
-        let (transposed_p, transposed_ds) = (p.t()?.contiguous()?, ds.t()?.contiguous()?);
-        let [all_q, all_k, all_v] = &mut parts;
-        all_q.push(ds.matmul(&k)?.reshape((shape.heads, sequence.len(), shape.width))?);
-        all_k.push(transposed_ds.matmul(&q)?);
-        all_v.push(transposed_p.matmul(&dy)?);
+        let mut sums: [Option<Tensor>; 2] = [None, None];
+        for block in blocks(sequence.clone(), sight.window, COMPOSED_BLOCK) {
+            let [q, dy] = [q, dy].map(|x| own(x, &block.queries, shape.key_heads));
+            let [k, v] = [k, v].map(|x| own(x, &block.keys, shape.key_heads));
+            let (q, k, v, dy) = (q?, k?, v?, dy?);
+            let p = composed_probabilities(&q, &k, &block, sight)?;
+            let dp = dy.matmul(&v.t()?)?.to_dtype(wide(&q))?;
+            let along = (&dp * &p)?.sum_keepdim(candle_core::D::Minus1)?;
+            let ds = ((dp.broadcast_sub(&along)? * &p)? * f64::from(sight.scale))?.to_dtype(q.dtype())?;
+            let p = p.to_dtype(q.dtype())?;
+            let (transposed_p, transposed_ds) = (p.t()?.contiguous()?, ds.t()?.contiguous()?);
+            let [all_q, ..] = &mut parts;
+            all_q.push(ds.matmul(&k)?.reshape((shape.heads, block.queries.len(), shape.width))?);
+            for (sum, part) in sums.iter_mut().zip([transposed_ds.matmul(&q)?, transposed_p.matmul(&dy)?]) {
+                let (before, after) = (block.keys.start - sequence.start, sequence.end - block.keys.end);
+                // Blocks are summed in more bits than they may have.
+                let part = part.to_dtype(wide(&part))?.pad_with_zeros(1, before, after)?;
+                *sum = Some(match sum.take() {
+                    Some(sum) => (sum + part)?,
+                    None => part,
+                });
+            }
+        }
+        let [_, all_k, all_v] = &mut parts;
+        for (all, sum) in [all_k, all_v].into_iter().zip(sums) {
+            all.extend(sum.map(|sum| sum.to_dtype(k.dtype())).transpose()?);
+        }
     }
     let [all_q, all_k, all_v] = &parts;
     Ok([Tensor::cat(all_q, 1)?, Tensor::cat(all_k, 1)?, Tensor::cat(all_v, 1)?])

@@ -135,6 +135,15 @@ impl TrainableDecoder {
         self.head.iter_mut().for_each(visit);
     }
 
+    /// Keeps copies of the adapters as they are now, which [`Pass::START`] takes from now on.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn keep_start(&mut self) -> Result<()> {
+        let adapters = self.layers.iter_mut().flat_map(Layer::linears_mut).filter_map(|linear| linear.adapter.as_mut());
+        adapters.map(Lora::keep_start).collect()
+    }
+
     /// How many values all parameters have, and those that are trained.
     pub fn sizes(&mut self) -> (usize, usize) {
         let packed = self.layers.iter().flat_map(Layer::linears).map(|linear| match &linear.weight {
@@ -338,6 +347,7 @@ impl Loading<'_> {
         Ok(Lora {
             a: Parameter::trainable(name("A"), &a)?,
             b: Parameter::trainable(name("B"), &b)?,
+            start: None,
             scale: shape.scale,
             dropout: shape.dropout,
             index,

@@ -165,6 +165,12 @@ impl Layer {
         [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
     }
 
+    /// The same, to be changed.
+    pub(super) const fn linears_mut(&mut self) -> [&mut Linear; 7] {
+        let Self { q, k, v, o, gate, up, down, .. } = self;
+        [q, k, v, o, gate, up, down]
+    }
+
     /// Calls `visit` with each of its parameters.
     pub(super) fn visit(&mut self, visit: &mut dyn FnMut(&mut Parameter)) {
         visit(&mut self.attention_norm);

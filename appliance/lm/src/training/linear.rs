@@ -20,26 +20,37 @@ pub struct Linear {
 pub struct Lora {
     pub(super) a: Parameter,
     pub(super) b: Parameter,
+    /// Both halves as they were when training began, where something is held near them.
+    pub(super) start: Option<[Tensor; 2]>,
     pub(super) scale: f64,
     pub(super) dropout: f32,
     /// Tells its noise from that of others.
     pub(super) index: u64,
 }
 
+/// Which adapters take part in a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adapters {
+    /// Those that are trained.
+    Trained,
+    /// What training began from: copies that were kept of the adapters, or the base where there are none.
+    Start,
+}
+
 /// How a pass through the model is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pass {
-    /// Whether adapters take part; without them it is the base.
-    pub adapters: bool,
+    /// Which adapters take part.
+    pub adapters: Adapters,
     /// What inputs of adapters are dropped by; nothing is dropped without it.
     pub dropout: Option<Key>,
 }
 
 impl Pass {
     /// As the model answers.
-    pub const ANSWER: Self = Self { adapters: true, dropout: None };
-    /// As its base does.
-    pub const BASE: Self = Self { adapters: false, dropout: None };
+    pub const ANSWER: Self = Self { adapters: Adapters::Trained, dropout: None };
+    /// As it did before it was trained.
+    pub const START: Self = Self { adapters: Adapters::Start, dropout: None };
 }
 
 /// What becomes of the gradient of a layer's input.
@@ -63,9 +74,12 @@ impl Linear {
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(&bias.like(x)?)?;
         }
-        let Some(adapter) = self.adapter.as_ref().filter(|_| pass.adapters) else { return Ok((y, None)) };
-        let inner = adapter.dropped(x, pass)?.matmul(&adapter.a.like(x)?.t()?)?;
-        let y = add_product(y, &inner, &adapter.b.like(x)?.t()?, adapter.scale)?;
+        let Some((adapter, [a, b])) = self.adapter.as_ref().and_then(|adapter| Some((adapter, adapter.halves(pass)?)))
+        else {
+            return Ok((y, None));
+        };
+        let inner = adapter.dropped(x, pass)?.matmul(&a.to_dtype(x.dtype())?.t()?)?;
+        let y = add_product(y, &inner, &b.to_dtype(x.dtype())?.t()?, adapter.scale)?;
         Ok((y, Some(inner)))
     }
 
@@ -91,7 +105,8 @@ impl Linear {
         }
         let wanted = !matches!(input, Input::Ignored);
         let mut dx = self.weight.backward(dy, input)?;
-        if let (Some(adapter), Some(inner)) = (self.adapter.as_mut().filter(|_| pass.adapters), inner) {
+        let trained = pass.adapters == Adapters::Trained;
+        if let (Some(adapter), Some(inner)) = (self.adapter.as_mut().filter(|_| trained), inner) {
             let dropped = adapter.dropped(x, pass)?;
             let d_inner = (dy.matmul(&adapter.b.like(dy)?)? * adapter.scale)?;
             adapter.b.accumulate_product(dy, inner, adapter.scale)?;
@@ -122,6 +137,20 @@ impl Linear {
 }
 
 impl Lora {
+    /// Keeps a copy of both halves as they are now. What is trained is changed in its place, so none of its memory is shared.
+    pub(super) fn keep_start(&mut self) -> Result<()> {
+        self.start = Some([self.a.value().copy()?, self.b.value().copy()?]);
+        Ok(())
+    }
+
+    /// Both halves as a pass takes them; none where it goes without.
+    fn halves(&self, pass: Pass) -> Option<[&Tensor; 2]> {
+        match pass.adapters {
+            Adapters::Trained => Some([self.a.value(), self.b.value()]),
+            Adapters::Start => self.start.as_ref().map(|[a, b]| [a, b]),
+        }
+    }
+
     fn dropped(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         match self.mask(x, pass)? {
             Some(mask) => x * mask,
@@ -137,5 +166,34 @@ impl Lora {
         let value = |place| if key.unit(place) < self.dropout { 0.0 } else { kept };
         let mask: Vec<f32> = (0..x.elem_count() as u64).map(value).collect();
         Ok(Some(Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    fn lora(dropout: f32) -> Lora {
+        let half = |name: &str, shape: (usize, usize)| {
+            Parameter::trainable(name, &Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap()).unwrap()
+        };
+        Lora { a: half("a", (2, 50)), b: half("b", (3, 2)), start: None, scale: 1.0, dropout, index: 1 }
+    }
+
+    #[test]
+    fn what_is_left_of_an_input_makes_up_for_what_is_dropped() {
+        let x = Tensor::ones((200, 50), DType::F32, &Device::Cpu).unwrap();
+        let pass = Pass { adapters: Adapters::Trained, dropout: Some(Key::new(5)) };
+        for share in [0.25_f32, 0.5] {
+            let left = lora(share).dropped(&x, pass).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert!(left.iter().all(|value| *value == 0.0 || (*value - 1.0 / (1.0 - share)).abs() < 1e-6));
+            let dropped = left.iter().filter(|value| **value == 0.0).count() as f32 / left.len() as f32;
+            assert!((dropped - share).abs() < 0.03, "{dropped} of the inputs are dropped instead of {share}");
+            let mean = left.iter().sum::<f32>() / left.len() as f32;
+            assert!((mean - 1.0).abs() < 0.03, "the mean of ones is {mean}");
+        }
+        let answer = lora(0.5).dropped(&x, Pass::ANSWER).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(answer.iter().all(|value| *value == 1.0), "an answer drops nothing");
     }
 }

@@ -22,7 +22,7 @@ mod weight;
 
 pub use batch::Batch;
 pub use decoder::{AdapterShape, Holding, Keep, Passed, TARGETS, TrainableDecoder, Trained};
-pub use linear::Pass;
+pub use linear::{Adapters, Pass};
 pub use nf4::Maxima;
 pub use noise::Key;
 pub use parameter::Parameter;

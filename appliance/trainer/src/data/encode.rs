@@ -155,12 +155,15 @@ impl Encoder {
         self.tokens(&text, &counted, false)
     }
 
-    /// The tokens of a text; those that begin inside a span count.
+    /// The tokens of a text; those that have a part inside a span count: a token may begin with the space that the prompt
+    /// ends with, and be the first of the answer.
     fn tokens(&self, text: &str, counted: &[Range<usize>], special: bool) -> Result<Sequence, String> {
         let encoding = self.tokenizer.encode(text, special).map_err(|error| format!("the tokenizer fails: {error}"))?;
-        let counts = |start: usize| counted.iter().any(|span| span.contains(&start));
+        // A token without text, which the tokenizer adds, has a place and no part.
+        let inside = |span: &Range<usize>, start, end| start < span.end && (end > span.start || start >= span.start);
+        let counts = |(start, end): (usize, usize)| counted.iter().any(|span| inside(span, start, end));
         let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
-        Ok(Sequence::new(tokens.map(|(token, (start, _))| (*token, counts(*start))).collect()))
+        Ok(Sequence::new(tokens.map(|(token, place)| (*token, counts(*place))).collect()))
     }
 }
 

@@ -30,6 +30,24 @@ pub struct Examples {
 }
 
 impl Examples {
+    /// Tokens of an example: of both answers, where there are two.
+    #[must_use]
+    pub fn length(&self, index: usize) -> usize {
+        self.sequences.get(index).map_or(0, |all| all.iter().map(|one| one.tokens().len()).sum())
+    }
+
+    /// Tokens of the longest example.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        (0..self.sequences.len()).map(|index| self.length(index)).max().unwrap_or_default()
+    }
+
+    /// Tokens of the longest sequence.
+    #[must_use]
+    pub fn longest_sequence(&self) -> usize {
+        self.sequences.iter().flatten().map(|sequence| sequence.tokens().len()).max().unwrap_or_default()
+    }
+
     /// Reads and encodes a file.
     ///
     /// # Errors

@@ -28,8 +28,7 @@ impl Epochs {
     pub fn new(examples: &Examples, job: &Job, batch: usize) -> Self {
         let key = Key::new(job.seed);
         let items = if job.packing {
-            let lengths: Vec<usize> =
-                examples.sequences.iter().map(|all| all.iter().map(|one| one.tokens().len()).sum()).collect();
+            let lengths: Vec<usize> = (0..examples.sequences.len()).map(|index| examples.length(index)).collect();
             let order = order(lengths.len(), job.shuffle.then(|| key.part(PACKING)));
             pack(&lengths, &order, usize::try_from(job.max_length).unwrap_or(usize::MAX))
         } else {
@@ -80,12 +79,7 @@ impl Epochs {
     /// Tokens of the longest batch that may come.
     #[must_use]
     pub fn longest_batch(&self, examples: &Examples) -> usize {
-        let length = |item: &Item| -> usize {
-            let of = |index: &usize| {
-                examples.sequences.get(*index).map_or(0, |all| all.iter().map(|one| one.tokens().len()).sum())
-            };
-            item.iter().map(of).sum()
-        };
+        let length = |item: &Item| -> usize { item.iter().map(|index| examples.length(*index)).sum() };
         let mut lengths: Vec<usize> = self.items.iter().map(length).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths.iter().take(self.batch).sum()

@@ -69,7 +69,10 @@ impl Written {
     /// # Errors
     /// Those of reading and writing.
     pub fn open(path: &Path, of: &str) -> io::Result<(Self, BTreeMap<String, Answer>)> {
-        let left = std::fs::read(path).unwrap_or_default();
+        let left = match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            left => left?,
+        };
         let mut rows = left.split_inclusive(|&byte| byte == b'\n').filter(|row| row.ends_with(b"\n"));
         let same =
             rows.next().and_then(|row| serde_json::from_slice::<Head>(row).ok()).is_some_and(|head| head.of == of);
@@ -78,13 +81,14 @@ impl Written {
             let rows = rows.map_while(|row| serde_json::from_slice::<Answer>(row).ok());
             answers = rows.map(|answer| (answer.id.clone(), answer)).collect();
         }
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path)?;
-        let mut written = Self { path: path.to_owned(), file };
-        written.row(&Head { of: of.to_owned() })?;
+        // Written beside and put in its place whole: what is kept is never away.
+        let mut bytes = row(&Head { of: of.to_owned() })?;
         for answer in answers.values() {
-            written.add(answer)?;
+            bytes.extend(row(answer)?);
         }
-        Ok((written, answers))
+        super::put(path, &bytes)?;
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok((Self { path: path.to_owned(), file }, answers))
     }
 
     /// Adds an answer.
@@ -92,7 +96,7 @@ impl Written {
     /// # Errors
     /// Those of writing.
     pub fn add(&mut self, answer: &Answer) -> io::Result<()> {
-        self.row(answer)
+        self.file.write_all(&row(answer)?)
     }
 
     /// The file.
@@ -100,12 +104,12 @@ impl Written {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    fn row(&mut self, row: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(row)?;
-        line.push(b'\n');
-        self.file.write_all(&line)
-    }
+fn row(row: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(row)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -130,6 +134,25 @@ mod tests {
         assert_eq!(left.into_values().collect::<Vec<_>>(), [answer("1")]);
         let (_, left) = Written::open(&path, "y").unwrap();
         assert!(left.is_empty());
+    }
+
+    #[test]
+    fn answers_that_are_kept_are_never_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        let (mut written, _) = Written::open(&path, "x").unwrap();
+        written.add(&answer("1")).unwrap();
+        let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        let mut held = File::open(&path).unwrap();
+        let (mut written, left) = Written::open(&path, "x").unwrap();
+        assert_eq!(left.len(), 1);
+        // The file that was there was replaced and never cut short.
+        assert_ne!(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap()), inode);
+        let mut before = String::new();
+        io::Read::read_to_string(&mut held, &mut before).unwrap();
+        assert!(before.contains("\"id\":\"1\""), "{before}");
+        written.add(&answer("2")).unwrap();
+        assert_eq!(Written::open(&path, "x").unwrap().1.len(), 2);
     }
 
     #[test]

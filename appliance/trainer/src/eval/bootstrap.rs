@@ -26,16 +26,13 @@ pub fn interval(count: usize, resamples: usize, seed: u64, statistic: impl Fn(&[
     (ends.0.is_finite() && ends.1.is_finite()).then_some(ends)
 }
 
-/// The mean of the values at these indices.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 examples")]
-pub fn mean(values: &[f64], indices: &[usize]) -> f64 {
-    indices.iter().filter_map(|&index| values.get(index)).sum::<f64>() / indices.len() as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mean(values: &[f64], indices: &[usize]) -> f64 {
+        indices.iter().filter_map(|&index| values.get(index)).sum::<f64>() / indices.len() as f64
+    }
 
     #[test]
     fn the_interval_of_a_coin_is_that_of_the_binomial() {

@@ -163,8 +163,9 @@ impl Engine {
             }
         };
         let encoded = self.tokenizer.encode(text.as_str(), special).map_err(|error| wrong(error.to_string()))?;
-        let begins = |(begin, end): &(usize, usize)| *begin >= prompt && end > begin;
-        let answer = encoded.get_offsets().iter().position(begins).unwrap_or(encoded.len());
+        // As in training, a token that begins with the end of the prompt is the first of the answer.
+        let reaches = |(begin, end): &(usize, usize)| *end > prompt && end > begin;
+        let answer = encoded.get_offsets().iter().position(reaches).unwrap_or(encoded.len());
         Ok(Encoded { tokens: encoded.get_ids().to_vec(), answer })
     }
 }

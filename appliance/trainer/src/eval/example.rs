@@ -135,24 +135,28 @@ fn example(row: &Value, line: usize) -> Result<Example, String> {
     };
     let text = |name: &str| row.get(name).and_then(Value::as_str);
     let turns = |name: &str| row.get(name).and_then(Value::as_array).cloned();
+    let answered = ["completion", "chosen"].iter().any(|name| row.get(*name).is_some());
     let tools = row.get("tools").filter(|tools| !tools.is_null()).cloned();
-    let (prompt, reference) = if let Some(mut turns) = turns("messages") {
+    // The order is that of training: a row with the fields of several forms is of the first.
+    let (prompt, reference) = if let Some(mut turns) = turns("messages").or_else(|| turns("conversations")) {
         let answers = |turn: &Value| turn.get("role").and_then(Value::as_str) == Some("assistant");
         let reference = turns.pop_if(|turn| answers(turn)).and_then(|turn| content(&turn));
         (Prompt::Turns { turns, tools }, reference)
-    } else if let Some(instruction) = text("instruction") {
-        (instructed(text("system"), instruction, text("input")), text("output").map(str::to_owned))
-    } else if let Some(prompt) = text("prompt") {
+    } else if let (Some(prompt), true) = (text("prompt"), answered || text("instruction").is_none()) {
         let reference = text("completion").or_else(|| text("chosen")).map(str::to_owned);
         (Prompt::Text(prompt.to_owned()), reference)
-    } else if let Some(prompt) = turns("prompt") {
-        let answer = turns("completion").or_else(|| turns("chosen"));
-        let reference = answer.as_ref().and_then(|turns| turns.last()).and_then(content);
+    } else if let (Some(mut prompt), true) = (turns("prompt"), answered || text("instruction").is_none()) {
+        let mut answer = turns("completion").or_else(|| turns("chosen")).unwrap_or_default();
+        let reference = answer.pop().as_ref().and_then(content);
+        // What comes before the last answer is given to it.
+        prompt.append(&mut answer);
         (Prompt::Turns { turns: prompt, tools }, reference)
+    } else if let Some(instruction) = text("instruction") {
+        (instructed(text("system"), instruction, text("input")), text("output").map(str::to_owned))
     } else if let Some(text) = text("text") {
         (Prompt::Text(String::new()), Some(text.to_owned()))
     } else {
-        return Err("has none of `messages`, `instruction`, `prompt`, `text`".to_owned());
+        return Err("has none of `messages`, `prompt`, `instruction`, `text`".to_owned());
     };
     if matches!(&prompt, Prompt::Turns { turns, .. } if turns.is_empty()) {
         return Err("asks nothing".to_owned());
@@ -201,6 +205,34 @@ mod tests {
         }
         let text = read_rows(&[json!({"text": "t"})]).unwrap();
         assert!(!text[0].asks());
+    }
+
+    #[test]
+    fn a_row_of_several_forms_is_of_the_one_that_training_takes() {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let examples = read_rows(&[
+            json!({"conversations": [turn("user", "q"), turn("assistant", "a")], "text": "t", "instruction": "i"}),
+            json!({"prompt": "q", "completion": "a", "instruction": "i", "output": "o", "text": "t"}),
+            json!({"instruction": "q", "output": "a", "prompt": "p", "text": "t"}),
+        ])
+        .unwrap();
+        for example in &examples {
+            assert_eq!((example.question(), example.reference.as_deref()), ("q", Some("a")), "{example:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_turns_that_follow_a_prompt_the_last_is_the_answer_and_the_others_are_given() {
+        let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+        let (asked, called) = (turn("user", "q"), turn("assistant", "call"));
+        for name in ["completion", "chosen"] {
+            let found = turn("tool", "found");
+            let row = json!({"prompt": [asked], name: [called, found, turn("assistant", "a")]});
+            let example = read_rows(&[row]).unwrap().remove(0);
+            let turns = vec![asked.clone(), called.clone(), found];
+            assert_eq!(example.prompt, Prompt::Turns { turns, tools: None });
+            assert_eq!(example.reference.as_deref(), Some("a"));
+        }
     }
 
     #[test]

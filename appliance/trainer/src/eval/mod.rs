@@ -118,13 +118,8 @@ pub fn evaluate(
     let compared =
         job.pairs().iter().flat_map(|(first, second)| scores.compared(first, second, resamples, seed)).collect();
     let answer = |name: &str, id: &str| Some(answers.get(name)?.get(id)?.answer.clone());
-    if let Some(sheet) = &job.rating_sheet
-        && sheets.is_empty()
-    {
-        ratings::write(&job.output, &sheet.between, &examples, &answer, sheet.examples, seed)?;
-    }
     let key = job.output.join("sheet.key.json");
-    let ratings = (!sheets.is_empty()).then(|| ratings::read(&key, sheets, resamples, seed)).transpose()?;
+    let ratings = (!sheets.is_empty()).then(|| ratings::read(&key, sheets, &answer, resamples, seed)).transpose()?;
     let report = Report {
         version: 1,
         base: models.base.clone(),
@@ -138,7 +133,13 @@ pub fn evaluate(
     };
     report.write(&job.output).map_err(EvaluationError::io(&job.output))?;
     for (name, candidate) in &job.candidates {
-        into_lineage(candidate, &report, name)?;
+        into_lineage(job, candidate, &report, name)?;
+    }
+    // It comes last: an earlier sheet that is in its way takes nothing else away.
+    if let Some(sheet) = &job.rating_sheet
+        && sheets.is_empty()
+    {
+        ratings::write(&job.output, &sheet.between, &examples, &answer, sheet.examples, seed)?;
     }
     Ok(report)
 }
@@ -256,19 +257,29 @@ fn adapter_digest(dir: Option<&Path>) -> Result<String, DigestError> {
     Ok(format!("{} {}", config?, weights?))
 }
 
-/// Writes what was measured on an adapter into the lineage beside it, if that is this adapter's. Earlier numbers of the same
-/// metric on the same data are replaced.
-fn into_lineage(candidate: &Candidate, report: &Report, name: &str) -> Result<(), EvaluationError> {
-    let Some(adapter) = &candidate.adapter else { return Ok(()) };
-    let Some(path) = adapter.parent().map(|dir| dir.join("lineage.json")).filter(|path| path.is_file()) else {
+/// Writes what was measured on an adapter, or on the base, into the lineage beside it, if that is this adapter's or model's.
+/// Earlier numbers of the same metric on the same data are replaced.
+fn into_lineage(
+    job: &EvaluationJob,
+    candidate: &Candidate,
+    report: &Report,
+    name: &str,
+) -> Result<(), EvaluationError> {
+    if candidate.recorded.is_some() {
+        return Ok(());
+    }
+    let dir = candidate.adapter.as_ref().unwrap_or(&job.model);
+    let Some(path) = dir.parent().map(|dir| dir.join("lineage.json")).filter(|path| path.is_file()) else {
         return Ok(());
     };
     let wrong = |error: serde_json::Error| EvaluationError::Io { path: path.clone(), source: io::Error::other(error) };
     let json = fs::read(&path).map_err(EvaluationError::io(&path))?;
     let mut lineage: Lineage = serde_json::from_slice(&json).map_err(wrong)?;
-    let own = digest::of_file(&adapter.join("adapter_model.safetensors"))?;
-    if !lineage.result.values().any(|digest| *digest == own) {
-        return Ok(());
+    for file in weights(dir, candidate).map_err(EvaluationError::io(dir))? {
+        let own = digest::of_file(&file)?;
+        if !lineage.result.values().any(|digest| *digest == own) {
+            return Ok(());
+        }
     }
     for measured in report.measured.iter().filter(|measured| measured.candidate == name) {
         lineage.evaluation.retain(|old| old.metric != measured.metric || old.data_sha256 != report.data_sha256);
@@ -282,6 +293,15 @@ fn into_lineage(candidate: &Candidate, report: &Report, name: &str) -> Result<()
     }
     let json = serde_json::to_vec_pretty(&lineage).map_err(wrong)?;
     put(&path, &json).map_err(EvaluationError::io(&path))
+}
+
+/// The files with the weights of an adapter, or of a base.
+fn weights(dir: &Path, candidate: &Candidate) -> io::Result<Vec<PathBuf>> {
+    if candidate.adapter.is_some() {
+        return Ok(vec![dir.join("adapter_model.safetensors")]);
+    }
+    let files = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    Ok(files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "safetensors")).collect())
 }
 
 /// Writes a file that is there whole or as it was before.

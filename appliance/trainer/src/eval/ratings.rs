@@ -1,7 +1,8 @@
 //! Rating sheets: answers of two candidates side by side, without their names; and what people made of them.
 //!
 //! `sheet.csv` is filled in and comes back, `sheet.html` shows the same for reading. Which answer is whose stands in
-//! `sheet.key.json` alone, in an order that follows from the seed.
+//! `sheet.key.json` alone, in an order that follows from the seed. Both carry a word for whose answers they are, so that no
+//! judgement is put down to another.
 
 use super::{
     bootstrap::{self, Interval},
@@ -11,6 +12,7 @@ use super::{
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -18,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const COLUMNS: [&str; 6] = ["id", "question", "answer_1", "answer_2", "better", "comment"];
+const COLUMNS: [&str; 7] = ["id", "question", "answer_1", "answer_2", "better", "comment", "sheet"];
 
 /// Why a sheet cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,12 @@ pub enum SheetError {
         /// The reason.
         source: serde_json::Error,
     },
+    /// A sheet of other answers lies where one is to be written; it may be filled in.
+    #[error("{} is of other answers than the candidates give now, and may be filled in; move it and sheet.key.json away", .0.display())]
+    InTheWay(PathBuf),
+    /// The answers are no longer those on the sheet.
+    #[error("{} is the key to other answers than the candidates give now; judgements of those say nothing about these", .0.display())]
+    OtherAnswers(PathBuf),
     /// A filled-in sheet that is not as it was.
     #[error("row {row} of {} {what}", path.display())]
     Row {
@@ -59,6 +67,30 @@ pub struct Key {
     pub between: (String, String),
     /// For each example whether the first candidate's answer is the first on the sheet.
     pub in_order: BTreeMap<String, bool>,
+    /// What stands in the column `sheet`: it follows from the candidates, the order and every answer.
+    pub sheet: String,
+}
+
+/// What a candidate answered to an example.
+pub type Answers<'a> = &'a dyn Fn(&str, &str) -> Option<String>;
+
+/// A word for a sheet, which no spreadsheet takes for a number; none where an answer is missing.
+fn word(between: &(String, String), in_order: &BTreeMap<String, bool>, answers: Answers<'_>) -> Option<String> {
+    let mut hash = Sha256::new();
+    let mut add = |part: &str| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    add(&between.0);
+    add(&between.1);
+    for (id, in_order) in in_order {
+        add(id);
+        add(if *in_order { "1" } else { "2" });
+        add(&answers(&between.0, id)?);
+        add(&answers(&between.1, id)?);
+    }
+    let digest = hex::encode(hash.finalize());
+    Some(format!("s{}", digest.get(..16)?))
 }
 
 /// What people made of a sheet.
@@ -80,15 +112,15 @@ pub struct Ratings {
     pub interval: Option<Interval>,
 }
 
-/// Writes a sheet of at most `count` examples to `dir`.
+/// Writes a sheet of at most `count` examples to `dir`. Where the same lies there already, it stays: it may be filled in.
 ///
 /// # Errors
-/// [`SheetError::Io`].
+/// [`SheetError::InTheWay`] where another lies there, and [`SheetError::Io`].
 pub fn write(
     dir: &Path,
     between: &(String, String),
     examples: &[Example],
-    answers: &dyn Fn(&str, &str) -> Option<String>,
+    answers: Answers<'_>,
     count: usize,
     seed: u64,
 ) -> Result<(), SheetError> {
@@ -100,17 +132,22 @@ pub fn write(
         .collect();
     rows.shuffle(&mut random);
     rows.truncate(count);
-    let mut key = Key { between: between.clone(), in_order: BTreeMap::new() };
+    let orders: Vec<bool> = rows.iter().map(|_| random.r#gen()).collect();
+    let ids = rows.iter().map(|(example, ..)| example.id.clone());
+    let mut key =
+        Key { between: between.clone(), in_order: ids.zip(orders.iter().copied()).collect(), sheet: String::new() };
+    key.sheet = word(between, &key.in_order, answers).unwrap_or_default();
+    if !is_free(dir, &key)? {
+        return Ok(());
+    }
     let mut sheet = csv::Writer::from_writer(Vec::new());
     let mut page = String::from(PAGE);
     let sheet_path = dir.join("sheet.csv");
     let wrong = |error: csv::Error| SheetError::Io { path: sheet_path.clone(), source: io::Error::other(error) };
     sheet.write_record(COLUMNS).map_err(wrong)?;
-    for (example, first, second) in rows {
-        let in_order = random.r#gen::<bool>();
-        key.in_order.insert(example.id.clone(), in_order);
+    for ((example, first, second), in_order) in rows.into_iter().zip(orders) {
         let (left, right) = if in_order { (first, second) } else { (second, first) };
-        let cells = [example.id.as_str(), example.question(), &left, &right, "", ""].map(harmless);
+        let cells = [example.id.as_str(), example.question(), &left, &right, "", "", &key.sheet].map(harmless);
         sheet.write_record(&cells).map_err(wrong)?;
         let [id, question, left, right] = [example.id.as_str(), example.question(), &left, &right].map(escape);
         let _ = writeln!(
@@ -121,10 +158,29 @@ pub fn write(
     }
     page.push_str("</body></html>\n");
     let bytes = sheet.into_inner().map_err(|error| wrong(csv::Error::from(io::Error::other(error.to_string()))))?;
-    put(&sheet_path, &bytes)?;
+    let key_path = dir.join("sheet.key.json");
+    let json = serde_json::to_vec_pretty(&key).map_err(|source| SheetError::Key { path: key_path.clone(), source })?;
+    put(&key_path, &json)?;
     put(&dir.join("sheet.html"), page.as_bytes())?;
-    let json = serde_json::to_vec_pretty(&key).unwrap_or_default();
-    put(&dir.join("sheet.key.json"), &json)
+    // It comes last: where it lies, its key does.
+    put(&sheet_path, &bytes)
+}
+
+/// Whether there is no sheet yet; not where the one of this key lies there.
+fn is_free(dir: &Path, key: &Key) -> Result<bool, SheetError> {
+    let path = dir.join("sheet.csv");
+    if !path.exists() {
+        return Ok(true);
+    }
+    match read_key(&dir.join("sheet.key.json")) {
+        Ok(found) if found == *key => Ok(false),
+        _ => Err(SheetError::InTheWay(path)),
+    }
+}
+
+fn read_key(path: &Path) -> Result<Key, SheetError> {
+    let bytes = std::fs::read(path).map_err(|source| SheetError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&bytes).map_err(|source| SheetError::Key { path: path.to_owned(), source })
 }
 
 const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Rating sheet</title><style>body{font:15px \
@@ -142,13 +198,22 @@ fn harmless(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }
 
-/// Reads filled-in sheets of one key; several people may have filled in the same.
+/// Reads filled-in sheets of one key; several people may have filled in the same. Examples are resampled with all that was
+/// said about them: people agree with each other more than about other examples.
 ///
 /// # Errors
 /// [`SheetError`].
-pub fn read(key: &Path, sheets: &[PathBuf], resamples: usize, seed: u64) -> Result<Ratings, SheetError> {
-    let bytes = std::fs::read(key).map_err(|source| SheetError::Io { path: key.to_owned(), source })?;
-    let key: Key = serde_json::from_slice(&bytes).map_err(|source| SheetError::Key { path: key.to_owned(), source })?;
+pub fn read(
+    path: &Path,
+    sheets: &[PathBuf],
+    answers: Answers<'_>,
+    resamples: usize,
+    seed: u64,
+) -> Result<Ratings, SheetError> {
+    let key = read_key(path)?;
+    if word(&key.between, &key.in_order, answers).as_ref() != Some(&key.sheet) {
+        return Err(SheetError::OtherAnswers(path.to_owned()));
+    }
     let mut ratings = Ratings {
         between: key.between.clone(),
         first: 0,
@@ -158,7 +223,7 @@ pub fn read(key: &Path, sheets: &[PathBuf], resamples: usize, seed: u64) -> Resu
         difference: 0.0,
         interval: None,
     };
-    let mut judgements = Vec::new();
+    let mut by_example: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for path in sheets {
         for (id, better) in filled_in(path, &key)? {
             let in_order = key.in_order.get(&id).copied().unwrap_or(true);
@@ -171,16 +236,23 @@ pub fn read(key: &Path, sheets: &[PathBuf], resamples: usize, seed: u64) -> Resu
                 Better::First => -1.0,
                 Better::Second => 1.0,
             };
-            judgements.push(if in_order { judgement } else { -judgement });
+            by_example.entry(id).or_default().push(if in_order { judgement } else { -judgement });
         }
     }
+    let by_example: Vec<Vec<f64>> = by_example.into_values().collect();
+    let judgements: Vec<f64> = by_example.iter().flatten().copied().collect();
     let count = |wanted: f64| judgements.iter().filter(|&&judgement| judgement == wanted).count();
     (ratings.first, ratings.second, ratings.ties) = (count(-1.0), count(1.0), count(0.0));
     if !judgements.is_empty() {
-        let every: Vec<usize> = (0..judgements.len()).collect();
-        ratings.difference = bootstrap::mean(&judgements, &every);
-        let difference = |indices: &[usize]| bootstrap::mean(&judgements, indices);
-        ratings.interval = bootstrap::interval(judgements.len(), resamples, seed, difference);
+        let every: Vec<usize> = (0..by_example.len()).collect();
+        let difference = |indices: &[usize]| {
+            let chosen = || indices.iter().filter_map(|&index| by_example.get(index)).flatten();
+            #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 judgements")]
+            let all = chosen().count() as f64;
+            chosen().sum::<f64>() / all
+        };
+        ratings.difference = difference(&every);
+        ratings.interval = bootstrap::interval(by_example.len(), resamples, seed, difference);
     }
     Ok(ratings)
 }
@@ -205,11 +277,15 @@ fn filled_in(path: &Path, key: &Key) -> Result<Vec<(String, Better)>, SheetError
         let found = head.iter().position(|column| column.trim() == name);
         found.ok_or_else(|| wrong(1, format!("has no column `{name}`")))
     };
-    let (id, better) = (column("id")?, column("better")?);
+    let (id, better, sheet) = (column("id")?, column("better")?, column("sheet")?);
     let mut found = BTreeMap::new();
     for (index, record) in reader.records().enumerate() {
         let row = index + 2;
         let record = record.map_err(|error| wrong(row, error.to_string()))?;
+        let of = record.get(sheet).unwrap_or("").trim();
+        if of != key.sheet {
+            return Err(wrong(row, format!("is of the sheet {of:?}, and the key is that of {:?}", key.sheet)));
+        }
         let own = record.get(id).unwrap_or("").to_owned();
         let own = key.in_order.keys().find(|known| harmless(known) == own || **known == own).cloned();
         let own = own.ok_or_else(|| wrong(row, "has an id that is not on the sheet".to_owned()))?;
@@ -237,11 +313,27 @@ mod tests {
         (1..=40).map(example).collect()
     }
 
+    fn said(name: &str, id: &str) -> Option<String> {
+        Some(format!("{name} says {id}"))
+    }
+
+    fn between() -> (String, String) {
+        ("a".to_owned(), "b".to_owned())
+    }
+
     fn sheet(dir: &Path) -> Key {
-        let between = ("a".to_owned(), "b".to_owned());
-        let answers = |name: &str, id: &str| Some(format!("{name} says {id}"));
-        write(dir, &between, &examples(), &answers, 30, 7).unwrap();
-        serde_json::from_slice(&std::fs::read(dir.join("sheet.key.json")).unwrap()).unwrap()
+        write(dir, &between(), &examples(), &said, 30, 7).unwrap();
+        read_key(&dir.join("sheet.key.json")).unwrap()
+    }
+
+    /// What comes back: a judgement of each example, by whether the answers stand in order.
+    fn filled_in_by(dir: &Path, name: &str, key: &Key, judge: impl Fn(usize, bool) -> u8) -> PathBuf {
+        let mut rows = vec!["id;better;comment;sheet".to_owned()];
+        let all = key.in_order.iter().enumerate();
+        rows.extend(all.map(|(index, (id, order))| format!("{id};{};;{}", judge(index, *order), key.sheet)));
+        let path = dir.join(name);
+        std::fs::write(&path, format!("\u{feff}{}", rows.join("\n"))).unwrap();
+        path
     }
 
     #[test]
@@ -253,29 +345,79 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("sheet.csv")).unwrap();
         assert!(text.contains(",'=q,"), "nothing begins like a formula");
         // Whoever answers as b does is better, in every row.
-        let mut rows = vec!["id;better;comment".to_owned()];
-        rows.extend(key.in_order.iter().map(|(id, order)| format!("{id};{};", if *order { 2 } else { 1 })));
-        let path = dir.path().join("back.csv");
-        std::fs::write(&path, format!("\u{feff}{}", rows.join("\n"))).unwrap();
-        let ratings = read(&dir.path().join("sheet.key.json"), &[path], 100, 1).unwrap();
+        let path = filled_in_by(dir.path(), "back.csv", &key, |_, order| if order { 2 } else { 1 });
+        let ratings = read(&dir.path().join("sheet.key.json"), &[path], &said, 100, 1).unwrap();
         assert_eq!((ratings.first, ratings.second, ratings.ties, ratings.open), (0, 30, 0, 0));
         assert_eq!((ratings.difference, ratings.interval), (1.0, Some((1.0, 1.0))));
+    }
+
+    #[test]
+    fn people_who_say_the_same_make_no_interval_narrower() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = sheet(dir.path());
+        let file = dir.path().join("sheet.key.json");
+        let judge = |index: usize, order: bool| if (index % 3 == 0) == order { 1 } else { 2 };
+        let one = filled_in_by(dir.path(), "one.csv", &key, judge);
+        let alone = read(&file, std::slice::from_ref(&one), &said, 500, 1).unwrap();
+        let three = read(&file, &[one.clone(), one.clone(), one], &said, 500, 1).unwrap();
+        assert_eq!(three.first + three.second, 90);
+        assert_eq!((three.difference, three.interval), (alone.difference, alone.interval));
+        let (low, high) = alone.interval.unwrap();
+        assert!(high - low > 0.3, "{low} {high}");
+    }
+
+    #[test]
+    fn a_sheet_that_may_be_filled_in_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = sheet(dir.path());
+        let path = dir.path().join("sheet.csv");
+        std::fs::write(&path, "filled in").unwrap();
+        assert_eq!(sheet(dir.path()), key, "the same is not written again");
+        let other = |name: &str, id: &str| Some(format!("{name} says {id} anew"));
+        let turned = ("b".to_owned(), "a".to_owned());
+        let attempts: [(&(String, String), Answers<'_>, u64); 3] =
+            [(&between(), &other, 7), (&turned, &said, 7), (&between(), &said, 8)];
+        for (between, answers, seed) in attempts {
+            let found = write(dir.path(), between, &examples(), answers, 30, seed).unwrap_err();
+            assert!(matches!(found, SheetError::InTheWay(_)), "{found}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "filled in");
+        assert_eq!(read_key(&dir.path().join("sheet.key.json")).unwrap(), key);
+    }
+
+    #[test]
+    fn judgements_of_other_answers_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = sheet(dir.path());
+        let file = dir.path().join("sheet.key.json");
+        let other = Key { sheet: "s0123456789abcdef".to_owned(), ..key.clone() };
+        let path = filled_in_by(dir.path(), "other.csv", &other, |_, _| 1);
+        let found = read(&file, &[path], &said, 10, 1).unwrap_err().to_string();
+        assert!(
+            found.contains("row 2") && found.contains("s0123456789abcdef") && found.contains(&key.sheet),
+            "{found}"
+        );
+        let path = filled_in_by(dir.path(), "own.csv", &key, |_, _| 1);
+        let other = |name: &str, id: &str| Some(format!("{name} says {id} anew"));
+        let found = read(&file, &[path], &other, 10, 1).unwrap_err();
+        assert!(matches!(found, SheetError::OtherAnswers(_)), "{found}");
     }
 
     #[test]
     fn rows_that_were_not_on_the_sheet_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let key = sheet(dir.path());
-        let id = key.in_order.keys().next().unwrap();
+        let (id, of) = (key.in_order.keys().next().unwrap(), &key.sheet);
         for (rows, expected) in [
-            ("id,better\n99,1".to_owned(), "row 2"),
-            (format!("id,better\n{id},both"), "1, 2 or tie"),
-            (format!("id,better\n{id},1\n{id},2"), "second time"),
-            ("id,verdict\n".to_owned(), "no column `better`"),
+            (format!("id,better,sheet\n99,1,{of}"), "row 2"),
+            (format!("id,better,sheet\n{id},both,{of}"), "1, 2 or tie"),
+            (format!("id,better,sheet\n{id},1,{of}\n{id},2,{of}"), "second time"),
+            ("id,verdict,sheet\n".to_owned(), "no column `better`"),
+            (format!("id,better\n{id},1"), "no column `sheet`"),
         ] {
             let path = dir.path().join("back.csv");
             std::fs::write(&path, rows).unwrap();
-            let found = read(&dir.path().join("sheet.key.json"), &[path], 10, 1).unwrap_err().to_string();
+            let found = read(&dir.path().join("sheet.key.json"), &[path], &said, 10, 1).unwrap_err().to_string();
             assert!(found.contains(expected), "{found}");
         }
     }

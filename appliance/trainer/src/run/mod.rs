@@ -20,7 +20,7 @@ use crate::{
     schedule,
 };
 use gap_contract::{DataFile, FailureCode, Job, Level, Method, Metrics, Output, Topic};
-use gap_lm::training::{Batch, Key, Pass};
+use gap_lm::training::{Adapters, Batch, Key, Pass};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::json;
 use std::{
@@ -86,9 +86,9 @@ impl Held {
 /// Why it failed; that is the last event, too, if events can be written at all.
 pub fn run(job: &Job, resume: bool, stop: &AtomicBool, patience: Duration) -> Result<Ended, Failed> {
     let held = Held::take(&job.output)?;
-    let from = begin(held.output(), resume)?;
-    let mut journal = Journal::open(held.output(), from.as_ref().map_or(0, |state| state.step))?;
-    let run = Run::prepare(job, held.output(), from, &mut journal);
+    let begun = begin(held.output(), resume)?;
+    let mut journal = Journal::open(held.output(), begun.from.as_ref().map_or(0, |state| state.step))?;
+    let run = Run::prepare(job, held.output(), begun, &mut journal);
     let ended = run.and_then(|run| run.go(&mut journal, stop, patience));
     if let Err(failed) = &ended {
         // What is told on the terminal is the first failure, also where the event cannot be written.
@@ -97,12 +97,21 @@ pub fn run(job: &Job, resume: bool, stop: &AtomicBool, patience: Duration) -> Re
     ended
 }
 
-/// The state to go on from: the last whole checkpoint. Without `resume` there must be nothing to lose.
-fn begin(output: &Output, resume: bool) -> Result<Option<State>, Failed> {
+/// Where a run begins.
+#[derive(Default)]
+struct Begun {
+    /// The state to go on from.
+    from: Option<State>,
+    /// Later checkpoints that cannot be used, and why.
+    damaged: Vec<(u64, Failed)>,
+}
+
+/// Looks for the state to go on from: the last whole checkpoint. Without `resume` there must be nothing to lose.
+fn begin(output: &Output, resume: bool) -> Result<Begun, Failed> {
     let steps = checkpoint::steps(output)?;
     if !resume {
         if steps.is_empty() && !output.lineage().exists() {
-            return Ok(None);
+            return Ok(Begun::default());
         }
         let message = format!(
             "{} holds a run already; go on with `--resume`, or give the job its own `output`",
@@ -110,7 +119,23 @@ fn begin(output: &Output, resume: bool) -> Result<Option<State>, Failed> {
         );
         return Err(Failed::new(FailureCode::OutputBusy, message).about("output"));
     }
-    steps.last().map(|step| checkpoint::state(output, *step)).transpose()
+    let mut damaged = Vec::new();
+    for step in steps.into_iter().rev() {
+        match checkpoint::state(output, step) {
+            Ok(state) => return Ok(Begun { from: Some(state), damaged }),
+            Err(failed) => damaged.push((step, failed)),
+        }
+    }
+    match damaged.into_iter().next() {
+        None => Ok(Begun::default()),
+        Some((_, failed)) => {
+            let message = format!(
+                "{}, and no earlier one is whole; give the job its own `output` to begin anew",
+                failed.failure().message
+            );
+            Err(Failed::new(FailureCode::Storage, message).about("output"))
+        }
+    }
 }
 
 struct Run<'a> {
@@ -130,7 +155,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn prepare(job: &'a Job, output: &'a Output, from: Option<State>, journal: &mut Journal) -> Result<Self, Failed> {
+    fn prepare(job: &'a Job, output: &'a Output, begun: Begun, journal: &mut Journal) -> Result<Self, Failed> {
+        let Begun { from, damaged } = begun;
         let hashing = Hashing::begin(job);
         let plan = Plan::make(job, from.as_ref().map(|state| state.batch))?;
         let data = identity::data_files(job, &plan)?;
@@ -139,6 +165,13 @@ impl<'a> Run<'a> {
             let message = "the job, its data or the tokenizer changed since the checkpoint; resume with what it began with, or give it its own `output`";
             return Err(Failed::new(FailureCode::InvalidJob, message).about("output"));
         }
+        for (step, failed) in damaged {
+            let aside = checkpoint::set_aside(output, step)?;
+            let (why, from) = (&failed.failure().message, from.as_ref().map_or(0, |state| state.step));
+            let message =
+                format!("{why}; it was set aside as {}, and the run goes on after step {from}", aside.display());
+            journal.event(Level::Warn, Topic::Message, message, json!({ "step": from, "damaged": step }))?;
+        }
         let mut model = plan.load(job)?;
         let leaves = Leaves::of(job, &mut model)?;
         let there = checkpoint::steps(output)?.len() as u64;
@@ -146,6 +179,10 @@ impl<'a> Run<'a> {
         let mut optimizer = AdamW::default();
         let reference = match (job.method, &job.lora) {
             (Method::Dpo, None) => Some(plan.load(job)?),
+            (Method::Dpo, Some(_)) if job.adapter.is_some() => {
+                model.keep_start()?;
+                None
+            }
             _ => None,
         };
         if let Some(state) = &from {
@@ -235,7 +272,7 @@ impl<'a> Run<'a> {
         let mut measured = Measured::default();
         for (index, batch) in batches.iter().enumerate() {
             let key = Key::new(job.seed).part(DROPOUT).part(step).part(index as u64);
-            let pass = Pass { adapters: true, dropout: dropout.then_some(key) };
+            let pass = Pass { adapters: Adapters::Trained, dropout: dropout.then_some(key) };
             measured = measured.and(objective.train(batch, job, pass, all)?);
             gauge.look()?;
         }

@@ -11,7 +11,7 @@ use gap_contract::{FailureCode, Level, Topic};
 use gap_lm::training::Batch;
 use serde_json::json;
 
-/// Tokens of validation examples that are measured at once.
+/// The most tokens of validation examples that are measured at once, where a batch that is trained on has as many.
 const MEASURED_TOKENS: usize = 8192;
 
 impl Run<'_> {
@@ -24,7 +24,7 @@ impl Run<'_> {
     pub(super) fn validate(&mut self, journal: &mut Journal) -> Result<Option<f64>, Failed> {
         let Some(validation) = &self.plan.validation else { return Ok(None) };
         let mut measured = Measured::default();
-        for batch in measured_batches(validation) {
+        for batch in measured_batches(validation, self.plan.tokens.min(MEASURED_TOKENS)) {
             measured = measured.and(self.objective.measure(&batch, self.job)?);
         }
         let loss = measured.mean();
@@ -64,19 +64,18 @@ impl Run<'_> {
     }
 }
 
-/// Validation examples in file order, as many at once as memory surely has room for.
-fn measured_batches(examples: &Examples) -> Vec<Batch> {
+/// Validation examples in file order, as many at once as have at most `most` tokens, for which the estimate has room; an
+/// example that has more stands alone.
+fn measured_batches(examples: &Examples, most: usize) -> Vec<Batch> {
     let items: Vec<Vec<usize>> = (0..examples.sequences.len()).map(|index| vec![index]).collect();
-    let length = |item: &Vec<usize>| -> usize {
-        item.iter().filter_map(|index| examples.sequences.get(*index)).flatten().map(|one| one.tokens().len()).sum()
-    };
     let (mut all, mut open, mut tokens) = (Vec::new(), Vec::new(), 0);
-    for item in &items {
-        if !open.is_empty() && tokens + length(item) > MEASURED_TOKENS {
+    for (index, item) in items.iter().enumerate() {
+        let length = examples.length(index);
+        if !open.is_empty() && tokens + length > most {
             all.push(batch(examples, &open));
             (open, tokens) = (Vec::new(), 0);
         }
-        tokens += length(item);
+        tokens += length;
         open.push(item);
     }
     all.push(batch(examples, &open));

@@ -113,26 +113,14 @@ class Whole:
         pass
 
 
-class Without:
-    def __init__(self, model):
-        self.model, self.context = model, model.disable_adapter()
-
-    def __enter__(self):
-        self.context.__enter__()
-        return self.model
-
-    def __exit__(self, *error):
-        return self.context.__exit__(*error)
-
-
 def train(out, family, method, tuning, base=None):
     base = base or load(out / family)
-    if tuning == "full":
-        model, old = base, copy.deepcopy(base)
-        reference = lambda: Whole(old)
-    else:
+    model = base
+    if tuning != "full":
         model = PeftModel.from_pretrained(base, out / f"{family}-{tuning}", is_trainable=True)
-        reference = lambda: Without(model)
+    # As in TRL, preferences are held near what the training began with, an adapter included.
+    old = copy.deepcopy(model)
+    reference = lambda: Whole(old)
     model.train()
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decays = [p for name, p in trained if p.dim() > 1]

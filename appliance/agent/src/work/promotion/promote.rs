@@ -90,6 +90,8 @@ impl Work {
         new: NewPromotion,
         record: impl FnOnce(&ModelOrder) -> Result<(), E>,
     ) -> Result<Promotion, E> {
+        // Until it is promoted the model is not deleted.
+        let _needs = self.hold_needs();
         let model = self.promotable(&new)?;
         let findings = self.findings(&model, &new)?;
         record(&model)?;
@@ -127,9 +129,9 @@ impl Work {
             return Err(PromoteError::Taken);
         }
         let model = self.model(&new.model)?;
-        match &model.trained {
-            Some(job) if self.result_of(job.as_str()).is_none() => Err(PromoteError::Gone(model.name)),
-            _ => Ok(model),
+        if model.jobs().any(|job| self.result_of(job.as_str()).is_none()) {
+            return Err(PromoteError::Gone(model.name));
         }
+        Ok(model)
     }
 }

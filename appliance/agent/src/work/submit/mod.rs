@@ -278,7 +278,11 @@ impl Work {
             time_limit: wishes.time_limit_seconds.map(Duration::from_secs),
             needs: needs.collect::<Result<_, _>>()?,
         };
+        // Until it is in the queue nothing that it needs is deleted.
+        let needs = self.hold_needs();
+        self.still_has(order)?;
         let job = self.queue().submit(&new, now())?;
+        drop(needs);
         self.dispatcher.look();
         Ok(job)
     }
@@ -297,8 +301,7 @@ impl Work {
         }
         if let Some(model) = &order.model {
             self.catalog.place(&model.base)?;
-            let mut jobs = model.trained.iter().chain(&model.whole);
-            if jobs.any(|job| self.result_of(job.as_str()).is_none()) {
+            if model.jobs().any(|job| self.result_of(job.as_str()).is_none()) {
                 return Err(SubmitError::NoModel(model.name.clone()));
             }
         }
