@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal};
 use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
@@ -103,6 +103,30 @@ impl Sandbox {
         }
         let (report, printed) = result?;
         self.taken(job, report, printed, output)
+    }
+
+    /// Empties a directory that an interrupted job left full, with the rights over all ids that a job has.
+    ///
+    /// # Errors
+    /// [`SandboxError`] if something in it cannot be removed even so.
+    pub fn empty(&self, directory: &Path) -> Result<(), SandboxError> {
+        let clean = Specification {
+            input: PathBuf::new(),
+            input_len: 0,
+            output: PathBuf::new(),
+            scratch: Scratch::Directory(directory.to_owned()),
+            binds: Vec::new(),
+            steps: Vec::new(),
+            source_date: 0,
+            read_only: false,
+            view: false,
+            into: None,
+            clean_only: true,
+        };
+        match self.perform(&clean, CLEANING_TIME, &|_| (), None)? {
+            (Report::Broken { message }, printed) => Err(SandboxError::Broken { message, output: shown(&printed) }),
+            _ => Ok(()),
+        }
     }
 
     /// Empties a scratch directory in which a job ran.
