@@ -45,6 +45,7 @@ test-all: test deny fuzz
 	$(CARGO) build --workspace --locked --bin gap-train --bin gap-serve --bin gapctl
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test agent -- --ignored proofs:: --test-threads 1
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test reproducible --test recipes --test boot --test faults -- --ignored
+	$(MAKE) demo
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test false_alarms -- --ignored
 	GAPIMAGE_TEST_CACHE=$(CACHE) $(CARGO) test --workspace --locked --test peft -- --ignored
 	tests/memory/measure.sh $(CACHE) > $(CACHE)/measured.jsonl

@@ -9,6 +9,7 @@ pub mod check;
 pub mod cmd;
 pub mod hashing;
 pub mod image;
+pub mod interruption;
 pub mod layer;
 pub mod lock;
 pub mod model;

@@ -165,3 +165,93 @@ fn signing_checks_everything_first_and_a_second_key_adds_a_signature() {
     let inspected: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(inspected["signatures"].as_array().unwrap().len(), 2, "{json}");
 }
+
+#[test]
+fn programs_are_told_how_far_the_check_is() {
+    let project = project();
+    let artifact = project.signed("a.gap");
+    let output = succeed(verify(&artifact, &project.keys.trust).args(["--full", "--json"]));
+    let events = String::from_utf8(output.stderr).unwrap();
+    let events: Vec<serde_json::Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let end = events.iter().find(|event| event["event"] == "end").unwrap();
+    let (done, total) = (end["done"].as_u64().unwrap(), end["total"].as_u64().unwrap());
+    assert_eq!(done, total, "{events:?}");
+    assert!(total > 2 * 200_000, "weights are hashed twice: {events:?}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let project = project();
+    let artifact = project.signed("a.gap");
+    let recipe = project.path().join("recipe.toml");
+    let trust = project.keys.trust.display();
+    for arguments in [
+        format!("verify {} --trust {trust}", artifact.display()),
+        format!("plan {}", recipe.display()),
+        format!("sign {} --key {}", artifact.display(), project.keys.key.display()),
+        "completions bash".to_owned(),
+        "verify missing.gap --trust missing.toml".to_owned(),
+    ] {
+        let script = r#"exec 3>&1; { "$gapimage" $1 2>&1; echo $? >&3; } | true"#;
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "-", &arguments]).env("gapimage", env!("CARGO_BIN_EXE_gapimage"));
+        command.current_dir(project.path()).env("GAPIMAGE_STORE", fixture::store());
+        let code = stdout(&succeed(&mut command));
+        let expected = if arguments.contains("missing") { "1" } else { "0" };
+        assert_eq!(code.trim(), expected, "{arguments}");
+    }
+}
+
+#[test]
+fn a_trust_file_may_follow_another_if_the_root_keys_of_that_signed_it() {
+    let project = project();
+    let (old, key) = (&project.keys.trust, &project.keys.key);
+    let other = keygen(&project.path().join("other"));
+    let new = project.path().join("new.toml");
+    let next = fs::read_to_string(old).unwrap().replace("counter = 1", "counter = 2");
+    fs::write(&new, &next).unwrap();
+    let sign = |key: &Path| {
+        let mut command = gapimage();
+        command.args(["trust", "sign"]).arg(&new).arg("--key").arg(key);
+        command
+    };
+    let check = |from: &Path| {
+        let mut command = gapimage();
+        command.args(["trust", "check"]).arg(from).arg(&new);
+        command
+    };
+    fail_with(1, &mut check(old));
+    succeed(&mut sign(key));
+    let said = stdout(&succeed(&mut check(old)));
+    assert!(said.contains("counter 2, which follows 1"), "{said}");
+    succeed(&mut sign(key));
+    succeed(&mut check(old));
+    fail_with(3, &mut check(&new));
+
+    // What it says is another's word once it is changed, and the signatures are of other bytes.
+    fs::write(&new, format!("{next}# more\n")).unwrap();
+    fail_with(3, &mut check(old));
+    fail_with(1, &mut sign(key));
+    fs::write(&new, &next).unwrap();
+
+    // A key that the old file does not know spoils it, beside a good one and alone.
+    succeed(&mut sign(&other.key));
+    fail_with(3, &mut check(old));
+    let signatures = project.path().join("new.toml.dsse.json");
+    fs::remove_file(&signatures).unwrap();
+    succeed(&mut sign(&other.key));
+    fail_with(3, &mut check(old));
+
+    // The release is verified with the new file as with the old one, and openssl checks the signature alone.
+    fs::remove_file(&signatures).unwrap();
+    succeed(&mut sign(key));
+    let artifact = project.signed("a.gap");
+    succeed(&mut verify(&artifact, &new));
+    let script = r#"
+        set -e; openssl pkey -in "$2" -pubout -out public; type=application/vnd.gapimage.trust.v1+toml
+        jq -r .payload "$1" | base64 -d > payload
+        { printf 'DSSEv1 %s %s %s ' ${#type} $type "$(stat -c %s payload)"; cat payload; } > pae
+        jq -r '.signatures[0].sig' "$1" | base64 -d > sig; cmp payload new.toml
+        openssl pkeyutl -verify -rawin -pubin -inkey public -in pae -sigfile sig"#;
+    succeed(Command::new("bash").args(["-c", script, "-"]).arg(&signatures).arg(key).current_dir(project.path()));
+}

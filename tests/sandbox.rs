@@ -304,3 +304,26 @@ fn only_what_is_left_in_the_named_directory_comes_back_and_the_root_is_not_copie
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the scratch directory is emptied");
 }
+
+#[test]
+fn what_an_interrupted_job_left_is_emptied_whoever_it_belongs_to() {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{PermissionsExt, chown},
+    };
+    let (spool, left) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let closed = left.path().join("work/work");
+    fs::create_dir_all(closed.join("inside")).unwrap();
+    chown(&closed, Some(1234), Some(1234)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    fs::write(left.path().join("file"), "x").unwrap();
+    let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
+    sandbox.empty(left.path()).unwrap();
+    assert_eq!(fs::read_dir(left.path()).unwrap().count(), 0);
+    // An id that is none of the sandbox's.
+    let foreign = left.path().join("foreign");
+    fs::create_dir_all(foreign.join("inside")).unwrap();
+    chown(&foreign, Some(99_999), Some(99_999)).unwrap();
+    let error = sandbox.empty(left.path()).unwrap_err();
+    assert!(matches!(error, SandboxError::Broken { .. }), "{error}");
+}

@@ -1,6 +1,6 @@
 //! What the owner of a machine decides, written by the command line and read by others' tools.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::{
     fs,
@@ -37,6 +37,43 @@ fn a_site_is_written_once_with_the_token_beside_it() {
     // Again, it would be another token than the one that the machine knows.
     assert_eq!(code(directory.path(), &arguments), Some(1));
     assert_eq!(fs::read_to_string(at("token")).unwrap(), token);
+}
+
+#[test]
+fn everything_that_a_configuration_can_say_is_said_by_an_option() {
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = [
+        "init",
+        "rack4",
+        "--network",
+        "dhcp",
+        "--memory",
+        "--claim",
+        "--time-server",
+        "192.0.2.10",
+        "--untrusted-rtc",
+        "--wrong-clock",
+        "refuse-jobs",
+        "--mig",
+        "all:1g.18gb=4,3g.71gb=1",
+        "--mig",
+        "0,2:off",
+    ];
+    let output = site(directory.path(), &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let config = fs::read_to_string(directory.path().join("rack4/site.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    assert_eq!(config["data"]["memory"].as_bool(), Some(true));
+    assert_eq!(config["time"]["rtc"].as_str(), Some("untrusted"));
+    assert_eq!(config["time"]["wrong_clock"].as_str(), Some("refuse_jobs"));
+    let [cut, whole] = config["gpus"]["mig"].as_array().unwrap().as_slice() else { panic!("{config:?}") };
+    assert_eq!(cut["devices"].as_str(), Some("all"));
+    assert_eq!(cut["mig-devices"]["1g.18gb"].as_integer(), Some(4));
+    assert_eq!((whole["mig-enabled"].as_bool(), whole["devices"].as_array().unwrap().len()), (Some(false), 2));
+    // Who claims the machine makes its first token.
+    assert!(config.get("api").is_none_or(|api| api.get("token_sha256").is_none()), "{config:?}");
+    assert!(!directory.path().join("rack4/token").exists());
+    assert!(directory.path().join("rack4/gapsite.img").exists());
 }
 
 #[test]
@@ -83,11 +120,18 @@ fn words_that_do_not_fit_together_are_refused() {
         &["--network", "static", "--address", "192.0.2.7/33"],
         &["--interface", "eth0"],
         &["--certificate", "x.pem"],
+        &["--memory", "--disk", "sda"],
+        &["--untrusted-rtc"],
+        &["--mig", "all"],
+        &["--mig", "some:off"],
+        &["--mig", "0:1g.18gb=x"],
+        &["--mig", "0:-C=1"],
     ] {
         let arguments = [&["init", "x"], words].concat();
         assert_eq!(code(directory.path(), &arguments), Some(2), "{words:?}");
     }
     assert_eq!(code(directory.path(), &["init", "x", "--hostname", "-"]), Some(4));
+    assert_eq!(code(directory.path(), &["init", "x", "--mig", "all:1g.18gb=8"]), Some(4), "more slices than there are");
     assert!(!directory.path().join("x").exists());
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{
     VerifyError,
-    dsse::{self, EnvelopeError, REGION_LEN},
+    dsse::{self, Envelope, EnvelopeError, REGION_LEN},
     head::Head,
     key::KeyId,
     release::{Release, Unverified},
@@ -21,9 +21,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// First bytes of a journal. Then: the envelope's offset (8 bytes, little-endian), its old bytes, and the SHA-256 of all
-/// that.
-const MAGIC: &[u8; 16] = b"gapimage-sign-1\n";
+/// First bytes of a journal. Then: the envelope's offset (8 bytes, little-endian), the SHA-256 of all that stands before it
+/// in the artifact, its old bytes, and the SHA-256 of all that.
+const MAGIC: &[u8; 16] = b"gapimage-sign-2\n";
+/// What the journals of all versions begin with.
+const ANY_MAGIC: &[u8] = b"gapimage-sign-";
+/// Bytes hashed at once.
+const CHUNK: usize = 1 << 20;
 
 /// Why an artifact was not signed; unless said otherwise it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +55,10 @@ pub enum SignError {
     #[error("{0} was changed while it was looked at: nothing was signed")]
     Changed(PathBuf),
     /// A journal lies beside the file that is not about it.
-    #[error("the journal {0} does not fit the artifact beside it: move it away and look into where it comes from")]
+    #[error(
+        "the journal {0} of an interrupted signing does not fit the artifact beside it, which was left as it is: if that was built \
+         or copied here since then, remove the journal, and else look into where it comes from"
+    )]
     ForeignJournal(PathBuf),
 }
 
@@ -76,7 +83,8 @@ pub fn sign_in_place(path: &Path, shown: &Release<Unverified>, key: &SigningKey)
     let offset = head.envelope_offset();
     let mut old = vec![0; region.len()];
     file.read_exact_at(&mut old, offset).map_err(failed("read", path))?;
-    write_journal(&journal_path(path), offset, &old)?;
+    let before = digest_before(&file, offset).map_err(failed("read", path))?;
+    write_journal(&journal_path(path), offset, &before, &old)?;
     if let Err(error) = file.write_all_at(&region, offset).and_then(|()| file.sync_all()) {
         // Where even that fails, the journal stays, and the next signing begins with it.
         let _ = undo(path, &file);
@@ -145,9 +153,16 @@ fn undo(path: &Path, file: &File) -> Result<bool, SignError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed("open", &journal)(error)),
     };
+    if bytes.starts_with(ANY_MAGIC) && !bytes.starts_with(MAGIC) && bytes.len() >= MAGIC.len() {
+        return Err(SignError::ForeignJournal(journal));
+    }
     // An incomplete journal means that the crash came before the artifact was touched.
-    if let Some((offset, old)) = parse_journal(&bytes) {
-        if !is_envelope_at(file, offset) {
+    if let Some(Journal { offset, before, old }) = parse_journal(&bytes) {
+        // Another artifact may have the name by now, and would be destroyed.
+        let fits = is_envelope_at(file, offset)
+            && digest_before(file, offset).map_err(failed("read", path))? == before
+            && !holds_another(file, offset, old).map_err(failed("read", path))?;
+        if !fits {
             return Err(SignError::ForeignJournal(journal));
         }
         file.write_all_at(old, offset).and_then(|()| file.sync_all()).map_err(failed("restore", path))?;
@@ -163,16 +178,48 @@ fn is_envelope_at(file: &File, offset: u64) -> bool {
     matches!(read, Some(Ok(()))) && tar_header::decode(&header) == Some((dsse::PATH.to_owned(), REGION_LEN))
 }
 
-fn parse_journal(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (content, sum) = bytes.split_last_chunk::<32>()?;
-    let (offset, old) = content.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
-    let whole = <[u8; 32]>::from(Sha256::digest(content)) == *sum && old.len() as u64 == REGION_LEN;
-    whole.then_some((u64::from_le_bytes(*offset), old))
+/// Whether the region holds the whole envelope of another statement than `old`. One that was written half holds none.
+fn holds_another(file: &File, offset: u64, old: &[u8]) -> io::Result<bool> {
+    let mut now = vec![0; old.len()];
+    file.read_exact_at(&mut now, offset)?;
+    let envelope = |region: &[u8]| Envelope::decode_region(region).ok();
+    Ok(envelope(&now).is_some_and(|now| envelope(old).is_none_or(|old| old.payload() != now.payload())))
 }
 
-fn write_journal(journal: &Path, offset: u64, old: &[u8]) -> Result<(), SignError> {
+/// SHA-256 of the first `len` bytes.
+fn digest_before(file: &File, len: u64) -> io::Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut at = 0;
+    while at < len {
+        let count = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
+        let part = chunk.get_mut(..count).unwrap_or_default();
+        file.read_exact_at(part, at)?;
+        hasher.update(&*part);
+        at += count as u64;
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// What a whole journal says.
+struct Journal<'a> {
+    offset: u64,
+    before: [u8; 32],
+    old: &'a [u8],
+}
+
+fn parse_journal(bytes: &[u8]) -> Option<Journal<'_>> {
+    let (content, sum) = bytes.split_last_chunk::<32>()?;
+    let (offset, rest) = content.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
+    let (before, old) = rest.split_first_chunk::<32>()?;
+    let whole = <[u8; 32]>::from(Sha256::digest(content)) == *sum && old.len() as u64 == REGION_LEN;
+    whole.then_some(Journal { offset: u64::from_le_bytes(*offset), before: *before, old })
+}
+
+fn write_journal(journal: &Path, offset: u64, before: &[u8; 32], old: &[u8]) -> Result<(), SignError> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(offset.to_le_bytes());
+    bytes.extend(before);
     bytes.extend_from_slice(old);
     let sum = Sha256::digest(&bytes);
     bytes.extend(sum);

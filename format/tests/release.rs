@@ -125,18 +125,26 @@ fn nothing_is_signed_but_what_was_shown() {
     assert_eq!(std::fs::read(&path).unwrap(), other);
 }
 
+/// A journal as signing writes it.
+fn journal_of(artifact: &Artifact) -> Vec<u8> {
+    let at = artifact.find("release.dsse.json");
+    let mut journal = b"gapimage-sign-2\n".to_vec();
+    journal.extend((at as u64).to_le_bytes());
+    journal.extend(Digest::of(&artifact.bytes[..at]).as_bytes());
+    journal.extend(artifact.region());
+    journal.extend(Digest::of(&journal).as_bytes());
+    journal
+}
+
 #[test]
 fn a_crash_while_signing_is_undone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gap");
     let before = Artifact::archive();
     std::fs::write(&path, &before.bytes).unwrap();
-    // A journal as signing writes it, and an envelope that was written half.
+    // An envelope that was written half.
     let at = before.find("release.dsse.json");
-    let mut journal = b"gapimage-sign-1\n".to_vec();
-    journal.extend((at as u64).to_le_bytes());
-    journal.extend(before.region());
-    journal.extend(Digest::of(&journal).as_bytes());
+    let journal = journal_of(&before);
     let mut torn = before.bytes.clone();
     torn[at + 100..at + 200].fill(b'#');
     for complete in [true, false] {
@@ -156,14 +164,45 @@ fn a_journal_that_points_elsewhere_is_not_followed() {
     let path = folder.path().join("x.gap");
     let artifact = Artifact::archive();
     std::fs::write(&path, &artifact.bytes).unwrap();
-    let mut journal = b"gapimage-sign-1\n".to_vec();
+    let mut journal = b"gapimage-sign-2\n".to_vec();
     journal.extend(512_u64.to_le_bytes());
+    journal.extend(Digest::of(&artifact.bytes[..512]).as_bytes());
     journal.extend([0; 65_536]);
     journal.extend(Digest::of(&journal).as_bytes());
     std::fs::write(journal_path(&path), &journal).unwrap();
     let shown = Release::inspect(&std::fs::File::open(&path).unwrap()).unwrap();
     assert!(matches!(sign_in_place(&path, &shown, &signing_key(3)), Err(SignError::ForeignJournal(_))));
     assert_eq!(std::fs::read(&path).unwrap(), artifact.bytes);
+}
+
+#[test]
+fn the_journal_of_another_artifact_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gap");
+    let present = Artifact::archive();
+    let refused = |journal: &[u8], bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::write(journal_path(&path), journal).unwrap();
+        assert!(matches!(recover(&path), Err(SignError::ForeignJournal(_))));
+        assert!(std::fs::read(&path).unwrap() == bytes, "it was written to");
+    };
+    // The same head up to the envelope, and another statement in it.
+    let mut later = release(Kind::Appliance);
+    later.serial += 1;
+    let later = unsigned(false, &later);
+    let at = present.find("release.dsse.json");
+    assert!(later.bytes[..at] == present.bytes[..at], "only the statement differs");
+    assert_ne!(later.statement, present.statement);
+    refused(&journal_of(&later), &present.bytes);
+    refused(&journal_of(&unsigned(true, &release(Kind::Appliance))), &present.bytes);
+    // Something in front of the envelope has changed, so that what lies there is no longer what was signed.
+    let mut changed = present.bytes.clone();
+    let index = present.find("index.json");
+    changed[index] ^= 1;
+    refused(&journal_of(&present), &changed);
+    let mut old = journal_of(&present);
+    old[..16].copy_from_slice(b"gapimage-sign-1\n");
+    refused(&old, &present.bytes);
 }
 
 /// Runs a tool and gives its output; `None` where the tool is not installed.

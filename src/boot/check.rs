@@ -69,6 +69,12 @@ pub enum CheckError {
     /// The API is up, but does not answer as it should.
     #[error("the appliance is up, but /v1/system does not answer: {0}")]
     Api(String),
+    /// The agent did not come to the end of the layers.
+    #[error("the appliance has not read all its layers after {} s", limit.as_secs())]
+    NotScrubbed {
+        /// How long it was given.
+        limit: Duration,
+    },
     /// The program that was run against it.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -153,19 +159,36 @@ pub fn check(
     let healthy = wait_until_healthy(&mut machine, &health, limit, &mut console)?;
     let healthy_after = healthy.duration_since(machine.started());
     drop(health);
-    let deadline = Instant::now() + limit;
-    let mut system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
-    while scrubbed && !is_scrubbed(&system) && Instant::now() < deadline {
-        std::thread::sleep(SCRUB_PAUSE);
+    let mut look = || {
         machine.new_lines()?.iter().for_each(|line| console(line));
-        system = get_system(&client, port, &credentials.token).map_err(CheckError::Api)?;
-    }
+        get_system(&client, port, &credentials.token).map_err(CheckError::Api)
+    };
+    let system = if scrubbed { wait_until_scrubbed(limit, SCRUB_PAUSE, &mut look)? } else { look()? };
     if let Some(program) = program.split_first() {
         let access = Access { port, certificate: &credentials.certificate, token: &credentials.token };
         program::run(program, &access, &mut machine, &mut console)?;
     }
     machine.powerdown(GRACE)?;
     Ok(Checked { system, healthy_after })
+}
+
+/// Looks at the system until every layer is read, but no longer than `limit`.
+fn wait_until_scrubbed(
+    limit: Duration,
+    pause: Duration,
+    mut look: impl FnMut() -> Result<Value, CheckError>,
+) -> Result<Value, CheckError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let system = look()?;
+        if is_scrubbed(&system) {
+            return Ok(system);
+        }
+        if Instant::now() >= deadline {
+            return Err(CheckError::NotScrubbed { limit });
+        }
+        thread::sleep(pause);
+    }
 }
 
 /// Whether the agent has come to a verdict on every layer.
@@ -262,6 +285,19 @@ mod tests {
         assert_eq!(config.api.token_sha256, Some(Digest::of(credentials.token.as_bytes()).to_hex()));
         assert!(matches!(config.network, Network::Static { address, .. } if address == GUEST));
         assert_eq!(config.tls.unwrap().certificate, credentials.certificate);
+    }
+
+    #[test]
+    fn layers_that_are_not_read_in_time_are_no_success() {
+        let mut read = 0;
+        let mut look = || {
+            read += 1;
+            Ok(serde_json::json!({"layers": [{"size": 3, "checked_bytes": read}]}))
+        };
+        let long = Duration::from_secs(600);
+        assert_eq!(wait_until_scrubbed(long, Duration::ZERO, &mut look).unwrap()["layers"][0]["checked_bytes"], 3);
+        let late = wait_until_scrubbed(Duration::ZERO, Duration::ZERO, look);
+        assert!(matches!(late, Err(CheckError::NotScrubbed { .. })), "{late:?}");
     }
 
     #[test]

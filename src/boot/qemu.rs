@@ -1,13 +1,16 @@
 //! A virtual machine under QEMU with UEFI firmware, to try an artifact as a real machine would.
 //!
 //! The artifact is attached read-only, the guest reaches nobody, and what the guest does to its
-//! firmware's variables is thrown away with the machine.
+//! firmware's variables is thrown away with the machine, and so is the site configuration, which may hold a key.
 
-use crate::boot::{
-    console::Lines,
-    firmware::{Firmware, QEMU},
-    machine::{device_arguments, machine_arguments},
-    qmp::{Qmp, QmpError},
+use crate::{
+    boot::{
+        console::Lines,
+        firmware::{Firmware, QEMU},
+        machine::{device_arguments, machine_arguments},
+        qmp::{Qmp, QmpError},
+    },
+    interruption,
 };
 use ed25519_dalek::SigningKey;
 use serde_json::json;
@@ -168,6 +171,9 @@ pub enum QemuError {
         /// The last lines of the console.
         console: String,
     },
+    /// This program was asked to end.
+    #[error("the virtual machine was ended, as was asked")]
+    Interrupted,
     /// What was waited for did not come.
     #[error("the virtual machine did not get there within {} s; its console ends with:\n{console}", limit.as_secs())]
     Timeout {
@@ -258,11 +264,14 @@ impl Machine {
     /// lines, cleaned of what does not print, pass `wanted` once, in order.
     ///
     /// # Errors
-    /// [`QemuError::Timeout`] or, when the machine ends, [`QemuError::Ended`].
+    /// [`QemuError::Timeout`] or, when the machine ends, [`QemuError::Ended`]; [`QemuError::Interrupted`].
     pub fn wait_for<T>(&mut self, limit: Duration, mut wanted: impl FnMut(&str) -> Option<T>) -> Result<T, QemuError> {
         let deadline = Instant::now() + limit;
         loop {
-            match self.lines.recv_timeout(TICK) {
+            let next = self.lines.recv_timeout(TICK);
+            // Ctrl-C reaches QEMU as well, which may have ended by it.
+            not_interrupted()?;
+            match next {
                 Ok(line) => {
                     let found = wanted(&line);
                     self.remember(line);
@@ -285,8 +294,9 @@ impl Machine {
     /// Lines of the console that came since the last look, without waiting.
     ///
     /// # Errors
-    /// [`QemuError::Ended`] when the machine has ended and all its lines were seen.
+    /// [`QemuError::Ended`] when the machine has ended and all its lines were seen; [`QemuError::Interrupted`].
     pub fn new_lines(&mut self) -> Result<Vec<String>, QemuError> {
+        not_interrupted()?;
         let new: Vec<String> = self.lines.try_iter().collect();
         new.iter().for_each(|line| self.remember(line.clone()));
         match self.child.try_wait() {
@@ -351,6 +361,10 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn not_interrupted() -> Result<(), QemuError> {
+    if interruption::is_asked() { Err(QemuError::Interrupted) } else { Ok(()) }
 }
 
 /// Puts the artifact and the site configuration where QEMU runs, under names that need no escaping.

@@ -8,6 +8,7 @@ mod opened;
 mod os_files;
 mod packages;
 mod program;
+mod remains;
 mod starter;
 mod streams;
 mod trials;
@@ -161,6 +162,7 @@ pub enum BuildError {
 /// [`BuildError`]; what was at the output before is untouched then, and the next build goes on from what was fetched and
 /// built.
 pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
+    pack::check_output(request.output)?;
     let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
     let release_key = up_to_date::key(&plan, request.trust);
     register(request, &plan, release_key)?;
@@ -168,6 +170,8 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
         let (built, tests) = (Vec::new(), Vec::new());
         return Ok(Built { statement, up_to_date: true, lock: None, built, tests, checklist: None });
     }
+    pack::try_output(request.output)?;
+    remains::clear(request)?;
     plan.look(request.store)?;
     space::check(&plan.space(request.store, request.output)?)?;
     layers::fetch(request, &plan)?;
@@ -200,8 +204,9 @@ pub fn build(request: &Request<'_>) -> Result<Built, BuildError> {
 /// [`BuildError`]; the next build goes on from what was fetched and built.
 pub fn test(request: &Request<'_>) -> Result<Vec<Passed>, BuildError> {
     let mut plan = Plan::new(request.recipe, request.lock, request.store)?;
+    remains::clear(request)?;
     plan.look(request.store)?;
-    space::check(&plan.space(request.store, request.output)?)?;
+    space::check(&plan.store_space(request.store)?)?;
     request.store.register(&Lock::path_for(&request.recipe.path), plan.roots())?;
     layers::fetch(request, &plan)?;
     models::check(request, &plan)?;

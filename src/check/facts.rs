@@ -218,7 +218,7 @@ pub struct Layer {
     /// Its name in the recipe.
     pub name: String,
     /// What was found; `None` if the layer is not there to be scanned.
-    pub secrets: Option<Vec<super::secrets::Finding>>,
+    pub secrets: Option<super::secrets::Found>,
 }
 
 impl Facts {

@@ -8,9 +8,12 @@ use super::{
     terminal::Terminal,
     verify::{load_trust, now, verify_file},
 };
-use crate::boot::{
-    check::{CheckError, check},
-    qemu::{Accelerator, Attach, Machine, Options},
+use crate::{
+    boot::{
+        check::{CheckError, check},
+        qemu::{Accelerator, Attach, Machine, Options, QemuError},
+    },
+    interruption,
 };
 use gap_format::release::Policy;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub fn run(args: &BootArgs) -> Outcome {
         let release = &accounted.release.statement().release;
         terminal.note(&format!("verified {} {} on this machine", release.name, release.version));
     }
+    // What a machine is started with lies in a directory for temporary files until the end, the site's key too.
+    interruption::heed().map_err(failed("heeding Ctrl-C"))?;
     let accelerator = Accelerator::detect().map_err(failed("looking for a way to run virtual machines"))?;
     let options = Options {
         memory: args.memory,
@@ -70,10 +75,13 @@ fn run_console(options: &Options) -> Outcome {
     if let Some(port) = machine.port() {
         eprintln!("the API will be at https://127.0.0.1:{port}; end with Ctrl-C");
     }
-    machine
-        .wait_for(FOREVER, |line| -> Option<()> {
-            println!("{line}");
-            None
-        })
-        .map_err(failed("running the virtual machine"))
+    let ended = machine.wait_for(FOREVER, |line| -> Option<()> {
+        println!("{line}");
+        None
+    });
+    match ended {
+        // Which is how it ends.
+        Err(QemuError::Interrupted) => Ok(()),
+        ended => ended.map_err(failed("running the virtual machine")),
+    }
 }

@@ -4,12 +4,13 @@ use super::{
     BuildArgs, Outcome,
     failure::{Failure, failed},
     lock::{load, load_recipe, open_store, refuse_unresolved, renew},
-    terminal::{Terminal, human_bytes},
+    terminal::{Terminal, human_bytes, line},
     verify::read_trust,
 };
 use crate::{
     build::{BuildError, Built, Request, build},
     lock::{Lock, Purpose},
+    pack::check_output,
     recipe::Recipe,
     source::http::{Client, Settings},
     store::Store,
@@ -23,6 +24,7 @@ pub fn run(args: &BuildArgs) -> Outcome {
     let store = open_store(&args.store)?;
     let trust = trust_for(&recipe, args.trust.as_deref())?;
     let output = output_for(&recipe, args.output.as_deref());
+    check_output(&output).map_err(failed("building"))?;
     let path = Lock::path_for(&args.recipe);
     let client = (!args.offline).then(|| Client::new(Settings::default()));
     let terminal = Terminal::new(args.json);
@@ -40,17 +42,21 @@ pub fn run(args: &BuildArgs) -> Outcome {
         progress: &|count| terminal.advance(count),
     };
     let building = format!("building `{}`", args.recipe.display());
-    let built = build(&request).map_err(|error: BuildError| failed(building)(error))?;
+    let mut built = build(&request).map_err(|error: BuildError| failed(building)(error))?;
+    if let Some(new) = built.lock.take() {
+        // Who changed it while the build ran knows better than the lock that the build began with.
+        if load(&path)?.as_ref() == Some(&lock) {
+            new.save(&path).map_err(failed("writing the lock"))?;
+            built.lock = Some(new);
+        } else {
+            let name = path.display();
+            terminal.note(&format!(
+                "the lock `{name}` changed while this was built from the one before, and stays as it is"
+            ));
+        }
+    }
     drop(terminal);
-    if let Some(lock) = &built.lock {
-        lock.save(&path).map_err(failed("writing the lock"))?;
-    }
-    if args.json {
-        print_json(&built, &output)
-    } else {
-        print_text(&built, &output)
-    }
-    Ok(())
+    if args.json { print_json(&built, &output) } else { print_text(&built, &output) }
 }
 
 /// The lock, renewed and saved where the recipe or local sources changed.
@@ -101,31 +107,32 @@ pub fn output_for(recipe: &Recipe, given: Option<&Path>) -> PathBuf {
     given.map_or_else(name, Path::to_owned)
 }
 
-fn print_text(built: &Built, output: &Path) {
+fn print_text(built: &Built, output: &Path) -> Outcome {
     let statement = &built.statement;
     let verb = if built.up_to_date { "up to date" } else { "built" };
-    println!("{verb:<12} {} ({})", output.display(), human_bytes(statement.length));
-    println!(
+    line(format_args!("{verb:<12} {} ({})", output.display(), human_bytes(statement.length)))?;
+    line(format_args!(
         "release      {} {}, serial {}",
         statement.release.name, statement.release.version, statement.release.serial
-    );
-    println!("index        {}", statement.index);
+    ))?;
+    line(format_args!("index        {}", statement.index))?;
     if built.lock.is_some() {
-        println!("files beside the recipe changed; their rows in the lock were updated");
+        line(format_args!("files beside the recipe changed; their rows in the lock were updated"))?;
     }
     for test in &built.tests {
         let when = if test.earlier { "passed before" } else { "passed" };
-        println!("test         {} in {}: {when}", test.record.trial.name, test.record.image);
+        line(format_args!("test         {} in {}: {when}", test.record.trial.name, test.record.image))?;
     }
     if let Some(checklist) = built.checklist {
-        println!("checklist    {checklist}");
+        line(format_args!("checklist    {checklist}"))?;
     }
     if !built.up_to_date {
-        println!("next         gapimage sign {} --key KEY", output.display());
+        line(format_args!("next         gapimage sign {} --key KEY", output.display()))?;
     }
+    Ok(())
 }
 
-fn print_json(built: &Built, output: &Path) {
+fn print_json(built: &Built, output: &Path) -> Outcome {
     let layers = built.built.iter().map(|(layer, why)| serde_json::json!({ "layer": layer, "why": why }));
     let report = serde_json::json!({
         "output": output,
@@ -139,5 +146,5 @@ fn print_json(built: &Built, output: &Path) {
         "lock_updated": built.lock.is_some(),
         "checklist": built.checklist,
     });
-    println!("{report}");
+    line(format_args!("{report}"))
 }

@@ -1,6 +1,6 @@
 //! How a command ends: exit codes and what is said on the way out.
 
-use super::terminal::tell_failure;
+use super::terminal::{say, tell_failure};
 use std::{io::IsTerminal, process::ExitCode};
 
 /// Why a command did not do what was asked.
@@ -57,7 +57,7 @@ impl Failure {
             tell_failure(code, &message, report.help().map(|help| help.to_string()).as_deref());
         } else {
             // Words of cargo, uv and whatever else failed are in many errors.
-            eprintln!("{}", plain(&format!("{report:?}")));
+            say(&plain(&format!("{report:?}")));
         }
         ExitCode::from(code)
     }

@@ -4,6 +4,7 @@ use super::{
     KeygenArgs, Outcome,
     failure::{Failure, failed},
     new_file::write_new,
+    terminal::line,
 };
 use crate::random;
 use ed25519_dalek::{
@@ -12,7 +13,11 @@ use ed25519_dalek::{
 };
 use gap_format::{key::KeyId, trust};
 use pkcs8::LineEnding;
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt};
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+};
 use zeroize::Zeroizing;
 
 /// Name of the first key in its trust file.
@@ -33,13 +38,24 @@ pub fn run(args: &KeygenArgs) -> Outcome {
     let making = format!("making the directory `{}`", args.dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(&args.dir).map_err(failed(making))?;
     let trust = trust::starter(NAME, &key.verifying_key());
-    for (path, bytes, mode) in [(&key_path, pem.as_bytes(), 0o600), (&trust_path, trust.as_bytes(), 0o644)] {
-        write_new(path, bytes, mode).map_err(failed(format!("writing `{}`", path.display())))?;
-    }
-    println!("private key  {} (mode 0600; keep it away from artifacts and repositories)", key_path.display());
-    println!("trust file   {}", trust_path.display());
-    println!("key id       {}", KeyId::of(&key.verifying_key()));
-    Ok(())
+    write_pair((&key_path, pem.as_bytes()), (&trust_path, trust.as_bytes()))?;
+    line(format_args!(
+        "private key  {} (mode 0600; keep it away from artifacts and repositories)",
+        key_path.display()
+    ))?;
+    line(format_args!("trust file   {}", trust_path.display()))?;
+    line(format_args!("key id       {}", KeyId::of(&key.verifying_key())))
+}
+
+/// Writes the key and its trust file: both or neither, as a key alone would keep the next try from making one.
+fn write_pair((key_path, key): (&Path, &[u8]), (trust_path, trust): (&Path, &[u8])) -> Outcome {
+    let writing = |path: &Path| failed(format!("writing `{}`", path.display()));
+    write_new(key_path, key, 0o600).map_err(writing(key_path))?;
+    write_new(trust_path, trust, 0o644).map_err(|error| {
+        // It was made a moment ago, and nobody trusts it yet.
+        let _ = fs::remove_file(key_path);
+        writing(trust_path)(error)
+    })
 }
 
 fn generate() -> Result<SigningKey, Failure> {
@@ -77,4 +93,19 @@ fn new_passphrase() -> Result<Zeroizing<String>, Failure> {
         return Err(Failure::could_not_run("the two passphrases differ", "try again"));
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_stays_where_its_trust_file_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, trust) = (dir.path().join("release.key"), dir.path().join("missing/trust.toml"));
+        write_pair((&key, b"key"), (&trust, b"trust")).unwrap_err();
+        assert!(!key.exists());
+        write_pair((&key, b"key"), (&dir.path().join("trust.toml"), b"trust")).unwrap();
+        assert_eq!(fs::read(&key).unwrap(), b"key");
+    }
 }

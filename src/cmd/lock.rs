@@ -3,7 +3,7 @@
 use super::{
     LockArgs, Outcome, StoreDir,
     failure::{Failure, failed},
-    terminal::Terminal,
+    terminal::{Terminal, line},
 };
 use crate::{
     lock::{Lock, Purpose, Renewal, Renewed},
@@ -34,22 +34,20 @@ pub fn run(args: &LockArgs) -> Outcome {
         let report = serde_json::json!({
             "lock": path, "kept": renewed.kept, "resolved": renewed.resolved, "unresolved": unresolved,
         });
-        println!("{report}");
+        line(format_args!("{report}"))?;
         return refuse_unresolved(&renewed);
     }
     for layer in &renewed.kept {
-        println!("kept      {layer}");
+        line(format_args!("kept      {layer}"))?;
     }
     for layer in &renewed.resolved {
-        println!("resolved  {layer}");
+        line(format_args!("resolved  {layer}"))?;
     }
     for (layer, _) in &renewed.unresolved {
-        println!("unresolved {layer}");
+        line(format_args!("unresolved {layer}"))?;
     }
-    match keeps_old {
-        true => println!("unchanged {}", path.display()),
-        false => println!("written   {}", path.display()),
-    }
+    let became = if keeps_old { "unchanged" } else { "written" };
+    line(format_args!("{became:<9} {}", path.display()))?;
     refuse_unresolved(&renewed)
 }
 

@@ -21,6 +21,7 @@ mod site;
 mod store;
 mod terminal;
 mod test;
+mod trust;
 mod verify;
 
 pub use failure::{Failure, Outcome};
@@ -97,6 +98,9 @@ enum Command {
                             gapimage verify - --trust trust.toml < /dev/sdb\n  \
                             gapimage verify /dev/sdb --trust trust.toml --full --min-serial 7")]
     Verify(VerifyArgs),
+    /// Sign the trust file that follows another, and check whether one may
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
     /// Show what is in an artifact; nothing of it is verified
     #[command(after_help = "Examples:\n  gapimage inspect demo.gap\n  gapimage inspect demo.gap --files os\n  \
                             gapimage inspect demo.gap --document os.spdx.json > os.spdx.json\n  \
@@ -447,6 +451,7 @@ fn run(command: Command) -> Outcome {
         Command::Site(command) => site::run(command),
         Command::Sign(args) => sign::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Trust(command) => trust::run(&command),
         Command::Inspect(args) => inspect::run(&args),
         Command::Diff { a, b, json } => diff::run(&a, &b, json),
         Command::Boot(args) => boot::run(&args),

@@ -5,7 +5,7 @@ use super::{
     build::output_for,
     failure::failed,
     lock::{load, load_recipe, open_store, refuse_unresolved, renew},
-    terminal::{Terminal, human_bytes},
+    terminal::{Terminal, human_bytes, line},
 };
 use crate::{
     lock::{Change, Lock, LockError, Purpose, Renewed},
@@ -42,9 +42,9 @@ pub fn run(args: &PlanArgs) -> Outcome {
     let spaces = plan.space(&store, &output).map_err(failed("planning"))?;
     let standing = Standing::of(path, old.as_ref(), &recipe, &renewed)?;
     if args.json {
-        println!("{}", report(&plan, &spaces, &standing));
+        line(format_args!("{}", report(&plan, &spaces, &standing)))?;
     } else {
-        print_text(&plan, &spaces, &standing, &args.recipe);
+        print_text(&plan, &spaces, &standing, &args.recipe)?;
     }
     refuse_unresolved(&renewed)
 }
@@ -80,45 +80,53 @@ fn fetch_size(layer: &PlannedLayer<'_>) -> u64 {
     layer.fetch.iter().map(|wanted| wanted.size).sum()
 }
 
-fn print_text(plan: &Plan<'_>, spaces: &[Space], standing: &Standing, recipe: &Path) {
+fn print_text(plan: &Plan<'_>, spaces: &[Space], standing: &Standing, recipe: &Path) -> Outcome {
     let row = |name: &str, kind: &str, lock: &str, state: &str, fetch: &str, size: &str, why: &str| {
-        println!("{}", format!("{name:<16} {kind:<8} {lock:<8} {state:<8} {fetch:>12} {size:>12}  {why}").trim_end());
+        let text = format!("{name:<16} {kind:<8} {lock:<8} {state:<8} {fetch:>12} {size:>12}  {why}");
+        line(format_args!("{}", text.trim_end()))
     };
-    row("layer", "kind", "lock", "state", "fetch", "size", "why");
+    row("layer", "kind", "lock", "state", "fetch", "size", "why")?;
     for layer in &plan.layers {
         let (state, why) = status(layer);
         let (fetch, size) = (human_bytes(fetch_size(layer)), human_bytes(layer.size));
         let kind = layer.place.layer.kind.name();
-        row(&layer.name(), kind, standing.of_layer(layer), state, &fetch, &size, why);
+        row(&layer.name(), kind, standing.of_layer(layer), state, &fetch, &size, why)?;
     }
     for place in &plan.unlocked {
-        row(&place.layer.name, place.layer.kind.name(), "open", "unknown", "?", "?", "not locked");
+        row(&place.layer.name, place.layer.kind.name(), "open", "unknown", "?", "?", "not locked")?;
     }
     let least = if plan.unlocked.is_empty() { "" } else { ", and what the open layers take" };
-    println!();
-    println!("to fetch     {}{least}", human_bytes(plan.to_fetch()));
-    println!("artifact     at most {}{least}", human_bytes(plan.artifact_size()));
+    line(format_args!(""))?;
+    line(format_args!("to fetch     {}{least}", human_bytes(plan.to_fetch())))?;
+    line(format_args!("artifact     at most {}{least}", human_bytes(plan.artifact_size())))?;
     for space in spaces {
         let path = space.path.display();
-        println!("disk         {path}: {} needed{least}, {} free", human_bytes(space.needed), human_bytes(space.free));
+        line(format_args!(
+            "disk         {path}: {} needed{least}, {} free",
+            human_bytes(space.needed),
+            human_bytes(space.free)
+        ))?;
     }
-    print_standing(standing, plan, recipe);
+    print_standing(standing, plan, recipe)
 }
 
-fn print_standing(standing: &Standing, plan: &Plan<'_>, recipe: &Path) {
+fn print_standing(standing: &Standing, plan: &Plan<'_>, recipe: &Path) -> Outcome {
     let (lock, recipe) = (standing.path.display(), recipe.display());
     match standing.state {
-        "missing" => println!("lock         {lock} is not there yet"),
-        "stale" => println!("lock         {lock} does not answer the recipe: {}", Change::list(&standing.changes)),
-        _ => println!("lock         {lock}"),
-    }
+        "missing" => line(format_args!("lock         {lock} is not there yet")),
+        "stale" => {
+            line(format_args!("lock         {lock} does not answer the recipe: {}", Change::list(&standing.changes)))
+        }
+        _ => line(format_args!("lock         {lock}")),
+    }?;
     if !plan.unlocked.is_empty() {
-        println!(
+        line(format_args!(
             "open         what is not locked cannot be planned without a connection; run `gapimage lock {recipe}`"
-        );
+        ))?;
     } else if standing.state != "current" {
-        println!("resolved     for this plan only; run `gapimage lock {recipe}` to keep it, or build");
+        line(format_args!("resolved     for this plan only; run `gapimage lock {recipe}` to keep it, or build"))?;
     }
+    Ok(())
 }
 
 fn report(plan: &Plan<'_>, spaces: &[Space], standing: &Standing) -> Value {

@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome, RunArgs, failure::failed, inspect::failure};
 use crate::{
+    interruption,
     report::contents::Contents,
     trial::{Bench, Trial},
 };
@@ -24,6 +25,7 @@ pub fn run(args: &RunArgs) -> Outcome {
     let over = args.with.iter().map(|name| contents.image(name)).collect::<Result<Vec<_>, _>>().map_err(failure)?;
     let tree = contents.laid(image, &over).map_err(failure)?;
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
+    interruption::heed().map_err(failed("heeding Ctrl-C"))?;
     let spool = tempfile::tempdir().map_err(failed("making a directory for the image"))?;
     let settings = contents.run_settings(image).map_err(failure)?;
     let env = settings.env.iter().filter_map(|variable| variable.split_once('='));

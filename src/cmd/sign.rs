@@ -4,7 +4,7 @@ use super::{
     Outcome, SignArgs,
     failure::{Failure, failed},
     inspect::failure,
-    terminal::{Terminal, human_bytes},
+    terminal::{Terminal, human_bytes, line},
     verify::refused,
 };
 use crate::{
@@ -33,20 +33,24 @@ pub fn run(args: &SignArgs) -> Outcome {
         Terminal::new(false).note(&format!("`{name}` was being signed when that was interrupted; undone"));
     }
     let release = account(&args.file)?;
-    show(&release);
-    let results = Contents::open(&args.file).and_then(|contents| Results::of(&contents)).map_err(failure)?;
+    show(&release)?;
+    let contents = Contents::open(&args.file).map_err(failure)?;
+    // It is opened by its name again, and that may be another file's by now.
+    if contents.release().payload() != release.payload() {
+        return Err(signing(SignError::Changed(args.file.clone())));
+    }
+    let results = Results::of(&contents).map_err(failure)?;
     for (what, result) in results.lines() {
-        println!("{what:<12} {result}");
+        line(format_args!("{what:<12} {result}"))?;
     }
     match sign_in_place(&args.file, &release, &key) {
-        Ok(id) => println!("signed       {name} with key {id}"),
+        Ok(id) => line(format_args!("signed       {name} with key {id}")),
         // Asking twice is no mistake: the signature is there.
         Err(SignError::Envelope(EnvelopeError::AlreadySigned(id))) => {
-            println!("signed       {name} already, with key {id}")
+            line(format_args!("signed       {name} already, with key {id}"))
         }
-        Err(error) => return Err(signing(error)),
+        Err(error) => Err(signing(error)),
     }
-    Ok(())
 }
 
 /// Every byte of it, with the flat digests: what is signed here is trusted elsewhere.
@@ -54,8 +58,8 @@ fn account(path: &Path) -> Result<Release<Unverified>, Failure> {
     let file = File::open(path).map_err(failed(format!("opening `{}`", path.display())))?;
     let len = file.metadata().map_err(failed(format!("looking at `{}`", path.display())))?.len();
     let terminal = Terminal::new(false);
-    terminal.begin(&Work::whole(Stage::Verify, "checking every byte").about(len));
-    let progress = |done, _| terminal.at(done);
+    terminal.begin(&Work::whole(Stage::Verify, &format!("checking every byte of {}", human_bytes(len))));
+    let progress = |count, total| terminal.advance_of(count, total);
     let check = Check { full: true, progress: &progress, ..Check::quiet() };
     match verify::account(&file, Extent::File(len), &check) {
         Ok(accounted) => Ok(accounted.release),
@@ -63,24 +67,24 @@ fn account(path: &Path) -> Result<Release<Unverified>, Failure> {
     }
 }
 
-fn show(release: &Release<Unverified>) {
+fn show(release: &Release<Unverified>) -> Outcome {
     let statement = release.statement();
     let it = &statement.release;
-    println!("kind         {}", it.kind);
-    println!(
+    line(format_args!("kind         {}", it.kind))?;
+    line(format_args!(
         "release      {} {} (serial {}, rollback to {})",
         it.name,
         escaped(&it.version),
         it.serial,
         it.rollback_to
-    );
-    println!("architecture {}", it.architecture);
-    println!("date         {}", it.source_date);
+    ))?;
+    line(format_args!("architecture {}", it.architecture))?;
+    line(format_args!("date         {}", it.source_date))?;
     if let Some(expires) = it.expires {
-        println!("expires      {expires}");
+        line(format_args!("expires      {expires}"))?;
     }
-    println!("length       {} ({} bytes)", human_bytes(statement.length), statement.length);
-    println!("index        {}", statement.index);
+    line(format_args!("length       {} ({} bytes)", human_bytes(statement.length), statement.length))?;
+    line(format_args!("index        {}", statement.index))
 }
 
 fn signing(error: SignError) -> Failure {

@@ -12,10 +12,12 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use ed25519_dalek::SigningKey;
 use gap_format::{Digest, key::KeyId};
 use gap_handover::site::{
-    self, Api, Data, EndpointName, FILE_NAME, Gpus, Network, SiteAddress, SiteConfig, Time, Tls, VOLUME_LABEL, accept,
+    self, All, Api, Cut, CutDevices, Data, EndpointName, FILE_NAME, Gpus, Network, Rtc, SiteAddress, SiteConfig, Time,
+    Tls, VOLUME_LABEL, WrongClock, accept,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, File},
     io::Write,
     net::{IpAddr, Ipv4Addr},
@@ -36,6 +38,7 @@ pub enum SiteCommand {
     /// Write the configuration of a machine, a token for its API, and the volume that carries the configuration to it
     #[command(after_help = "Examples:\n  gapimage site init rack4 --hostname rack4 --network dhcp\n  \
                             gapimage site init rack4 --network static --address 192.0.2.7/24 --gateway 192.0.2.1\n  \
+                            gapimage site init rack4 --network dhcp --claim --mig all:1g.18gb=4,3g.71gb=1\n  \
                             dd if=rack4/gapsite.img of=/dev/sdX bs=1M conv=fsync\n\n\
                             The token is in rack4/token and nowhere else: the configuration holds its hash.")]
     Init(Box<Init>),
@@ -88,6 +91,18 @@ enum Mode {
     Static,
 }
 
+/// What is done about jobs while the clock is not known to be right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum WrongTime {
+    /// They are taken and run
+    #[default]
+    Continue,
+    /// They are taken, and wait until it is right
+    Wait,
+    /// None is taken until it is right
+    RefuseJobs,
+}
+
 /// What is decided.
 #[derive(Debug, Args)]
 pub struct Init {
@@ -100,6 +115,12 @@ pub struct Init {
     /// The disk for its data: its name in the kernel, or its serial number [default: one that is empty]
     #[arg(long, value_name = "DISK")]
     disk: Option<String>,
+    /// No disk for its data: everything is forgotten at power-off
+    #[arg(long, conflicts_with = "disk")]
+    memory: bool,
+    /// Make no token: the first admin claims the machine with the code that its console shows
+    #[arg(long)]
+    claim: bool,
     /// How it gets its address
     #[arg(long, value_enum, default_value_t)]
     network: Mode,
@@ -127,6 +148,16 @@ pub struct Init {
     /// A time server of the site, by its IPv4 address; may be given several times. None is asked without
     #[arg(long, value_name = "ADDRESS")]
     time_server: Vec<Ipv4Addr>,
+    /// Believe the time servers alone: the clock on the machine's board counts as wrong until one has answered
+    #[arg(long, requires = "time_server")]
+    untrusted_rtc: bool,
+    /// What is done about jobs while the clock is not known to be right
+    #[arg(long, value_enum, default_value_t)]
+    wrong_clock: WrongTime,
+    /// How GPUs are cut into slices (MIG): `all` or their numbers, and how many slices of each profile, or `off`; may be given
+    /// several times, of which the last one counts that concerns a GPU
+    #[arg(long, value_name = "GPUS:PROFILE=COUNT,…", value_parser = cut)]
+    mig: Vec<Cut>,
     /// A service of the site that declared jobs may be let to reach; may be given several times
     #[arg(long, value_name = "NAME=ADDRESS:PORT", value_parser = endpoint)]
     endpoint: Vec<(EndpointName, SiteAddress)>,
@@ -163,20 +194,31 @@ fn init(init: &Init) -> Outcome {
         return Err(Failure::could_not_run(message, "nothing is overwritten: name another directory"));
     }
     let [config_path, token_path, volume_path] = paths;
-    let token = random::token().map_err(failed("making a token"))?;
+    let token = match init.claim {
+        true => None,
+        false => Some(random::token().map_err(failed("making a token"))?),
+    };
     let config = SiteConfig {
         hostname: init.hostname.clone(),
         network: network(init)?,
         tls: certificate(init)?,
         api: Api {
             port: init.port,
-            token_sha256: Some(Digest::of(token.as_bytes()).to_hex()),
+            token_sha256: token.as_ref().map(|token| Digest::of(token.as_bytes()).to_hex()),
             client_authorities: init.client_ca.as_deref().map(authorities).transpose()?,
         },
-        data: Data { disk: init.disk.clone(), memory: false },
-        time: Time { servers: init.time_server.clone(), ..Time::default() },
+        data: Data { disk: init.disk.clone(), memory: init.memory },
+        time: Time {
+            rtc: if init.untrusted_rtc { Rtc::Untrusted } else { Rtc::Trusted },
+            servers: init.time_server.clone(),
+            wrong_clock: match init.wrong_clock {
+                WrongTime::Continue => WrongClock::Continue,
+                WrongTime::Wait => WrongClock::Wait,
+                WrongTime::RefuseJobs => WrongClock::RefuseJobs,
+            },
+        },
         endpoints: init.endpoint.iter().cloned().collect(),
-        gpus: Gpus::default(),
+        gpus: Gpus { mig: init.mig.clone() },
     };
     let text = toml::to_string(&config).map(Zeroizing::new);
     let text =
@@ -189,11 +231,15 @@ fn init(init: &Init) -> Outcome {
     let making = format!("making the directory `{}`", init.dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(&init.dir).map_err(failed(making))?;
     // Both hold secrets: the token, and the certificate's key where the site has one.
-    for (path, bytes) in [(&config_path, text.as_bytes()), (&token_path, token.as_bytes())] {
+    let token = token.as_ref().map(|token| (&token_path, token.as_bytes()));
+    for (path, bytes) in [(&config_path, text.as_bytes())].into_iter().chain(token) {
         write_new(path, bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
     }
     println!("configuration  {}", config_path.display());
-    println!("token          {} (mode 0600; it opens the API, as an admin)", token_path.display());
+    match token {
+        Some((path, _)) => println!("token          {} (mode 0600; it opens the API, as an admin)", path.display()),
+        None => println!("token          none: `gapctl claim` with the code on the console makes the first one"),
+    }
     write_volume(&volume_path, &text)
 }
 
@@ -245,6 +291,26 @@ fn signed(text: &str, key: &SigningKey) -> Result<Zeroizing<String>, Failure> {
 fn endpoint(text: &str) -> Result<(EndpointName, SiteAddress), String> {
     let (name, address) = text.split_once('=').ok_or("it is NAME=ADDRESS:PORT")?;
     Ok((name.parse()?, address.parse()?))
+}
+
+/// How GPUs are cut, as it is written on the command line. What fits together is checked with the whole configuration.
+fn cut(text: &str) -> Result<Cut, String> {
+    let (gpus, slices) = text.split_once(':').ok_or("it is GPUS:PROFILE=COUNT,… or GPUS:off")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number of a GPU, nor `all`"));
+    let devices = match gpus {
+        "all" => CutDevices::Word(All::All),
+        numbers => CutDevices::Numbers(numbers.split(',').map(number).collect::<Result<_, _>>()?),
+    };
+    let slice = |text: &str| {
+        let (profile, count) = text.split_once('=').ok_or_else(|| format!("`{text}` is not PROFILE=COUNT"))?;
+        let count = count.parse().map_err(|_| format!("`{count}` is no number of slices"))?;
+        Ok::<_, String>((profile.parse()?, count))
+    };
+    let mig_devices = match slices {
+        "off" => BTreeMap::new(),
+        slices => slices.split(',').map(slice).collect::<Result<_, _>>()?,
+    };
+    Ok(Cut { devices, mig_enabled: slices != "off", mig_devices })
 }
 
 /// A configuration that a machine takes.

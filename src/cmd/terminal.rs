@@ -1,9 +1,14 @@
 //! What is seen while work goes on: a bar on a terminal, one line a step elsewhere, events in JSON for programs.
 
-use crate::progress::{Stage, Work};
+use super::{Outcome, failure::failed};
+use crate::{
+    progress::{Stage, Work},
+    report::output::print,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::{
+    fmt,
     io::{IsTerminal, Write},
     sync::{
         Mutex, PoisonError,
@@ -78,8 +83,8 @@ impl Terminal {
             return tell(&Event::Note { text });
         }
         match self.lock().as_ref() {
-            Some(work) => work.bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(work) => work.bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -95,11 +100,11 @@ impl Terminal {
                 ProgressBar::hidden()
             }
             View::Lines => {
-                eprintln!("{}", line(work));
+                say(&headline(work));
                 ProgressBar::hidden()
             }
             View::Person => {
-                eprintln!("{}", line(work));
+                say(&headline(work));
                 bar(total)
             }
         };
@@ -114,10 +119,13 @@ impl Terminal {
         self.tell(done);
     }
 
-    /// `done` bytes are done in all.
-    pub fn at(&self, done: u64) {
-        self.done.store(done, Ordering::Relaxed);
-        self.tell(done);
+    /// The same where it shows only now how many bytes there are to do in all.
+    pub fn advance_of(&self, count: u64, total: u64) {
+        if let Some(work) = self.lock().as_mut().filter(|work| work.total != Some(total)) {
+            work.total = Some(total);
+            fit(&work.bar, work.total);
+        }
+        self.advance(count);
     }
 
     fn tell(&self, done: u64) {
@@ -167,13 +175,25 @@ pub fn tell_failure(code: u8, message: &str, help: Option<&str>) {
 
 fn tell(event: &Event<'_>) {
     if let Ok(text) = serde_json::to_string(event) {
-        // A whole line at once, so that lines of several threads do not mix. A reader that went away is no reason to
-        // stop working.
-        let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+        say(&text);
     }
 }
 
-fn line(work: &Work<'_>) -> String {
+/// Writes a line to standard error: a whole line at once, so that lines of several threads do not mix. A reader that went
+/// away is no reason to stop working.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Writes a line of the result to standard output. A reader that has seen enough (`| head`) is no error.
+///
+/// # Errors
+/// [`Failure::CouldNotRun`](super::Failure::CouldNotRun) if it cannot be written.
+pub fn line(text: fmt::Arguments<'_>) -> Outcome {
+    print(&format!("{text}\n")).map_err(failed("writing to standard output"))
+}
+
+fn headline(work: &Work<'_>) -> String {
     match work.bytes {
         Some(bytes) => format!("{work} ({})", human_bytes(bytes)),
         None => work.to_string(),
@@ -181,15 +201,24 @@ fn line(work: &Work<'_>) -> String {
 }
 
 fn bar(total: Option<u64>) -> ProgressBar {
-    let (bar, template) = match total {
-        Some(total) => (ProgressBar::new(total), "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"),
-        None => (ProgressBar::new_spinner(), "{spinner} {elapsed}"),
+    let bar = ProgressBar::no_length();
+    fit(&bar, total);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Shows how much there is to do, where that is known.
+fn fit(bar: &ProgressBar, total: Option<u64>) {
+    let template = match total {
+        Some(total) => {
+            bar.set_length(total);
+            "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"
+        }
+        None => "{spinner} {elapsed}",
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 /// `1.5 GiB` and the like.
@@ -225,7 +254,19 @@ mod tests {
         assert_eq!(position, Some((10, 10)));
         terminal.begin(&Work::whole(Stage::Assemble, "assembling"));
         assert_eq!(terminal.done.load(Ordering::Relaxed), 0, "new work begins at nothing");
-        terminal.at(7);
+        terminal.advance(7);
         assert_eq!(terminal.lock().as_ref().map(|work| work.within(7)), Some(7));
+    }
+
+    #[test]
+    fn bytes_add_up_towards_a_total_that_shows_late() {
+        let terminal = Terminal::showing(View::Lines);
+        terminal.begin(&Work::whole(Stage::Verify, "verifying"));
+        let position = || terminal.lock().as_ref().map(|work| (work.bar.position(), work.bar.length(), work.total));
+        terminal.advance_of(4, 12);
+        assert_eq!(position(), Some((4, Some(12), Some(12))));
+        terminal.advance_of(4, 12);
+        terminal.advance_of(3, 12);
+        assert_eq!(position(), Some((11, Some(12), Some(12))), "what is told is the bytes since the last time");
     }
 }

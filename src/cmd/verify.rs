@@ -3,7 +3,7 @@
 use super::{
     Outcome, VerifyArgs,
     failure::{Failure, failed},
-    terminal::{Terminal, human_bytes},
+    terminal::{Terminal, human_bytes, line},
 };
 use crate::progress::{Stage, Work};
 use gap_format::{
@@ -33,15 +33,10 @@ pub fn run(args: &VerifyArgs) -> Outcome {
     if args.json
         && let Err(Failure::NotTrusted(report)) = &result
     {
-        println!("{}", serde_json::json!({ "trusted": false, "reason": report.to_string() }));
+        line(format_args!("{}", serde_json::json!({ "trusted": false, "reason": report.to_string() })))?;
     }
     let accounted = result?;
-    if args.json {
-        print_json(&accounted, &trust)
-    } else {
-        print_text(&accounted, &trust)
-    }
-    Ok(())
+    if args.json { print_json(&accounted, &trust) } else { print_text(&accounted, &trust) }
 }
 
 fn check(args: &VerifyArgs, trust: &Trust, policy: &Policy) -> Result<Accounted, Failure> {
@@ -74,8 +69,9 @@ pub fn verify_file(
     }
     let len = file.seek(SeekFrom::End(0)).map_err(failed(opening))?;
     let extent = if kind.is_block_device() { Extent::Disk(len) } else { Extent::File(len) };
-    terminal.begin(&Work::whole(Stage::Verify, "verifying").about(len));
-    let progress = |done, _| terminal.at(done);
+    // How much is to be hashed shows once the head is read.
+    terminal.begin(&Work::whole(Stage::Verify, &format!("verifying {}", human_bytes(len))));
+    let progress = |count, total| terminal.advance_of(count, total);
     let check = Check { full, progress: &progress, ..Check::quiet() };
     verify::verify(&file, extent, trust, policy, &check).map_err(|error| refused(path, error, KEEP_OUT))
 }
@@ -119,26 +115,27 @@ pub fn now() -> Result<Timestamp, Failure> {
     time.ok_or_else(|| Failure::could_not_run("this machine's clock is not set", "set it, and run this again"))
 }
 
-fn print_text(accounted: &Accounted, trust: &Trust) {
+fn print_text(accounted: &Accounted, trust: &Trust) -> Outcome {
     let statement = accounted.release.statement();
     let release = &statement.release;
-    println!("trusted      {} {}, serial {}", release.name, escaped(&release.version), release.serial);
-    println!("kind         {} for {}", release.kind, release.architecture);
+    line(format_args!("trusted      {} {}, serial {}", release.name, escaped(&release.version), release.serial))?;
+    line(format_args!("kind         {} for {}", release.kind, release.architecture))?;
     for signer in accounted.release.signers() {
-        println!("signed by    {} ({})", signer.name, signer.key);
+        line(format_args!("signed by    {} ({})", signer.name, signer.key))?;
     }
     if let Some(expires) = release.expires {
-        println!("expires      {expires}");
+        line(format_args!("expires      {expires}"))?;
     }
-    println!("every byte   {} accounted for", human_bytes(statement.length));
-    println!("trust file   {}", trust.fingerprint());
-    println!("no rollback protection: this check knows no earlier release; use --min-serial");
+    line(format_args!("every byte   {} accounted for", human_bytes(statement.length)))?;
+    line(format_args!("trust file   {}", trust.fingerprint()))?;
+    line(format_args!("no rollback protection: this check knows no earlier release; use --min-serial"))?;
     if accounted.trailing > 0 {
-        println!("behind it    {} bytes on the device that belong to nobody", accounted.trailing);
+        line(format_args!("behind it    {} bytes on the device that belong to nobody", accounted.trailing))?;
     }
+    Ok(())
 }
 
-fn print_json(accounted: &Accounted, trust: &Trust) {
+fn print_json(accounted: &Accounted, trust: &Trust) -> Outcome {
     let statement = accounted.release.statement();
     let release = &statement.release;
     let signers =
@@ -160,5 +157,5 @@ fn print_json(accounted: &Accounted, trust: &Trust) {
         "rollback_protection": "none",
         "bytes_behind": accounted.trailing,
     });
-    println!("{report}");
+    line(format_args!("{report}"))
 }

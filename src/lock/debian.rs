@@ -10,7 +10,7 @@ use crate::{
     source::debian::{
         LockedPackage,
         archive::{self, Fetch, Offered},
-        copyright,
+        copyright::{self, Copyright},
         deb::{self, Limits},
         fetch::{discard_damaged, fetch_packages},
         index::Index,
@@ -19,10 +19,12 @@ use crate::{
         resolve::{Query, resolve},
         spool::Spool,
     },
+    store::KeyBuilder,
 };
 use gap_format::Digest;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    io,
     num::NonZeroUsize,
     path::PathBuf,
     thread::available_parallelism,
@@ -30,6 +32,11 @@ use std::{
 
 /// Where the keys of Debian's archive lie on a Debian host.
 const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Under what the licences of packages are remembered.
+const LICENCES: &str = "licences";
+/// Largest note of them that is read back, in bytes.
+const LICENCES_MAX: u64 = 1 << 20;
 
 /// Which indexes a Debian layer is resolved from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -161,13 +168,20 @@ impl Renewal<'_> {
         Ok(fetch_packages(packages, &mirrors, client, self.store, self.progress)?)
     }
 
-    /// The licences are in the packages only, so those are looked into once, when they are locked. A package whose
-    /// documentation is another's has the licences of that one, which may be among those `installed` below.
+    /// The licences are in the packages only, so those are looked into once, when they are first locked; what they say is
+    /// remembered. A package whose documentation is another's has the licences of that one, which may be among those
+    /// `installed` below.
     fn read_licences(&self, packages: &mut [LockedPackage], installed: &[LockedPackage]) -> Result<(), LayerError> {
         let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let (known, unread): (Vec<&LockedPackage>, Vec<&LockedPackage>) =
+        let (known, mut unread): (Vec<&LockedPackage>, Vec<&LockedPackage>) =
             packages.iter().partition(|package| !package.licenses.is_empty());
         let mut said = BTreeMap::new();
+        unread.retain(|package| {
+            let remembered = self.recall(package);
+            let is_unread = remembered.is_none();
+            said.extend(remembered.map(|copyright| (package.name.clone(), copyright)));
+            is_unread
+        });
         // A spool for a few packages at a time keeps the space that is needed small.
         for some in unread.chunks(4 * threads.get()) {
             let spool = Spool::new_in(self.store.session_dir())?;
@@ -178,10 +192,11 @@ impl Renewal<'_> {
             if let Err(error) = &unpacked {
                 discard_damaged(self.store, error)?;
             }
-            said.extend(some.iter().zip(unpacked?).map(|(package, deb)| {
+            for (package, deb) in some.iter().zip(unpacked?) {
                 let copyright = copyright::of_package(&deb.tree, &package.name);
-                (package.name.clone(), copyright)
-            }));
+                self.remember(package, &copyright)?;
+                said.insert(package.name.clone(), copyright);
+            }
         }
         let elsewhere = |name: &str| known.iter().copied().chain(installed).find(|package| package.name == name);
         let settled = copyright::settle(&said, |name| elsewhere(name).map(|package| package.licenses.clone()));
@@ -190,6 +205,23 @@ impl Renewal<'_> {
         }
         Ok(())
     }
+
+    /// What was found in this package before. A note that a crash damaged counts as none.
+    fn recall(&self, package: &LockedPackage) -> Option<Option<Copyright>> {
+        let note = self.store.recall(LICENCES, &licences_key(package), LICENCES_MAX)?;
+        serde_json::from_slice(&note).ok()
+    }
+
+    fn remember(&self, package: &LockedPackage, copyright: &Option<Copyright>) -> Result<(), LayerError> {
+        let note = serde_json::to_vec(copyright).map_err(io::Error::from)?;
+        Ok(self.store.remember(LICENCES, &licences_key(package), &note)?)
+    }
+}
+
+/// The note of what a package says of its licences.
+fn licences_key(package: &LockedPackage) -> Digest {
+    let mut key = KeyBuilder::new(LICENCES, copyright::FORMAT);
+    key.digest("package", &package.sha256).text("name", &package.name).finish()
 }
 
 /// Packages that were locked before need not be looked into again.

@@ -25,6 +25,7 @@ use documents::{Covered, Documents};
 use draft::Draft;
 use gap_format::{
     Digest, ReadAt, Slice, WriteAt,
+    sign::journal_path,
     statement::{Release, Statement},
     writer::{ArtifactPlan, BlobDigests, Contents, WriteError},
 };
@@ -33,7 +34,7 @@ use output::Output;
 use sha2::{Digest as _, Sha256};
 use slots::Slots;
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -150,6 +151,36 @@ pub enum PackError {
         /// Its length.
         needed: u64,
     },
+    /// No file of that length is allowed there.
+    #[error(
+        "a file of {needed} bytes, as `{}` would be, is longer than its file system (FAT32 ends at 4 GiB) or a limit of this \
+         process allows; choose another place with -o", path.display()
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        needed: u64,
+    },
+    /// There is something else in the place of the output.
+    #[error(
+        "`{}` is {found}, and an artifact is built as a file: name one with -o, and copy it where it is to go once it is signed",
+        path.display()
+    )]
+    NoFile {
+        /// The output.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The output has no directory to lie in.
+    #[error("`{}` cannot be made: there is no directory `{}`; make it, or choose another place with -o", path.display(), directory.display())]
+    NoDirectory {
+        /// The output.
+        path: PathBuf,
+        /// What is missing.
+        directory: PathBuf,
+    },
     /// A blob cannot be written, or not read at its source.
     #[error("laying down {what}: {source}")]
     Blob {
@@ -169,6 +200,45 @@ pub enum PackError {
     Boot(String),
 }
 
+/// Refuses an output that no artifact can be built at, before the work for it is done.
+///
+/// # Errors
+/// [`PackError::NoFile`], [`PackError::NoDirectory`], or [`PackError::Output`] where that cannot be found out.
+pub fn check_output(output: &Path) -> Result<(), PackError> {
+    use std::os::unix::{ffi::OsStrExt, fs::FileTypeExt};
+    let refused = |found| Err(PackError::NoFile { path: output.to_owned(), found });
+    match fs::metadata(output).map(|meta| meta.file_type()) {
+        Ok(kind) if kind.is_file() => {}
+        Ok(kind) if kind.is_dir() => return refused("a directory"),
+        Ok(kind) if kind.is_block_device() || kind.is_char_device() => return refused("a device"),
+        Ok(_) => return refused("a pipe or socket"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(PackError::Output { doing: "looking at", path: output.to_owned(), source }),
+    }
+    if output.as_os_str().as_bytes().ends_with(b"/") {
+        return refused("the name of a directory");
+    }
+    let directory = directory_of(output);
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(PackError::NoDirectory { path: output.to_owned(), directory: directory.to_owned() })
+}
+
+/// Refuses an output whose directory takes no new file, by making one that vanishes.
+///
+/// # Errors
+/// [`PackError::Output`].
+pub fn try_output(output: &Path) -> Result<(), PackError> {
+    let tried = Draft::new_in(directory_of(output));
+    let failed = |source| PackError::Output { doing: "making a file for", path: output.to_owned(), source };
+    tried.map(drop).map_err(failed)
+}
+
+fn directory_of(output: &Path) -> &Path {
+    output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Assembles the artifact at `output`: draft beside it → fsync → rename. `progress` is told of bytes laid down.
 ///
 /// # Errors
@@ -180,7 +250,7 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     let slots = Slots::new(inputs, &plans)?;
     let plan = ArtifactPlan::new(inputs.boot.is_some(), slots.index_len, slots.manifest_len, &slots.plans())?;
-    let dir = output.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = directory_of(output);
     let failed = |doing| move |source| PackError::Output { doing, path: output.to_owned(), source };
     let draft = Draft::new_in(dir).map_err(failed("making a file for"))?;
     reserve(draft.file(), plan.total(), output)?;
@@ -189,6 +259,13 @@ pub fn pack(inputs: &Inputs<'_>, output: &Path, progress: &(dyn Fn(u64) + Sync))
         Laying { inputs, slots, plan, out: &out, pool: Pool::new(), progress, done: Vec::new() }.run(&plans)?;
     draft.file().sync_all().map_err(failed("writing"))?;
     draft.persist(output).map_err(failed("naming"))?;
+    // It is about what had the name before.
+    match fs::remove_file(journal_path(output)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("removing the journal of an interrupted signing beside")(error));
+        }
+        _ => {}
+    }
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("naming"))?;
     Ok(packed)
 }
@@ -198,12 +275,12 @@ fn reserve(file: &File, len: u64, output: &Path) -> Result<(), PackError> {
     use rustix::{fs::FallocateFlags, io::Errno};
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
         Ok(()) => Ok(()),
-        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Err(PackError::Full { path: output.to_owned(), needed: len }),
+        Err(Errno::NOSPC | Errno::DQUOT) => Err(PackError::Full { path: output.to_owned(), needed: len }),
+        Err(Errno::FBIG) => Err(PackError::TooLarge { path: output.to_owned(), needed: len }),
         // Not every file system can; then a full disk shows while writing.
-        Err(_) => file.set_len(len).map_err(|source| PackError::Output {
-            doing: "reserving space for",
-            path: output.to_owned(),
-            source,
+        Err(_) => file.set_len(len).map_err(|source| match source.kind() {
+            io::ErrorKind::FileTooLarge => PackError::TooLarge { path: output.to_owned(), needed: len },
+            _ => PackError::Output { doing: "reserving space for", path: output.to_owned(), source },
         }),
     }
 }

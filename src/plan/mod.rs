@@ -233,6 +233,14 @@ impl<'r> Plan<'r> {
         self.to_fetch() + built.map(|layer| layer.size.saturating_mul(2)).sum::<u64>()
     }
 
+    /// Needed and free space of the store's file system, for a build that makes no artifact.
+    ///
+    /// # Errors
+    /// [`PlanError::Space`].
+    pub fn store_space(&self, store: &Store) -> Result<Vec<space::Space>, PlanError> {
+        space::measure(&[(store.dir(), self.store_size())]).map_err(PlanError::Space)
+    }
+
     /// Needed and free space of the file systems that are written to.
     ///
     /// # Errors

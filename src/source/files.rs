@@ -61,6 +61,17 @@ pub enum FilesError {
         /// Where it points.
         target: String,
     },
+    /// A link on the way leads out of the recipe's directory.
+    #[error(
+        "{path} leads out of the directory of the recipe through a symbolic link, to `{target}`; copy it beside the recipe, or put \
+         the recipe above both"
+    )]
+    Outside {
+        /// The path.
+        path: String,
+        /// Where it leads.
+        target: String,
+    },
     /// A socket, device or pipe.
     #[error("{0} is neither a file, a directory nor a symbolic link")]
     Special(String),
@@ -69,7 +80,8 @@ pub enum FilesError {
     Root(String),
 }
 
-/// Takes a file or a whole directory. Symbolic links are kept, save `path` itself, which is followed.
+/// Takes a file or a whole directory. Symbolic links are kept, save `path` itself and what is on the way to it: these are
+/// followed as far as they stay within the base.
 /// Contents stay where they are ([`Content::Path`]); directories above the destination get no node.
 ///
 /// # Errors
@@ -80,6 +92,7 @@ pub fn collect(request: &Request<'_>) -> Result<Tree, FilesError> {
     }
     let source = request.base.join(request.path);
     let metadata = fs::metadata(&source).map_err(|error| unreadable(&source, error))?;
+    stays_below(request.base, &source)?;
     let name_error = |source| FilesError::Name { path: request.to.to_owned(), source };
     let mut to = TreePath::new(request.to).map_err(name_error)?;
     let mut collector = Collector { request, tree: Tree::new() };
@@ -96,6 +109,18 @@ pub fn collect(request: &Request<'_>) -> Result<Tree, FilesError> {
     }
     collector.file(&source, &metadata, to)?;
     Ok(collector.tree)
+}
+
+/// A recipe is given to others together with its directory, and takes nothing of their machines from elsewhere.
+fn stays_below(base: &Path, source: &Path) -> Result<(), FilesError> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| unreadable(path, error));
+    // A recipe in the current directory has no words before its name.
+    let base = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+    let target = real(source)?;
+    if target.starts_with(real(base)?) {
+        return Ok(());
+    }
+    Err(FilesError::Outside { path: shown(source), target: shown(&target) })
 }
 
 fn shown(path: &Path) -> String {
@@ -231,8 +256,21 @@ mod tests {
         symlink("../../../etc/passwd", base.path().join("site/bin/out")).unwrap();
         let error = collect(&request(base.path(), "site", "/deep/er/x")).unwrap_err();
         assert!(matches!(error, FilesError::LeadsOut { .. }), "{error}");
-        let special = Path::new("/dev/null");
-        let request = Request { path: special, ..request(base.path(), "", "/x") };
-        assert!(matches!(collect(&request), Err(FilesError::Special(_))));
+        let _socket = std::os::unix::net::UnixListener::bind(base.path().join("socket")).unwrap();
+        assert!(matches!(collect(&request(base.path(), "socket", "/x")), Err(FilesError::Special(_))));
+    }
+
+    #[test]
+    fn a_path_that_a_link_leads_out_of_the_recipes_directory_is_refused() {
+        let (base, elsewhere) = (site(), tempfile::tempdir().unwrap());
+        fs::write(elsewhere.path().join("secret"), "s").unwrap();
+        symlink(elsewhere.path(), base.path().join("way")).unwrap();
+        symlink(elsewhere.path().join("secret"), base.path().join("file")).unwrap();
+        symlink("site/bin", base.path().join("within")).unwrap();
+        for path in ["way", "way/secret", "file"] {
+            let error = collect(&request(base.path(), path, "/x")).unwrap_err();
+            assert!(matches!(error, FilesError::Outside { .. }), "{path}: {error}");
+        }
+        assert_eq!(listing(&collect(&request(base.path(), "within/run", "/x")).unwrap()), ["/x f755 2"]);
     }
 }

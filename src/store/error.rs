@@ -12,12 +12,23 @@ pub enum StoreError {
     /// Neither `XDG_CACHE_HOME` nor `HOME` says where the store is.
     #[error("no place for the store: set HOME or XDG_CACHE_HOME, or name a directory with --store")]
     NoHome,
-    /// The file system is full, or a quota or limit is reached.
+    /// The file system is full, or a quota is reached.
     #[error(
         "no space left while writing to the store at `{}`: {source}; free some, run `gapimage store gc`, or name another \
          directory with --store", path.display()
     )]
     Full {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No file of that length is allowed there.
+    #[error(
+        "a file for the store at `{}` became longer than its file system (FAT32 ends at 4 GiB) or a limit of this process \
+         allows: {source}; name another directory with --store", path.display()
+    )]
+    FileTooLarge {
         /// The store.
         path: PathBuf,
         /// What the system said.
@@ -63,9 +74,8 @@ impl StoreError {
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::Full { path, source }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, source },
+            io::ErrorKind::FileTooLarge => Self::FileTooLarge { path, source },
             _ => Self::Io { doing, path, source },
         }
     }

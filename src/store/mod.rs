@@ -30,6 +30,7 @@ pub use error::StoreError;
 pub use key::{KeyBuilder, LayerKey};
 pub use record::{FoundLayer, Identity, Location, Record};
 pub use roots::{Registered, Roots, registered};
+pub use session::Remains;
 pub use survey::{Amount, Kind, usage};
 pub use temp::{Stored, TempBlob};
 
@@ -111,6 +112,14 @@ impl Store {
     /// A directory for unfinished files of this process, on the file system of the store; it vanishes with the store.
     pub fn session_dir(&self) -> &Path {
         self.session.path()
+    }
+
+    /// What killed builds left that opening the store could not clear away.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the store's directory cannot be read or locked.
+    pub fn remains(&self) -> Result<Vec<Remains>, StoreError> {
+        Remains::all_in(&self.dir.join("tmp"))
     }
 
     /// Opens a fetched source. One of another length than `size` is damaged and counts as absent.

@@ -4,7 +4,7 @@ use super::error::StoreError;
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File, OpenOptions},
-    path::Path,
+    path::{Path, PathBuf},
 };
 use tempfile::TempDir;
 
@@ -33,14 +33,45 @@ impl Session {
     }
 }
 
-/// Removes the directories of processes that are gone. Nobody else is making one while `tmp.lock` is held.
-fn sweep(tmp: &Path) -> Result<(), StoreError> {
+/// What a killed process left and the user alone could not remove: directories of a sandbox belong to the user's
+/// subordinate ids, or are closed to everybody. It is nobody else's as long as this is held.
+#[derive(Debug)]
+pub struct Remains {
+    path: PathBuf,
+    _claim: File,
+}
+
+impl Remains {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Those in `tmp`.
+    pub(super) fn all_in(tmp: &Path) -> Result<Vec<Self>, StoreError> {
+        let _turn = lock_file(&tmp.with_extension("lock"), FlockOperation::LockExclusive)?;
+        abandoned(tmp)
+    }
+}
+
+/// The directories of processes that are gone. Nobody else is making one while `tmp.lock` is held.
+fn abandoned(tmp: &Path) -> Result<Vec<Remains>, StoreError> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(tmp).map_err(StoreError::io("listing", tmp))? {
         let path = entry.map_err(StoreError::io("listing", tmp))?.path();
         let Ok(dir) = File::open(&path) else { continue };
         if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            fs::remove_dir_all(&path).map_err(StoreError::io("removing the remains of a killed build", &path))?;
+            found.push(Remains { path, _claim: dir });
         }
+    }
+    Ok(found)
+}
+
+/// Removes what processes that are gone left behind. What cannot be removed is passed over: no command may fail because
+/// another was interrupted.
+fn sweep(tmp: &Path) -> Result<(), StoreError> {
+    for remains in abandoned(tmp)? {
+        let _ = fs::remove_dir_all(remains.path());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 use super::*;
 use std::{
     collections::BTreeSet,
+    fs::Permissions,
     process::{Command, Stdio},
     time::{Duration, SystemTime},
 };
@@ -384,6 +385,47 @@ fn a_killed_build_leaves_nothing_and_blocks_nobody() {
     let store = open(&dir);
     assert_eq!(files_below(dir.path()).len(), 0);
     store.build_lock(&Digest::of(b"key"), || panic!("the dead hold no lock")).unwrap();
+}
+
+/// Does something without root's right to pass over permissions, as the owner of all files.
+fn as_owner_only<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let thread = || {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, sets).unwrap();
+        what()
+    };
+    std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
+}
+
+#[test]
+fn what_a_killed_build_left_and_cannot_be_removed_blocks_nobody_and_is_told_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(&dir));
+    // As overlayfs leaves its working directory.
+    let left = dir.path().join("tmp/session-dead");
+    let closed = left.join("work/work");
+    fs::create_dir_all(closed.join("inside")).unwrap();
+    fs::write(left.join("gone"), "").unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    as_owner_only(|| {
+        let store = Store::open(dir.path()).unwrap();
+        let remains = store.remains().unwrap();
+        let paths: Vec<_> = remains.iter().map(|remains| remains.path().to_owned()).collect();
+        assert_eq!(paths, [left.canonicalize().unwrap()], "neither the session of the living nor nothing");
+        assert!(store.remains().unwrap().is_empty(), "who clears it away has it alone");
+        collect(dir.path(), &Roots::default(), &policy_that_looks()).unwrap();
+    });
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    assert!(open(&dir).remains().unwrap().is_empty());
+    assert!(!left.exists(), "what can be removed is");
+}
+
+fn policy_that_looks() -> Policy {
+    let now = SystemTime::now();
+    Policy { used_since: now, indexes_used_since: now, registered_since: now, down_to: None, dry_run: true }
 }
 
 #[test]

@@ -93,3 +93,12 @@ fn a_lock_that_does_not_fit_leaves_the_old_one() {
     assert_says(&said, &["code 1", "space", "untouched"]);
     assert!(!said.contains("there: .tmp"), "{said}");
 }
+
+#[test]
+fn an_artifact_longer_than_a_file_may_be_is_told_from_a_full_disk() {
+    let project = Project::new(&[("one", &[2; 900_000])]);
+    let text = "trap '' XFSZ; ulimit -f 500; $gapimage build recipe.toml -o x.gap --store store; echo code $?; ls -A";
+    let said = super::fixture::said(&succeed(&mut script(project.path(), text)));
+    assert_says(&said, &["code 1", "FAT32"]);
+    assert!(!said.contains("x.gap\n") && !said.contains("partial"), "{said}");
+}

@@ -36,8 +36,9 @@ fn journal(unsigned: &[u8]) -> (Vec<u8>, usize) {
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
     let envelope = entries.find(|entry| entry.path().unwrap().ends_with("release.dsse.json")).unwrap();
     let at = envelope.raw_file_position() as usize;
-    let mut journal = b"gapimage-sign-1\n".to_vec();
+    let mut journal = b"gapimage-sign-2\n".to_vec();
     journal.extend((at as u64).to_le_bytes());
+    journal.extend(gap_format::Digest::of(&unsigned[..at]).as_bytes());
     journal.extend(&unsigned[at..at + 65_536]);
     let sum = gap_format::Digest::of(&journal);
     journal.extend(sum.as_bytes());
@@ -51,7 +52,7 @@ fn a_signing_that_was_interrupted_at_any_step_is_undone_and_done_by_the_same_com
     let half = journal.len() / 2;
     let mut torn = signed.clone();
     torn[at + 4096..at + 65_536].copy_from_slice(&unsigned[at + 4096..at + 65_536]);
-    torn[at + 200] ^= 0x20;
+    torn[at + 200] = 0;
     let states: [(&[u8], Option<&[u8]>); 5] = [
         (&unsigned, Some(&[])),
         (&unsigned, Some(&journal[..half])),
@@ -67,6 +68,23 @@ fn a_signing_that_was_interrupted_at_any_step_is_undone_and_done_by_the_same_com
         assert!(fs::read(&artifact).unwrap() == signed, "state {number}");
         assert!(!journal_path(&artifact).exists(), "state {number}");
     }
+}
+
+#[test]
+fn the_journal_of_an_artifact_that_is_gone_does_not_touch_the_one_that_was_built_in_its_place() {
+    let (project, artifact, unsigned, _) = small();
+    let (journal, _) = journal(&unsigned);
+    fs::write(project.path().join("site/weights"), [4; 200_000]).unwrap();
+    fs::write(journal_path(&artifact), &journal).unwrap();
+    let other = fs::read(project.build("other.gap")).unwrap();
+    fs::write(&artifact, &other).unwrap();
+    assert_says(&fail_with(1, &mut sign(&project, &artifact)), &["journal", "does not fit"]);
+    assert!(fs::read(&artifact).unwrap() == other, "it was written to");
+    // Building takes the journal away with what it was about.
+    fs::remove_file(&artifact).unwrap();
+    assert!(fs::read(project.build("x.gap")).unwrap() == other);
+    assert!(!journal_path(&artifact).exists());
+    succeed(&mut sign(&project, &artifact));
 }
 
 /// A limit on the length of files makes the write fail in the middle of the envelope.

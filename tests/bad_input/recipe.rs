@@ -5,6 +5,7 @@ use super::{
     fixture::{Project, fail_with, gapimage},
     snapshot,
 };
+use std::path::Path;
 
 const BODY: &str = "[image.main]\nlayers = [\"files\"]\n[layer.files]\nfiles = [{ path = \"site\", to = \"/srv\" }]\n";
 
@@ -84,4 +85,30 @@ fn a_definition_that_uses_itself_and_one_that_does_not_exist_are_shown() {
     refused(&using("builtin:debain"), &["recipe.toml:10:7", "no definition `debain`", "did you mean `debian`?"]);
     refused(&using("none.toml"), &["recipe.toml:10:7", "none.toml", "cannot be read"]);
     refused(&using("site/ring.toml"), &["ring.toml:1:7", "this definition uses itself"]);
+}
+
+/// Nothing listens where packages would come from: whatever is said was said before anything was fetched.
+#[test]
+fn an_output_that_no_file_can_be_built_at_is_refused_before_anything_is_done() {
+    let project = Project::new(&[("one", b"1")]);
+    let recipe = project.recipe(
+        "[image.main]\nlayers = [\"base\"]\n[layer.base]\n\
+         debian = { suite = \"trixie\", packages = [\"hello\"], mirror = \"http://127.0.0.1:9/debian\" }\n",
+    );
+    let pipe = project.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let [link, missing, directory] = ["link", "missing/x.gap", "x/"].map(|name| project.path().join(name));
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    for (output, what) in [
+        (Path::new("/dev/null"), "is a device"),
+        (link.as_path(), "is a device"),
+        (project.path(), "is a directory"),
+        (pipe.as_path(), "is a pipe"),
+        (missing.as_path(), "no directory"),
+        (directory.as_path(), "is the name of a directory"),
+    ] {
+        let said = fail_with(1, gapimage().arg("build").arg(&recipe).arg("-o").arg(output));
+        assert_says(&said, &[what, "-o"]);
+    }
+    assert!(!project.path().join("recipe.lock").exists());
 }

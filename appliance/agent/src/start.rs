@@ -288,6 +288,7 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     system.stage("jobs ready");
     let swept = work.clone();
     drop(spawn_blocking(move || swept.sweep_caches().unwrap_or_else(console::say)));
+    tokio::spawn(opening::forget_history(work.clone()));
     checking::check_all(&work).await.unwrap_or_else(console::say);
     opening::watch_servers(work).await;
 }

@@ -2,7 +2,7 @@
 
 use gap_root::Root;
 use serde::{Serialize, Serializer};
-use std::time::Duration;
+use std::{fs, os::unix::fs::MetadataExt, time::Duration};
 
 /// Where Debian and NVIDIA install it.
 const PROGRAMS: [&str; 2] = ["/usr/bin/nv-fabricmanager", "/usr/lib/nvidia/nv-fabricmanager"];
@@ -54,6 +54,18 @@ pub fn plan(root: &Root, switches: usize) -> Fabric {
             remedy: "add the package nvidia-fabricmanager of the driver's own version to the OS image",
         },
     }
+}
+
+/// Whether the manager that this command starts runs already. It outlives an agent that is started again, and refuses to run
+/// twice.
+pub fn is_running(root: &Root, command: &[String]) -> bool {
+    let Some(program) = command.first().and_then(|program| fs::metadata(root.at(program)).ok()) else { return false };
+    let processes = fs::read_dir(root.at("/proc")).into_iter().flatten().flatten();
+    // Names can be chosen by any program; the file that it was started from cannot.
+    processes.filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)).any(|entry| {
+        let running = fs::metadata(entry.path().join("exe"));
+        running.is_ok_and(|running| (running.dev(), running.ino()) == (program.dev(), program.ino()))
+    })
 }
 
 /// How long to wait for the manager; grows with the number of GPUs, whose links it trains.

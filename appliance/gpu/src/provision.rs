@@ -211,7 +211,9 @@ fn start_fabric(
         Fabric::None => {}
         // It goes into the background once the links are trained.
         Fabric::Needed { command } => {
-            if let Err(error) = machine.run(command, fabric::deadline(gpus)) {
+            if !fabric::is_running(root, command)
+                && let Err(error) = machine.run(command, fabric::deadline(gpus))
+            {
                 problems.push(format!("the fabric manager did not start: {error}"));
             }
         }

@@ -17,6 +17,8 @@ pub struct BlockDevice {
     pub node: PathBuf,
     /// Its length in bytes.
     pub len: u64,
+    /// The kernel's number of the disk with its medium, where it counts them: what comes later under the same name has another.
+    pub sequence: Option<u64>,
 }
 
 /// Devices that carry no medium of their own: memory, and what this program makes itself.
@@ -45,13 +47,14 @@ fn device(root: &Path, link: &Path) -> Option<BlockDevice> {
     let place = fs::canonicalize(link).ok()?;
     let sectors: u64 = fs::read_to_string(place.join("size")).ok()?.trim().parse().ok()?;
     let len = sectors.checked_mul(512).filter(|len| *len > 0)?;
-    let disk = match place.join("partition").exists() {
-        true => Some(place.parent()?.file_name()?.to_str()?.to_owned()),
-        false => None,
+    let (disk, whole) = match place.join("partition").exists() {
+        true => (Some(place.parent()?.file_name()?.to_str()?.to_owned()), place.parent()?),
+        false => (None, place.as_path()),
     };
+    let sequence = fs::read_to_string(whole.join("diskseq")).ok().and_then(|number| number.trim().parse().ok());
     // The kernel writes `!` in sysfs for the `/` of a node's name (`cciss!c0d0`).
     let node = root.join("dev").join(name.replace('!', "/"));
-    Some(BlockDevice { disk, name, node, len })
+    Some(BlockDevice { disk, name, node, len, sequence })
 }
 
 #[cfg(test)]
@@ -82,6 +85,14 @@ mod tests {
         let names: Vec<_> = list.iter().map(|device| (device.name.as_str(), device.disk.as_deref())).collect();
         assert_eq!(names, [("sda", None), ("sdb", None), ("sda1", Some("sda")), ("sda2", Some("sda"))]);
         assert_eq!(list.first().unwrap().len, 8192);
+    }
+
+    #[test]
+    fn a_partition_has_the_number_of_its_disk() {
+        let root = machine(&[("sda", "16\n"), ("sda/sda1", "8\n"), ("sdb", "16\n")]);
+        fs::write(root.path().join("sys/devices/sda/diskseq"), "7\n").unwrap();
+        let numbers: Vec<_> = list_from(root.path()).unwrap().into_iter().map(|device| device.sequence).collect();
+        assert_eq!(numbers, [Some(7), None, Some(7)]);
     }
 
     #[test]

@@ -98,15 +98,23 @@ fn nothing(devices: &BTreeSet<BlockDevice>, patience: Duration) -> Stop {
     Stop::Failed(format!("no medium with a release came up in {} s; attached: {there}", patience.as_secs()))
 }
 
+/// By what a device is known again: its name, and the kernel's number where there is one. A medium that is exchanged gets the
+/// name of the one before.
+type Key = (String, Option<u64>);
+
+fn key(device: &BlockDevice) -> Key {
+    (device.name.clone(), device.sequence)
+}
+
 struct Search<'a, T> {
     root: &'a Path,
     story: &'a Story,
     modules: &'a mut Modules,
     check: &'a dyn Fn(&File, u64) -> Result<T, Stop>,
-    /// Devices that were looked at.
-    done: BTreeSet<String>,
+    /// Devices that were looked at and are still there.
+    done: BTreeSet<Key>,
     /// Those of them that hold a release themselves.
-    artifacts: BTreeSet<String>,
+    artifacts: BTreeSet<Key>,
     /// Why the first release was refused.
     refused: Option<Stop>,
 }
@@ -114,18 +122,22 @@ struct Search<'a, T> {
 impl<T> Search<'_, T> {
     /// Looks at every device that is new.
     fn look(&mut self, devices: &BTreeSet<BlockDevice>) -> Option<Found<T>> {
+        let there: BTreeSet<Key> = devices.iter().map(key).collect();
+        self.done.retain(|known| there.contains(known));
+        self.artifacts.retain(|known| there.contains(known));
         let mut file_systems = Vec::new();
         for device in devices {
             // Partitions of a disk that is a release are parts of that release.
-            let inside = device.disk.as_ref().is_some_and(|disk| self.artifacts.contains(disk));
-            if inside || self.done.contains(&device.name) {
+            let disk = device.disk.as_ref().map(|disk| (disk.clone(), device.sequence));
+            let inside = disk.is_some_and(|disk| self.artifacts.contains(&disk));
+            if inside || self.done.contains(&key(device)) {
                 continue;
             }
             let Some(content) = self.identify(device) else { continue };
-            self.done.insert(device.name.clone());
+            self.done.insert(key(device));
             match content {
                 Content::Artifact => {
-                    self.artifacts.insert(device.name.clone());
+                    self.artifacts.insert(key(device));
                     if let Some(found) = self.try_device(device) {
                         return Some(found);
                     }
@@ -314,6 +326,35 @@ mod tests {
         let late = late(&root, Duration::from_millis(3500));
         assert_eq!(search_for(LONG, &root, 2).unwrap().release, 2);
         late.join().unwrap();
+    }
+
+    #[test]
+    fn a_medium_that_is_exchanged_under_the_same_name_is_looked_at() {
+        let root = machine(&[("sda", &artifact(1))]);
+        let story = Story::new(Arc::new(Consoles::open_from(root.path())));
+        let directory = root.path().join("sys/class/block/sda");
+        let list = || block::list_from(root.path()).unwrap();
+        let mut search = Search {
+            root: root.path(),
+            story: &story,
+            modules: &mut Modules::default(),
+            check: &|head, _| mark_is(head, 2),
+            done: BTreeSet::new(),
+            artifacts: BTreeSet::new(),
+            refused: None,
+        };
+        assert!(search.look(&list()).is_none() && search.refused.is_some());
+        // It was gone between two looks.
+        fs::write(root.path().join("dev/sda"), artifact(2)).unwrap();
+        assert!(search.look(&list()).is_none(), "the same device is looked at once");
+        fs::remove_file(directory.join("size")).unwrap();
+        assert!(search.look(&list()).is_none());
+        fs::write(directory.join("size"), "2").unwrap();
+        assert_eq!(search.look(&list()).unwrap().release, 2);
+        // It came and went too fast for that; the kernel counted it.
+        search.done = list().iter().map(key).collect();
+        fs::write(directory.join("diskseq"), "9").unwrap();
+        assert_eq!(search.look(&list()).unwrap().release, 2);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!
 //! A boot without a stick must not wait for one, and a slow stick must not be missed. So the boot waits while the USB
 //! shows a stick that is no disk yet; where it shows none, the agent is started, and for a while a stick that comes all
-//! the same gives it a new start.
+//! the same gives it a new start. That is looked for in a thread of its own: a disk or a driver that hangs must not hold
+//! up what PID 1 is for.
 
 use gap_format::trust::Trust;
 use gap_handover::site::{self, LATE, accept};
@@ -15,6 +16,10 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::Duration,
 };
@@ -32,6 +37,8 @@ use crate::{
 
 /// Time between two looks while a stick is on its way.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two looks for one that comes late.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What came of the search when the agent is to be started.
 #[derive(Debug)]
@@ -122,8 +129,36 @@ pub enum Look {
 
 impl Watch {
     /// Whether its time has passed.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         clock::since_boot() >= self.until
+    }
+
+    /// Goes on in a thread of its own until a volume comes, or its time has passed. The text comes then, if it is a valid
+    /// configuration; what comes from is closed in any case.
+    ///
+    /// # Errors
+    /// [`Stop`] when no thread can be had.
+    pub fn go_on(mut self, story: &Story) -> Result<Receiver<String>, Stop> {
+        let story = Story::new(Arc::clone(story.consoles()));
+        let (send, late) = channel();
+        let work = move || {
+            while !self.is_over() {
+                match self.look(&story) {
+                    Look::Found(text) => {
+                        // Nobody waits for it once the machine stops.
+                        let _ = text.map(|text| send.send(text));
+                        return;
+                    }
+                    Look::More => {}
+                    Look::Nothing => thread::sleep(LOOK),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("site".into())
+            .spawn(work)
+            .attempt(|| "starting a thread that looks for a site configuration".into())?;
+        Ok(late)
     }
 
     /// Loads what one more device asks for and looks for the volume.
@@ -286,6 +321,29 @@ mod tests {
         Machine::add_volume(machine.root.path());
         assert!(matches!(watch.look(&machine.story), Look::Found(_)));
         assert!(machine.shown().contains("volume GAPSITE on "), "{}", machine.shown());
+    }
+
+    #[test]
+    fn a_late_stick_is_looked_for_beside_and_one_that_hangs_holds_nothing_up() {
+        let machine = Machine::new();
+        plug(machine.root.path(), "usb1", "09");
+        let Site::Open(watch) = machine.find() else { panic!("the search is over") };
+        // Opening it waits for somebody who writes, as a disk does that does not answer.
+        let directory = machine.root.path().join("sys/class/block/sdx");
+        let made = Command::new("mkfifo").arg(machine.root.path().join("dev/sdx")).status().unwrap();
+        assert!(made.success());
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("size"), "2048").unwrap();
+        let late = watch.go_on(&machine.story).unwrap();
+        assert_eq!(late.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+
+        let machine = Machine::new();
+        plug(machine.root.path(), "usb1", "09");
+        let Site::Open(watch) = machine.find() else { panic!("the search is over") };
+        Machine::add_volume(machine.root.path());
+        // It cannot be mounted here, so that there is no text, and nothing more to wait for.
+        assert!(watch.go_on(&machine.story).unwrap().recv().is_err());
+        assert!(machine.shown().contains("SITE CONFIGURATION IGNORED"), "{}", machine.shown());
     }
 
     #[test]

@@ -5,13 +5,18 @@ use rustix::{
     io::Errno,
     process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait},
 };
-use std::{fmt, path::Path, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::mpsc::{Receiver, TryRecvError},
+    time::Duration,
+};
 
 use crate::{
     Stop, agent, clock,
     events::{End, Event, Events},
     handover,
-    site::{Look, Site, Watch},
+    site::Site,
     story::Story,
 };
 
@@ -19,7 +24,7 @@ use crate::{
 const SETTLED: Duration = Duration::from_secs(60);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Time between two looks for a late site configuration.
+/// Time between two looks whether a late site configuration has come.
 const LOOK: Duration = Duration::from_millis(200);
 /// Longest sleep where nothing is due; any event ends it.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -68,7 +73,10 @@ enum State {
 /// # Errors
 /// [`Stop::NotTrusted`] when the agent, which verifies the release once more by itself, does not trust it.
 pub fn run(events: &mut Events, story: &Story, image: &Path, site: Site) -> Result<End, Stop> {
-    let mut watch = if let Site::Open(watch) = site { Some(watch) } else { None };
+    let mut late = match site {
+        Site::Open(watch) => watch.go_on(story).map_err(|stop| story.tell(stop)).ok(),
+        Site::Settled(_) => None,
+    };
     let mut back_off = BackOff::default();
     let mut state = State::Waiting { until: Duration::ZERO };
     loop {
@@ -78,17 +86,14 @@ pub fn run(events: &mut Events, story: &Story, image: &Path, site: Site) -> Resu
         {
             state = start(story, &mut back_off);
         }
-        if let Some(found) = watch.as_mut().and_then(|watch| late_site(watch, story)) {
-            watch = None;
-            if let Some(text) = found {
-                renew(&mut state, image, &text, story);
-            }
+        if let Some(text) = late_site(&mut late) {
+            renew(&mut state, image, &text, story);
         }
         let timeout = match state {
             State::Running { .. } => IDLE,
             State::Waiting { until } => until.saturating_sub(clock::since_boot()),
         };
-        match events.next(if watch.is_some() { timeout.min(LOOK) } else { timeout }) {
+        match events.next(if late.is_some() { timeout.min(LOOK) } else { timeout }) {
             Event::End(end) => return Ok(end),
             Event::Timeout => {}
             Event::Child => {
@@ -114,11 +119,14 @@ pub fn run(events: &mut Events, story: &Story, image: &Path, site: Site) -> Resu
     }
 }
 
-/// Looks once for a late configuration. Something when the watch is over: the text, if one came.
-fn late_site(watch: &mut Watch, story: &Story) -> Option<Option<String>> {
-    match watch.look(story) {
-        Look::Found(text) => Some(text),
-        Look::More | Look::Nothing => watch.is_over().then_some(None),
+/// The text of a configuration that came late, once. Nothing more is expected after it, nor when the search is over.
+fn late_site(late: &mut Option<Receiver<String>>) -> Option<String> {
+    match late.as_ref()?.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        ended => {
+            *late = None;
+            ended.ok()
+        }
     }
 }
 

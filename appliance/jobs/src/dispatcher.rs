@@ -67,6 +67,8 @@ pub type Complain = dyn Fn(String) + Send + Sync;
 /// The running dispatcher.
 pub struct Dispatcher {
     queue: Queue,
+    runtime: Arc<dyn Runtime>,
+    machine: Machine,
     messages: Mutex<Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -101,8 +103,8 @@ impl Dispatcher {
         let (sender, receiver) = mpsc::channel();
         let mut turns = Turns {
             queue: queue.clone(),
-            runtime,
-            machine,
+            runtime: Arc::clone(&runtime),
+            machine: machine.clone(),
             patience,
             complain,
             sender: sender.clone(),
@@ -126,12 +128,20 @@ impl Dispatcher {
                 }
             }
         })?;
-        Ok(Self { queue, messages: Mutex::new(sender), thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, runtime, machine, messages: Mutex::new(sender), thread: Mutex::new(Some(thread)) })
     }
 
     /// The queue. Whoever submits a job there says so by [`Dispatcher::look`].
     pub const fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What each job waits for that could start if there were room.
+    ///
+    /// # Errors
+    /// As for [`Queue::waits`].
+    pub fn waits(&self) -> Result<BTreeMap<JobId, String>, QueueError> {
+        self.queue.waits(&self.machine.without(&self.runtime.failed_slots()), now())
     }
 
     /// Says that something in the queue changed.
@@ -279,8 +289,10 @@ impl Turns {
     /// Keeps what programs tell, and how long they have run.
     fn collect(&mut self) {
         for (id, running) in &mut self.running {
-            let kept = self.queue.tell(id, &running.control.news(), now());
-            kept.unwrap_or_else(|error| (self.complain)(error.to_string()));
+            match self.queue.tell(id, &running.control.news(), now()) {
+                Ok(()) => running.control.kept(),
+                Err(error) => (self.complain)(error.to_string()),
+            }
             let more = running.noted.elapsed();
             if more >= NOTE_EVERY {
                 running.noted = Instant::now();
@@ -297,7 +309,10 @@ impl Turns {
             if news.is_empty() {
                 return;
             }
-            self.queue.tell(id, &news, now()).unwrap_or_else(|error| (self.complain)(error.to_string()));
+            match self.queue.tell(id, &news, now()) {
+                Ok(()) => control.kept(),
+                Err(error) => return (self.complain)(error.to_string()),
+            }
         }
     }
 

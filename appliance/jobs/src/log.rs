@@ -195,6 +195,19 @@ pub fn tail(directory: &Path, bytes: u64) -> io::Result<u64> {
     Ok(end.saturating_sub(bytes).max(first))
 }
 
+/// How many bytes of a log are kept.
+///
+/// # Errors
+/// What the system said; a log that does not exist has none.
+pub fn bytes(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0_u64;
+    for begin in unless_gone(files(directory))?.unwrap_or_default() {
+        let metadata = unless_gone(fs::metadata(path(directory, begin)))?;
+        bytes = bytes.saturating_add(metadata.map_or(0, |metadata| metadata.len()));
+    }
+    Ok(bytes)
+}
+
 /// Reads on in one file. Returns whether there is room for more lines.
 fn read_file(mut file: File, begin: u64, limit: usize, search: Option<&str>, page: &mut Page) -> io::Result<bool> {
     let skip = page.next.saturating_sub(begin);

@@ -1,7 +1,7 @@
 //! What may start now, and on which GPUs. Pure: the machine, what runs and what waits go in, decisions come out.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 /// Something that computes and is given to one job at a time: a GPU, or a slice of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Waiting<I> {
     pub id: I,
     /// What it needs.
     pub demand: Demand,
-    /// Whether it has waited so long for room that nothing behind it may take room any more.
+    /// Whether it has waited so long for room that nothing behind it may take what it needs any more.
     pub is_overdue: bool,
 }
 
@@ -119,53 +119,161 @@ impl Machine {
     }
 }
 
-/// Decides what starts: each waiting job in order that fits into what is left. A later one may overtake one that does
-/// not fit, until that one is overdue.
-pub fn place<I: Clone>(machine: &Machine, running: &[Placement], waiting: &[Waiting<I>]) -> Vec<(I, Placement)> {
-    let mut free = Free::of(machine, running);
-    let mut starts = Vec::new();
-    for job in waiting {
-        match free.take(job.demand) {
-            Some(placement) => starts.push((job.id.clone(), placement)),
-            None if job.is_overdue && machine.could_hold(job.demand).is_ok() => break,
-            None => {}
+/// What a job that runs holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// What it was given.
+    pub placement: Placement,
+    /// Whether it does not end by itself, so that nothing waits for its end.
+    pub is_endless: bool,
+}
+
+/// What is decided about jobs that wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision<I> {
+    /// What starts, and where.
+    pub starts: Vec<(I, Placement)>,
+    /// What does not, and what it waits for.
+    pub waits: Vec<(I, Wait)>,
+}
+
+/// What a job waits for, as the end of a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// What is lacking.
+    pub lack: Lack,
+    /// Whether it stays so until somebody cancels what does not end by itself.
+    pub is_endless: bool,
+}
+
+/// What is lacking for a job to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// More than the machine has, for instance since a GPU failed.
+    Machine(Impossible),
+    /// GPUs.
+    Slots {
+        /// GPUs that it needs.
+        wanted: u32,
+        /// Memory that each must have, in bytes.
+        memory: u64,
+        /// GPUs with that memory that are free.
+        free: usize,
+    },
+    /// Memory.
+    Memory {
+        /// Bytes that it needs.
+        wanted: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// As many jobs run as may.
+    Jobs(usize),
+    /// What it needs is kept for one that has waited longer.
+    Turn,
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes / 1_048_576;
+        match &self.lack {
+            Lack::Machine(impossible) => write!(f, "a larger machine: {impossible}")?,
+            Lack::Slots { wanted, memory: 0, free } => write!(f, "{wanted} GPUs; {free} free")?,
+            Lack::Slots { wanted, memory, free } => {
+                write!(f, "{wanted} GPUs with {} MiB of memory each; {free} of that size free", mib(*memory))?;
+            }
+            Lack::Memory { wanted, free } => write!(f, "{} MiB of memory; {} MiB free", mib(*wanted), mib(*free))?,
+            Lack::Jobs(most) => write!(f, "the end of a job; {most} run, which are the most")?,
+            Lack::Turn => f.write_str("its turn: what it needs is kept for a job that has waited longer")?,
         }
+        if self.is_endless {
+            f.write_str("; servers hold the rest until somebody cancels one")?;
+        }
+        Ok(())
     }
-    starts
+}
+
+/// Decides what starts: each waiting job in order that fits into what is left. A later one may overtake one that does
+/// not fit. Once that one is overdue, what it needs is kept for it as it becomes free, unless it would wait for the end of what
+/// does not end by itself.
+pub fn place<I: Clone>(machine: &Machine, running: &[Holding], waiting: &[Waiting<I>]) -> Decision<I> {
+    let mut free = Free::of(machine, running.iter());
+    // Without what is kept for those that are overdue.
+    let mut left = free.clone();
+    let ever = Free::of(machine, running.iter().filter(|holding| holding.is_endless));
+    let (mut starts, mut waits) = (Vec::new(), Vec::new());
+    for job in waiting {
+        if let Ok(placement) = left.choose(job.demand) {
+            left.give(&placement);
+            free.give(&placement);
+            starts.push((job.id.clone(), placement));
+            continue;
+        }
+        let is_endless = ever.choose(job.demand).is_err();
+        let wait = match machine.could_hold(job.demand) {
+            Err(impossible) => Wait { lack: Lack::Machine(impossible), is_endless: false },
+            Ok(()) => Wait { lack: free.choose(job.demand).err().unwrap_or(Lack::Turn), is_endless },
+        };
+        if job.is_overdue && !is_endless {
+            left.keep(job.demand);
+        }
+        waits.push((job.id.clone(), wait));
+    }
+    Decision { starts, waits }
 }
 
 /// What is not given to any job.
+#[derive(Clone)]
 struct Free<'a> {
     slots: Vec<&'a Slot>,
     memory: u64,
     jobs: usize,
+    most: usize,
 }
 
 impl<'a> Free<'a> {
-    fn of(machine: &'a Machine, running: &[Placement]) -> Self {
-        let taken: BTreeSet<&str> = running.iter().flat_map(|job| &job.slots).map(String::as_str).collect();
-        let mut slots: Vec<&Slot> = machine.slots.iter().filter(|slot| !taken.contains(slot.name.as_str())).collect();
+    fn of<'b>(machine: &'a Machine, running: impl Iterator<Item = &'b Holding>) -> Self {
+        let mut slots: Vec<&Slot> = machine.slots.iter().collect();
         // The smallest that do come first, so that the large ones stay for who needs them.
         slots.sort_by_key(|slot| slot.memory);
-        let used = running.iter().fold(0_u64, |sum, job| sum.saturating_add(job.memory));
-        Self { slots, memory: machine.memory.saturating_sub(used), jobs: machine.jobs.saturating_sub(running.len()) }
+        let mut free = Self { slots, memory: machine.memory, jobs: machine.jobs, most: machine.jobs };
+        running.for_each(|holding| free.give(&holding.placement));
+        free
     }
 
-    fn take(&mut self, demand: Demand) -> Option<Placement> {
-        let wanted = usize::try_from(demand.gpus).ok()?;
-        if self.jobs == 0 || demand.memory > self.memory {
-            return None;
+    /// What a job would be given.
+    fn choose(&self, demand: Demand) -> Result<Placement, Lack> {
+        let Demand { gpus: wanted, gpu_memory, memory } = demand;
+        let fit = self.fit(demand);
+        if u32::try_from(fit.len()).unwrap_or(u32::MAX) < wanted {
+            let free = self.slots.iter().filter(|slot| slot.memory >= gpu_memory).count();
+            return Err(Lack::Slots { wanted, memory: gpu_memory, free });
         }
-        let chosen: Vec<&'a Slot> =
-            self.slots.iter().copied().filter(|slot| slot.memory >= demand.gpu_memory).take(wanted).collect();
-        if chosen.len() < wanted {
-            return None;
+        if memory > self.memory {
+            return Err(Lack::Memory { wanted: memory, free: self.memory });
         }
-        self.slots.retain(|slot| !chosen.iter().any(|taken| taken.name == slot.name));
-        let slots = chosen.into_iter().map(|slot| slot.name.clone()).collect();
-        self.memory = self.memory.saturating_sub(demand.memory);
+        if self.jobs == 0 {
+            return Err(Lack::Jobs(self.most));
+        }
+        Ok(Placement { slots: fit, memory })
+    }
+
+    /// As many GPUs as a job needs, or those of them that there are.
+    fn fit(&self, demand: Demand) -> Vec<String> {
+        let wanted = usize::try_from(demand.gpus).unwrap_or(usize::MAX);
+        let fit = self.slots.iter().filter(|slot| slot.memory >= demand.gpu_memory).take(wanted);
+        fit.map(|slot| slot.name.clone()).collect()
+    }
+
+    /// Keeps for a job what there is of what it needs.
+    fn keep(&mut self, demand: Demand) {
+        self.give(&Placement { slots: self.fit(demand), memory: demand.memory });
+    }
+
+    fn give(&mut self, placement: &Placement) {
+        self.slots.retain(|slot| !placement.slots.contains(&slot.name));
+        self.memory = self.memory.saturating_sub(placement.memory);
         self.jobs = self.jobs.saturating_sub(1);
-        Some(Placement { slots, memory: demand.memory })
     }
 }
 
@@ -183,30 +291,71 @@ mod tests {
         Waiting { id, demand: Demand { gpus, gpu_memory, memory }, is_overdue: false }
     }
 
+    fn started(decision: &Decision<u32>) -> Vec<u32> {
+        decision.starts.iter().map(|(id, _)| *id).collect()
+    }
+
+    fn runs(slots: &[&str], memory: u64, is_endless: bool) -> Holding {
+        Holding { placement: Placement { slots: slots.iter().map(|&slot| slot.into()).collect(), memory }, is_endless }
+    }
+
+    fn overdue(job: Waiting<u32>) -> Waiting<u32> {
+        Waiting { is_overdue: true, ..job }
+    }
+
     #[test]
     fn a_job_gets_the_smallest_gpu_that_is_large_enough() {
         let machine = machine(&[80, 24, 40], 100);
         let starts = place(&machine, &[], &[waits(1, 1, 30, 0), waits(2, 1, 10, 0), waits(3, 1, 60, 0)]);
-        let names: Vec<&str> = starts.iter().map(|(_, placement)| placement.slots[0].as_str()).collect();
+        let names: Vec<&str> = starts.starts.iter().map(|(_, placement)| placement.slots[0].as_str()).collect();
         assert_eq!(names, ["gpu2", "gpu1", "gpu0"]);
     }
 
     #[test]
     fn what_fits_overtakes_what_does_not_until_that_is_overdue() {
         let machine = machine(&[80, 80], 100);
-        let running = [Placement { slots: vec!["gpu0".into()], memory: 0 }];
+        let running = [runs(&["gpu0"], 0, false)];
         let mut waiting = [waits(1, 2, 0, 0), waits(2, 1, 0, 0)];
-        let started = |waiting: &[_]| place(&machine, &running, waiting).iter().map(|(id, _)| *id).collect::<Vec<_>>();
-        assert_eq!(started(&waiting), [2]);
+        let decided = place(&machine, &running, &waiting);
+        assert_eq!(started(&decided), [2]);
+        assert_eq!(decided.waits[0].1.to_string(), "2 GPUs; 1 free");
         waiting[0].is_overdue = true;
-        assert_eq!(started(&waiting), [0_u32; 0]);
+        let decided = place(&machine, &running, &waiting);
+        assert_eq!(started(&decided), [0_u32; 0]);
+        assert_eq!(decided.waits[1].1.lack, Lack::Turn, "{}", decided.waits[1].1);
+    }
+
+    #[test]
+    fn what_is_overdue_holds_up_nobody_who_needs_none_of_what_it_lacks() {
+        let machine = machine(&[80, 80], 100);
+        let running = [runs(&["gpu0"], 10, false)];
+        let waiting = [overdue(waits(1, 2, 0, 40)), waits(2, 0, 0, 50), waits(3, 0, 0, 10)];
+        assert_eq!(started(&place(&machine, &running, &waiting)), [2], "40 of 90 units of memory are kept");
+        let waiting = [overdue(waits(1, 1, 0, 95)), waits(2, 0, 0, 1), waits(3, 0, 0, 0)];
+        assert_eq!(started(&place(&machine, &running, &waiting)), [3], "memory is what lacks");
+    }
+
+    #[test]
+    fn what_waits_for_the_end_of_a_server_holds_nobody_up_and_says_so() {
+        let machine = machine(&[80, 80], 100 << 20);
+        let server = runs(&["gpu0"], 20 << 20, true);
+        for job in [overdue(waits(1, 0, 0, 90 << 20)), overdue(waits(1, 2, 0, 0))] {
+            let decided = place(&machine, std::slice::from_ref(&server), &[job, waits(2, 1, 0, 60 << 20)]);
+            assert_eq!(started(&decided), [2]);
+            assert!(decided.waits[0].1.to_string().ends_with("servers hold the rest until somebody cancels one"));
+        }
+        let decided = place(&machine, &[server], &[waits(1, 0, 0, 90 << 20)]);
+        assert!(decided.waits[0].1.to_string().starts_with("90 MiB of memory; 80 MiB free"), "{decided:?}");
     }
 
     #[test]
     fn what_can_never_run_holds_nobody_up() {
         let machine = machine(&[80], 100);
-        let waiting = [Waiting { is_overdue: true, ..waits(1, 2, 0, 0) }, waits(2, 1, 0, 0)];
-        assert_eq!(place(&machine, &[], &waiting).len(), 1);
+        let waiting = [overdue(waits(1, 2, 0, 0)), waits(2, 1, 0, 0)];
+        let decided = place(&machine, &[], &waiting);
+        assert_eq!(started(&decided), [2]);
+        let why = "a larger machine: it needs 2 GPUs, and this machine has 1";
+        assert_eq!(decided.waits[0].1.to_string(), why);
         assert_eq!(machine.could_hold(waiting[0].demand), Err(Impossible::Slots { wanted: 2, found: 1 }));
         assert!(matches!(machine.could_hold(waits(1, 1, 81, 0).demand), Err(Impossible::SlotMemory { .. })));
         assert!(matches!(machine.could_hold(waits(1, 0, 0, 101).demand), Err(Impossible::Memory { .. })));
@@ -223,11 +372,14 @@ mod tests {
             let waiting: Vec<Waiting<usize>> = demands.iter().enumerate().map(|(id, &(gpus, gpu_memory, memory, is_overdue))| {
                 Waiting { id, demand: Demand { gpus, gpu_memory, memory }, is_overdue }
             }).collect();
-            let first = place(&machine, &[], &waiting);
-            let running: Vec<Placement> = first.iter().map(|(_, placement)| placement.clone()).collect();
+            let decided = place(&machine, &[], &waiting);
+            prop_assert_eq!(decided.starts.len() + decided.waits.len(), waiting.len());
+            let first = decided.starts;
+            let holding = |(_, placement): &(usize, Placement)| Holding { placement: placement.clone(), is_endless: false };
+            let running: Vec<Holding> = first.iter().map(holding).collect();
             let started: BTreeSet<usize> = first.iter().map(|(id, _)| *id).collect();
             let rest: Vec<_> = waiting.iter().filter(|job| !started.contains(&job.id)).cloned().collect();
-            let second = place(&machine, &running, &rest);
+            let second = place(&machine, &running, &rest).starts;
             let mut slots = BTreeSet::new();
             let mut used = 0;
             for (id, placement) in first.iter().chain(&second) {

@@ -59,8 +59,11 @@ pub trait Control: Send + Sync {
     /// Ends it and all that it started (`SIGKILL`).
     fn kill(&self);
 
-    /// What it told since the last call.
+    /// What it told since what was last kept.
     fn news(&self) -> Vec<News>;
+
+    /// What was last told is in the database. Nothing to be done by who tells each thing once.
+    fn kept(&self) {}
 }
 
 /// Something that a program told.

@@ -14,7 +14,8 @@ mod reference;
 
 use candle_core::Device;
 use gap_lm::inference::{
-    Adapter, Decoder, DecoderConfig, GgufFile, Kinship, Lineage, LoadError, Loader, SafetensorsDirectory, TensorSource,
+    Adapter, BaseModel, Decoder, DecoderConfig, GgufFile, Kinship, Lineage, LoadError, Loader, SafetensorsDirectory,
+    TensorSource,
 };
 use model_file::write_gguf;
 use proptest::prelude::*;
@@ -152,6 +153,13 @@ fn a_lineage_that_names_the_base_is_taken() {
     fs::create_dir(&adapter).unwrap();
     fs::write(adapter.join("lineage.json"), lineage.to_string()).unwrap();
     assert_eq!(Lineage::check(&adapter, &base).unwrap(), Kinship::Proven);
+    // Several adapters of one base, whose weights are read once: what becomes of them later is not seen.
+    let weights = base.join("model.safetensors");
+    let known = BaseModel::new(&base);
+    assert_eq!(Lineage::check_with(&adapter, &known).unwrap(), Kinship::Proven);
+    fs::rename(&weights, base.join("moved")).unwrap();
+    assert_eq!(Lineage::check_with(&adapter, &known).unwrap(), Kinship::Proven);
+    assert!(Lineage::check(&adapter, &base).unwrap_err().to_string().contains("serve it with its own base"));
     // What became of the same base as one file cannot be compared, and is not refused for it.
     let file = directory.path().join("base.gguf");
     write_gguf(&file, candle_core::quantized::GgmlDType::F32);

@@ -4,8 +4,14 @@
 
 mod reference;
 
-use candle_core::quantized::gguf_file::{self, Value};
-use gap_lm::inference::{GgufFile, TensorSource};
+use candle_core::{
+    DType, Device, Tensor,
+    quantized::{
+        GgmlDType, QTensor,
+        gguf_file::{self, Value},
+    },
+};
+use gap_lm::inference::{DecoderConfig, GgufFile, Scaling, TensorSource};
 use reference::recorded;
 use serde_json::Value as Json;
 use std::{fs, path::Path};
@@ -147,6 +153,84 @@ fn a_token_before_the_text_is_added_where_the_file_asks_for_it() {
     let without = ids(&metadata);
     metadata.push(("tokenizer.ggml.add_bos_token", Value::Bool(true)));
     assert_eq!(ids(&metadata), [vec![1], without].concat());
+}
+
+#[test]
+fn the_families_of_llama_3_and_mistral_put_a_token_first_unless_the_file_says_no() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = |metadata: &[(&str, Value)]| {
+        let made = tokenizer(&directory.path().join("model.gguf"), metadata).unwrap();
+        made.encode("a", true).unwrap().get_ids().to_vec()
+    };
+    for (pre, first) in [("llama-bpe", true), ("tekken", true), ("qwen2", false), ("smollm", false)] {
+        let mut metadata = byte_level(pre);
+        metadata.push(("tokenizer.ggml.bos_token_id", Value::U32(1)));
+        assert_eq!(ids(&metadata)[0] == 1, first, "{pre}");
+        metadata.push(("tokenizer.ggml.add_bos_token", Value::Bool(false)));
+        assert_ne!(ids(&metadata)[0], 1, "{pre}");
+    }
+}
+
+/// What the shape of a small model is read as, with more metadata.
+fn config(path: &Path, more: &[(&str, Value)]) -> DecoderConfig {
+    let mut metadata = vec![("general.architecture", Value::String("llama".to_owned()))];
+    for (name, size) in [
+        ("llama.embedding_length", 64),
+        ("llama.feed_forward_length", 160),
+        ("llama.block_count", 1),
+        ("llama.attention.head_count", 4),
+        ("llama.context_length", 512),
+    ] {
+        metadata.push((name, Value::U32(size)));
+    }
+    metadata.extend(more.iter().cloned());
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (*name, value)).collect();
+    let table = Tensor::zeros((8, 64), DType::F32, &Device::Cpu).unwrap();
+    let table = QTensor::quantize(&table, GgmlDType::F32).unwrap();
+    gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &[("token_embd.weight", &table)]).unwrap();
+    GgufFile::open(path).unwrap().config().unwrap()
+}
+
+#[test]
+fn a_token_whose_name_ends_a_turn_ends_a_text() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    // As early files of Llama 3 are: the end of a turn is there, and not said to be an end.
+    let tokens = ["a", "<|eot_id|>", "<|end_of_text|>", "<|im_end|>", "<|start_header_id|>"];
+    let mut metadata = vec![
+        ("tokenizer.ggml.tokens", texts(tokens)),
+        ("tokenizer.ggml.token_type", Value::Array([1, 3, 3, 1, 3].map(Value::I32).to_vec())),
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+    ];
+    assert_eq!(config(&path, &metadata).ends, [2, 1], "what is ordinary text ends nothing");
+    metadata.push(("tokenizer.ggml.eot_token_id", Value::U32(4)));
+    assert_eq!(config(&path, &metadata).ends, [2, 4, 1]);
+}
+
+#[test]
+fn yarn_is_read_as_llama_cpp_reads_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    let mut metadata = vec![
+        ("llama.rope.scaling.type", Value::String("yarn".to_owned())),
+        ("llama.rope.scaling.factor", Value::F32(4.0)),
+    ];
+    let usual = 0.1 * 4f32.ln() + 1.0;
+    let expected = |attention, fast, slow, original| Scaling::Yarn {
+        factor: 4.0,
+        attention,
+        fast,
+        slow,
+        original,
+        truncate: true,
+    };
+    // Without a word it is the file's own context.
+    assert_eq!(config(&path, &metadata).rope.scaling, expected(usual, 32.0, 1.0, 512.0));
+    metadata.push(("llama.rope.scaling.original_context_length", Value::U32(128)));
+    metadata.push(("llama.rope.scaling.attn_factor", Value::F32(2.0)));
+    metadata.push(("llama.rope.scaling.yarn_beta_fast", Value::F32(16.0)));
+    metadata.push(("llama.rope.scaling.yarn_beta_slow", Value::F32(2.0)));
+    assert_eq!(config(&path, &metadata).rope.scaling, expected(2.0 * usual, 16.0, 2.0, 128.0));
 }
 
 #[test]

@@ -13,8 +13,8 @@ use candle_core::Device;
 use gap_lm::{
     chat_template::ChatTemplate,
     inference::{
-        Adapter, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, Kinship, KvCache, Lineage,
-        LoadError, Loader, MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
+        Adapter, BaseModel, Classifier, Decoder, DecoderConfig, Embedder, EncoderConfig, GgufFile, Kinship, KvCache,
+        Lineage, LoadError, Loader, MAX_CONFIG, SafetensorsDirectory, TensorSource, read_json,
     },
 };
 use serde::Deserialize;
@@ -131,14 +131,17 @@ impl Catalogue {
     /// The first thing that cannot be loaded, and why.
     pub fn load(options: &Options, device: &Device, meters: &Arc<Meters>) -> Result<Self, CatalogueError> {
         let mut models = BTreeMap::new();
+        let mut memory = Memory { device, promised: 0 };
         for option in &options.model {
-            let model = load_model(option, options, device, meters)?;
+            let model = load_model(option, options, &mut memory, meters)?;
             if models.insert(option.name.clone(), model).is_some() {
                 return Err(CatalogueError::TwiceNamed(option.name.clone()));
             }
         }
+        let bases: BTreeMap<&str, BaseModel> =
+            options.model.iter().map(|model| (model.name.as_str(), BaseModel::new(&model.path))).collect();
         for option in &options.adapter {
-            let model = load_adapter(option, &models, options, device)?;
+            let model = load_adapter(option, &models, &bases, device)?;
             if models.insert(option.name.clone(), model).is_some() {
                 return Err(CatalogueError::TwiceNamed(option.name.clone()));
             }
@@ -230,9 +233,10 @@ impl Model {
 fn load_model(
     option: &ModelOption,
     options: &Options,
-    device: &Device,
+    memory: &mut Memory<'_>,
     meters: &Arc<Meters>,
 ) -> Result<Model, CatalogueError> {
+    let device = memory.device;
     let failed = |source| CatalogueError::Model { name: option.name.clone(), source };
     let created = written(&option.path);
     if option.path.extension().is_some_and(|extension| extension == "gguf") {
@@ -241,7 +245,7 @@ fn load_model(
         let tokenizer = file.tokenizer().map_err(failed)?;
         let codec = Codec::new(tokenizer, config.vocabulary, &option.path).map_err(failed)?;
         let template = file.chat_template().map_err(failed)?;
-        let generator = load_generator(option, config, codec, template, &file, options, device, meters)?;
+        let generator = load_generator(option, config, codec, template, &file, options, memory, meters)?;
         return Ok(Model { created, parent: None, kind: Kind::Generator(generator) });
     }
     let config = option.path.join("config.json");
@@ -252,7 +256,7 @@ fn load_model(
         let config = DecoderConfig::read(&option.path).map_err(failed)?;
         let codec = Codec::read(&option.path, config.vocabulary).map_err(failed)?;
         let template = ChatTemplate::read(&option.path).map_err(failed)?;
-        let generator = load_generator(option, config, codec, template, &source, options, device, meters)?;
+        let generator = load_generator(option, config, codec, template, &source, options, memory, meters)?;
         return Ok(Model { created, parent: None, kind: Kind::Generator(generator) });
     }
     let config = EncoderConfig::read(&option.path).map_err(failed)?;
@@ -277,9 +281,10 @@ fn load_generator(
     template: Option<ChatTemplate>,
     source: &dyn TensorSource,
     options: &Options,
-    device: &Device,
+    memory: &mut Memory<'_>,
     meters: &Arc<Meters>,
 ) -> Result<Generator, CatalogueError> {
+    let device = memory.device;
     let failed = |source| CatalogueError::Model { name: option.name.clone(), source };
     if let Some(most) = options.context() {
         config.context = config.context.min(most);
@@ -298,7 +303,7 @@ fn load_generator(
     let decoder =
         Decoder::load(config, Loader { source, precision: options.weights.precision(), device }).map_err(failed)?;
     let config = decoder.config().clone();
-    let positions = cache_positions(option, &config, options, device)?;
+    let positions = memory.positions(option, &config, options)?;
     let cache = KvCache::new(&config, positions, device).map_err(|error| failed(error.into()))?;
     let vocabulary = config.vocabulary;
     let bounds = Bounds { running: options.sequences(), prompt_piece: PROMPT_PIECE };
@@ -314,48 +319,52 @@ fn load_generator(
     })
 }
 
-/// How many positions the cache gets: what is asked for, else what a quarter of the free memory holds.
-fn cache_positions(
-    option: &ModelOption,
-    config: &DecoderConfig,
-    options: &Options,
-    device: &Device,
-) -> Result<usize, CatalogueError> {
-    let each = KvCache::bytes_per_position(config) as u64;
-    let available = memory::available(device);
-    let wanted = options.cache.unwrap_or(available / 4);
-    let most = config.context.saturating_mul(options.sequences());
-    let positions = usize::try_from(wanted / each.max(1)).unwrap_or(usize::MAX).min(most);
-    let least = config.context.min(memory::LEAST_POSITIONS);
-    let needed = each * positions.max(least) as u64;
-    if positions < least || needed > available {
-        return Err(CatalogueError::NoMemory {
-            name: option.name.clone(),
-            needed,
-            positions: positions.max(least),
-            available,
-        });
+/// What models may take for keys and values.
+struct Memory<'a> {
+    device: &'a Device,
+    /// Bytes of pools that have their size already, and are touched only as they are used.
+    promised: u64,
+}
+
+impl Memory<'_> {
+    /// How many positions the cache of a model gets.
+    fn positions(
+        &mut self,
+        option: &ModelOption,
+        config: &DecoderConfig,
+        options: &Options,
+    ) -> Result<usize, CatalogueError> {
+        let each = KvCache::bytes_per_position(config) as u64;
+        // A GPU's pools are taken when they are made.
+        let promised = if self.device.is_cpu() { self.promised } else { 0 };
+        let available = memory::available(self.device).saturating_sub(promised);
+        let most = config.context.saturating_mul(options.sequences());
+        let least = config.context.min(memory::LEAST_POSITIONS);
+        let positions = memory::positions(each, options.cache, available, least, most).map_err(|positions| {
+            let needed = each.saturating_mul(positions as u64);
+            CatalogueError::NoMemory { name: option.name.clone(), needed, positions, available }
+        })?;
+        self.promised = self.promised.saturating_add(each.saturating_mul(positions as u64));
+        Ok(positions)
     }
-    Ok(positions)
 }
 
 fn load_adapter(
     option: &AdapterOption,
     models: &BTreeMap<String, Model>,
-    options: &Options,
+    bases: &BTreeMap<&str, BaseModel>,
     device: &Device,
 ) -> Result<Model, CatalogueError> {
     let failed = |source| CatalogueError::Adapter { name: option.name.clone(), source };
     let no_base = || CatalogueError::NoBase { name: option.name.clone(), base: option.base.clone() };
     let Some(Model { kind: Kind::Generator(base), .. }) = models.get(&option.base) else { return Err(no_base()) };
-    let path =
-        options.model.iter().find(|model| model.name == option.base).map(|model| &model.path).ok_or_else(no_base)?;
-    if let Kinship::Unproven { trained_on } = Lineage::check(&option.path, path).map_err(failed)? {
+    let base_model = bases.get(option.base.as_str()).ok_or_else(no_base)?;
+    if let Kinship::Unproven { trained_on } = Lineage::check_with(&option.path, base_model).map_err(failed)? {
         eprintln!(
             "gap-serve: warning: adapter `{}` was trained on `{trained_on}`, and {} has no digest to compare: only the shapes \
              are",
             option.name,
-            path.display()
+            base_model.path().display()
         );
     }
     let adapter = Adapter::load(&option.path, &base.config, device).map_err(failed)?;

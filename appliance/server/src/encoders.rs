@@ -1,15 +1,24 @@
 //! Embeddings and classes of texts: one request at a time goes through a model, in groups of bounded size.
 
-use crate::{codec::Codec, metrics::Meters};
+use crate::{
+    codec::Codec,
+    metrics::{Meters, Typical},
+};
 use gap_lm::inference::{Classifier, Embedder, EncodedText};
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 use tokio::sync::Semaphore;
 
 /// Tokens that go through a model at once.
 const GROUP: usize = 4096;
+/// A text of so many bytes is always read: one with few tokens may be long, of blanks for instance, or of words that the
+/// tokenizer knows none of.
+const ALWAYS_READ: usize = 64 << 10;
 
 /// What a model makes of texts.
 #[derive(Debug)]
@@ -27,6 +36,7 @@ pub struct Encoding {
     codec: Codec,
     turn: Arc<Semaphore>,
     taken: Arc<Semaphore>,
+    typical: Typical,
     meters: Arc<Meters>,
 }
 
@@ -34,8 +44,11 @@ pub struct Encoding {
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
     /// Too many requests wait.
-    #[error("the server has as many requests as it takes at once; try again later")]
-    Overloaded,
+    #[error("the server has as many requests as it takes at once; try again after {retry_after} s")]
+    Overloaded {
+        /// Seconds after which a place is likely.
+        retry_after: u64,
+    },
     /// A text is too long.
     #[error("text {index} has {found} tokens; the model takes at most {most}")]
     TooLong {
@@ -44,6 +57,20 @@ pub enum EncodeError {
         /// Its tokens.
         found: usize,
         /// Most tokens.
+        most: usize,
+    },
+    /// A text is so long that it is not cut into tokens at all.
+    #[error(
+        "text {index} has {bytes} bytes; the model takes at most {tokens} tokens, and no text of more than {most} bytes"
+    )]
+    TooLongUnread {
+        /// Which one, from 0.
+        index: usize,
+        /// Its bytes.
+        bytes: usize,
+        /// Most tokens.
+        tokens: usize,
+        /// Most bytes.
         most: usize,
     },
     /// A text has no tokens.
@@ -76,7 +103,8 @@ pub enum Text {
 impl Encoding {
     /// Behind a queue of `most` requests.
     pub fn new(head: Head, codec: Codec, most: usize, meters: Arc<Meters>) -> Self {
-        Self { head, codec, turn: Arc::new(Semaphore::new(1)), taken: Arc::new(Semaphore::new(most)), meters }
+        let (turn, taken) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(most)));
+        Self { head, codec, turn, taken, typical: Typical::default(), meters }
     }
 
     /// What it makes of texts.
@@ -90,7 +118,12 @@ impl Encoding {
     /// # Errors
     /// Where too many wait, a text cannot be encoded, or the model fails.
     pub async fn run(self: &Arc<Self>, texts: Vec<Text>) -> Result<(Vec<Vec<f32>>, usize), EncodeError> {
-        let taken = self.taken.clone().try_acquire_owned().map_err(|_| EncodeError::Overloaded)?;
+        let taken = self.taken.clone().try_acquire_owned().map_err(|_| {
+            self.meters.refused.inc();
+            EncodeError::Overloaded { retry_after: self.typical.seconds() }
+        })?;
+        self.check_lengths(&texts)?;
+        let since = Instant::now();
         let turn = self.turn.clone().acquire_owned().await.map_err(|error| EncodeError::Failed(error.to_string()))?;
         let waited_for = Arc::new(AtomicBool::new(true));
         let _given_up = GivenUp(waited_for.clone());
@@ -100,7 +133,35 @@ impl Encoding {
             let _held = (taken, turn);
             this.compute(&texts, &waited_for)
         });
-        work.await.map_err(|error| EncodeError::Failed(error.to_string()))?
+        let done = work.await.map_err(|error| EncodeError::Failed(error.to_string()))?;
+        if done.is_ok() {
+            self.typical.took(since.elapsed());
+        }
+        done
+    }
+
+    /// Most tokens of a text.
+    fn longest(&self) -> usize {
+        match &self.head {
+            Head::Embedder(embedder) => embedder.longest(),
+            Head::Classifier(classifier) => classifier.config().longest(),
+        }
+    }
+
+    /// Refuses what cannot fit before it is cut: tokens take many times the memory of their text.
+    fn check_lengths(&self, texts: &[Text]) -> Result<(), EncodeError> {
+        let tokens = self.longest();
+        let most = self.codec.longest_text(tokens).max(ALWAYS_READ);
+        let too_long = |(index, text): (usize, &Text)| match text {
+            Text::Plain(text) if text.len() > most => {
+                Some(EncodeError::TooLongUnread { index, bytes: text.len(), tokens, most })
+            }
+            Text::Tokens(found) if found.len() > tokens => {
+                Some(EncodeError::TooLong { index, found: found.len(), most: tokens })
+            }
+            Text::Plain(_) | Text::Tokens(_) => None,
+        };
+        texts.iter().enumerate().find_map(too_long).map_or(Ok(()), Err)
     }
 
     fn compute(&self, texts: &[Text], waited_for: &AtomicBool) -> Result<(Vec<Vec<f32>>, usize), EncodeError> {
@@ -137,9 +198,10 @@ impl Encoding {
     }
 
     fn encode(&self, index: usize, text: &Text) -> Result<EncodedText, EncodeError> {
-        let (config, most, prompt) = match &self.head {
-            Head::Embedder(embedder) => (embedder.config(), embedder.longest(), embedder.prompt()),
-            Head::Classifier(classifier) => (classifier.config(), classifier.config().longest(), ""),
+        let most = self.longest();
+        let (config, prompt) = match &self.head {
+            Head::Embedder(embedder) => (embedder.config(), embedder.prompt()),
+            Head::Classifier(classifier) => (classifier.config(), ""),
         };
         let encoded = match text {
             Text::Plain(text) => self.codec.encode_typed(&[prompt, text].concat()).map_err(EncodeError::Failed)?,
@@ -184,6 +246,37 @@ mod tests {
         let loader = Loader { source: &source, precision: None, device: &Device::Cpu };
         let embedder = Embedder::load(directory.path(), config, loader).unwrap();
         Arc::new(Encoding::new(Head::Embedder(embedder), codec, 4, Arc::default()))
+    }
+
+    #[test]
+    fn a_text_that_cannot_fit_is_refused_unread() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let encoding = encoding();
+        let texts = vec![Text::Plain("x".to_owned()), Text::Plain("x q ".repeat(2 << 20))];
+        // Its turn would never come: it is refused without.
+        let turn = encoding.turn.clone().try_acquire_owned().unwrap();
+        let refused = runtime.block_on(encoding.run(texts)).unwrap_err();
+        assert!(matches!(refused, EncodeError::TooLongUnread { index: 1, bytes: 0x80_0000, .. }), "{refused}");
+        drop(turn);
+        // A shorter one is read: its tokens decide.
+        let read = vec![Text::Plain("x ".repeat(20 << 10))];
+        let refused = runtime.block_on(encoding.run(read)).unwrap_err();
+        assert!(matches!(refused, EncodeError::TooLong { index: 0, .. }), "{refused}");
+        assert_eq!(encoding.taken.available_permits(), 4);
+    }
+
+    #[test]
+    fn more_requests_than_places_are_counted_and_told_how_long_others_took() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let encoding = encoding();
+        encoding.typical.took(Duration::from_secs(7));
+        let taken = encoding.taken.clone().try_acquire_many_owned(4).unwrap();
+        let refused = runtime.block_on(encoding.run(vec![Text::Tokens(vec![40])])).unwrap_err();
+        assert!(matches!(refused, EncodeError::Overloaded { retry_after: 7 }), "{refused}");
+        assert_eq!(encoding.meters.refused.get(), 1);
+        drop(taken);
+        runtime.block_on(encoding.run(vec![Text::Tokens(vec![40])])).unwrap();
+        assert_eq!(encoding.meters.refused.get(), 1);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod memory;
 mod metrics;
 mod options;
 mod start;
+mod token_bytes;
 
 pub use options::Options;
 pub use start::{StartError, run};

@@ -21,6 +21,20 @@ pub fn available(device: &Device) -> u64 {
     machine.min(of_own_groups().unwrap_or(u64::MAX))
 }
 
+/// How many positions of `each` bytes a cache gets: for `asked` bytes, or for a quarter of what is `available`; at least and at
+/// most so many.
+///
+/// # Errors
+/// The number that there is no room for.
+pub fn positions(each: u64, asked: Option<u64>, available: u64, least: usize, most: usize) -> Result<usize, usize> {
+    let wanted = asked.unwrap_or(available / 4);
+    let positions = usize::try_from(wanted / each.max(1)).unwrap_or(usize::MAX).min(most);
+    if positions < least || each.saturating_mul(positions as u64) > available {
+        return Err(positions.max(least));
+    }
+    Ok(positions)
+}
+
 fn of_machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
@@ -58,6 +72,15 @@ mod tests {
         let text = "MemTotal:       24633080 kB\nMemFree:          512 kB\nMemAvailable:   20480 kB\n";
         assert_eq!(of_machine(text), Some(20 << 20));
         assert_eq!(of_machine("MemTotal: 1 kB"), None);
+    }
+
+    #[test]
+    fn a_cache_takes_a_quarter_or_what_is_asked_and_never_more_than_there_is() {
+        assert_eq!(positions(10, None, 8000, 128, 1000), Ok(200));
+        assert_eq!(positions(10, None, 8000, 128, 150), Ok(150));
+        assert_eq!(positions(10, None, 4000, 128, 1000), Err(128));
+        assert_eq!(positions(10, Some(8000), 8000, 128, 1000), Ok(800));
+        assert_eq!(positions(10, Some(8000), 7999, 128, 1000), Err(800));
     }
 
     fn group(dir: &Path, limit: &str, used: u64, files: u64) {

@@ -57,8 +57,29 @@ pub struct Meters {
     pub first_token: Histogram,
     /// Seconds to the last.
     pub duration: Histogram,
-    /// A moving average of the durations, in milliseconds.
-    typical: AtomicU64,
+    /// How long answers took lately.
+    typical: Typical,
+}
+
+/// How long something took lately.
+#[derive(Debug, Default)]
+pub struct Typical {
+    /// A moving average, in milliseconds.
+    milliseconds: AtomicU64,
+}
+
+impl Typical {
+    /// It took so long.
+    pub fn took(&self, duration: Duration) {
+        let now = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let update = |old: u64| Some(if old == 0 { now } else { old - old / 8 + now / 8 });
+        let _ = self.milliseconds.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+    }
+
+    /// In whole seconds, at least one.
+    pub fn seconds(&self) -> u64 {
+        self.milliseconds.load(Ordering::Acquire).div_ceil(1000).clamp(1, 600)
+    }
 }
 
 impl Default for Meters {
@@ -80,7 +101,7 @@ impl Default for Meters {
             preempted: Counter::default(),
             first_token: seconds(),
             duration: seconds(),
-            typical: AtomicU64::new(0),
+            typical: Typical::default(),
         };
         let registry = &mut meters.registry;
         registry.register("requests", "Answered requests", meters.requests.clone());
@@ -105,14 +126,12 @@ impl Meters {
     /// An answer came to its end.
     pub fn finished(&self, after: Duration) {
         self.duration.observe(after.as_secs_f64());
-        let now = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        let update = |old: u64| Some(if old == 0 { now } else { old - old / 8 + now / 8 });
-        let _ = self.typical.fetch_update(Ordering::AcqRel, Ordering::Acquire, update);
+        self.typical.took(after);
     }
 
     /// Seconds after which an answer is typically done, at least one.
     pub fn typical_seconds(&self) -> u64 {
-        self.typical.load(Ordering::Acquire).div_ceil(1000).clamp(1, 600)
+        self.typical.seconds()
     }
 
     /// The text that Prometheus reads.

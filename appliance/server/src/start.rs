@@ -1,7 +1,7 @@
 //! From the command line to a server that answers.
 
 use crate::{
-    api::{self, Preparing, Served},
+    api::{self, Bodies, Preparing, Served},
     catalogue::{Catalogue, CatalogueError},
     confinement,
     listen::{self, Listener},
@@ -11,7 +11,7 @@ use crate::{
 use gap_lm::device;
 use std::{io, sync::Arc};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 
@@ -50,7 +50,7 @@ pub enum StartError {
 pub fn run(options: &Options) -> Result<(), StartError> {
     rayon::ThreadPoolBuilder::new().num_threads(options.threads.map_or(0, usize::from)).build_global()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         // Both need system calls that are refused later.
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -60,19 +60,41 @@ pub fn run(options: &Options) -> Result<(), StartError> {
         confinement::confine()?;
         let device = device::first().map_err(StartError::Device)?;
         let meters = Arc::new(Meters::default());
-        let catalogue = tokio::task::block_in_place(|| Catalogue::load(options, &device, &meters)).map_err(Box::new)?;
-        let router =
-            api::router(Served { catalogue: Arc::new(catalogue), meters, preparing: Arc::new(Preparing::default()) });
+        let loading = tokio::task::spawn_blocking({
+            let (options, meters) = (options.clone(), meters.clone());
+            move || Catalogue::load(&options, &device, &meters)
+        });
+        let catalogue = tokio::select! {
+            loaded = loading => loaded.map_err(io::Error::other)?.map_err(Box::new)?,
+            () = either(&mut interrupt, &mut terminate) => {
+                eprintln!("gap-serve stops before its models are loaded");
+                return Ok(());
+            }
+        };
+        let router = api::router(Served {
+            catalogue: Arc::new(catalogue),
+            bodies: Bodies::new(meters.clone()),
+            meters,
+            preparing: Arc::new(Preparing::default()),
+        });
         let (stop, stopping) = watch::channel(false);
         eprintln!("gap-serve listens on {}", listener.address());
         let server = tokio::spawn(listen::serve(listener, router, stopping));
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        either(&mut interrupt, &mut terminate).await;
         eprintln!("gap-serve stops");
         let _ = stop.send(true);
         server.await.map_err(io::Error::other)?;
         Ok(())
-    })
+    });
+    // What still loads is not waited for: it ends with the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// Waits for one of two signals.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
 }

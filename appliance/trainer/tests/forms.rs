@@ -6,7 +6,8 @@ mod tiny;
 
 use candle_core::{Device, Tensor, quantized::gguf_file::Content};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
-use serde_json::json;
+use gap_lm::inference::{DecoderConfig, GgufFile, SafetensorsDirectory, TensorSource};
+use serde_json::{Value, json};
 use std::{fs, io::Cursor, path::Path};
 use tiny::{distance, fail, logits, succeed, text};
 
@@ -157,6 +158,50 @@ fn another_loader_of_gguf_computes_the_same_logits() {
             let expected = logits(&model, &TOKENS);
             assert!(distance(&expected, &half) < 0.01 * size, "{expected:?} {half:?}");
         }
+    }
+}
+
+#[test]
+fn what_is_exported_is_read_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, path) = (dir.path().join("model"), dir.path().join("model.gguf"));
+    tiny::model(&model, "LlamaForCausalLM", 3);
+    // Queries and keys with biases, and positions stretched otherwise than usual.
+    let name = model.join("model-00001-of-00002.safetensors");
+    let mut weights = candle_core::safetensors::load(&name, &Device::Cpu).unwrap();
+    let mut index: Value =
+        serde_json::from_slice(&fs::read(model.join("model.safetensors.index.json")).unwrap()).unwrap();
+    let biases = [("q_proj", 64), ("k_proj", 32), ("v_proj", 32)]
+        .map(|(part, rows)| (format!("model.layers.0.self_attn.{part}.bias"), rows));
+    for (bias, rows) in &biases {
+        weights.insert(bias.clone(), Tensor::arange(0f32, *rows as f32, &Device::Cpu).unwrap());
+        index["weight_map"][bias] = json!("model-00001-of-00002.safetensors");
+    }
+    candle_core::safetensors::save(&weights, &name).unwrap();
+    tiny::write(&model.join("model.safetensors.index.json"), &index);
+    let mut config: Value = serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();
+    config["attention_bias"] = json!(true);
+    for more in [json!({}), json!({"original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0})] {
+        config["rope_scaling"] = json!({"rope_type": "yarn", "factor": 4.0});
+        config["rope_scaling"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        tiny::write(&model.join("config.json"), &config);
+        fs::remove_file(&path).ok();
+        succeed(&["export", text(&model), "-o", text(&path), "--quant", "f16"]);
+        let (directory, file) = (SafetensorsDirectory::open(&model).unwrap(), GgufFile::open(&path).unwrap());
+        let read = |source: &dyn TensorSource, name: &str, shape: &[usize]| {
+            let mut values = Vec::new();
+            source.read(name, shape, &mut |piece| values.extend_from_slice(piece)).unwrap();
+            values
+        };
+        for (bias, rows) in &biases {
+            assert_eq!(read(&file, bias, &[*rows]), read(&directory, bias, &[*rows]), "{bias}");
+        }
+        for (part, rows) in [("q_proj", 64), ("k_proj", 32)] {
+            let name = format!("model.layers.0.self_attn.{part}.weight");
+            let shape = [rows, tiny::HIDDEN];
+            assert!(distance(&read(&file, &name, &shape), &read(&directory, &name, &shape)) < 1e-3, "{name}");
+        }
+        assert_eq!(file.config().unwrap().rope, DecoderConfig::read(&model).unwrap().rope);
     }
 }
 

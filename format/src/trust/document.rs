@@ -156,7 +156,7 @@ pub fn starter(name: &str, key: &VerifyingKey) -> String {
     let mut text = format!(
         "# Whom this site trusts. Fingerprint: the SHA-256 of this file.\n\
          version = 1\n\
-         counter = 1            # raise with every change; the root keys sign the new file\n\n\
+         counter = 1            # raise with every change; root keys of the file before sign the new one: gapimage trust sign\n\n\
          [[key]]\n\
          name = \"{name}\"\n\
          public = \"{}\"\n\

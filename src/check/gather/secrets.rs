@@ -4,7 +4,7 @@ use super::{GatherError, built::files_of};
 use crate::{
     check::{
         facts::Layer,
-        secrets::{FORMAT, Finding, Origin, scan_tree},
+        secrets::{FORMAT, Finding, Found, Origin, scan_tree},
     },
     plan::{Plan, PlannedLayer, Wanted},
     recipe::LayerKind,
@@ -21,10 +21,11 @@ pub(super) fn layers(plan: &Plan<'_>, store: &Store, unlocked: &BTreeSet<String>
     let named: BTreeSet<&String> = plan.recipe.images.iter().flat_map(|image| &image.layers).collect();
     let unseen = named.into_iter().filter(|name| unlocked.contains(*name));
     let mut layers: Vec<Layer> = unseen.map(|name| Layer { name: name.clone(), secrets: None }).collect();
+    let allowed = |path: &str| is_allowed(&plan.recipe.secrets.allow, path);
     for planned in plan.numbered(&plan.in_images()) {
-        let secrets = findings(planned, store)?.map(|mut findings| {
-            findings.retain(|finding| !is_allowed(&plan.recipe.secrets.allow, &finding.path));
-            findings
+        let secrets = found(planned, store, &allowed)?.map(|mut found| {
+            found.findings.retain(|finding| !allowed(&finding.path));
+            found
         });
         layers.push(Layer { name: planned.name(), secrets });
     }
@@ -36,11 +37,15 @@ fn is_allowed(allowed: &[String], path: &str) -> bool {
 }
 
 /// What is in a layer; `None` if it is neither built nor made of files that are here.
-fn findings(planned: &PlannedLayer<'_>, store: &Store) -> Result<Option<Vec<Finding>>, GatherError> {
+fn found(
+    planned: &PlannedLayer<'_>,
+    store: &Store,
+    allowed: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Option<Found>, GatherError> {
     let key = KeyBuilder::new("secrets", FORMAT).digest("layer", planned.key.digest()).finish();
     let memory = store.cache_dir("secrets", &key)?.join("findings.json");
     if let Some(findings) = remembered(&memory) {
-        return Ok(Some(findings));
+        return Ok(Some(Found { findings, is_cut: false }));
     }
     let failed = |source| GatherError::Layer { layer: planned.name(), source };
     // What it was built of may be gone by now.
@@ -48,12 +53,16 @@ fn findings(planned: &PlannedLayer<'_>, store: &Store) -> Result<Option<Vec<Find
     // Of weights that are yet to be fetched nothing is known.
     let is_here = |source: &Wanted| store.has_source(&source.sha256, Some(source.size));
     let laid_out = planned.tree.as_ref().filter(|_| planned.sources.iter().all(is_here));
-    let found = built.as_ref().or(laid_out).map(|tree| scan_tree(tree, origin(planned)));
-    let found = found.transpose().map_err(failed)?;
-    if let Some(findings) = &found {
-        remember(&memory, findings).map_err(failed)?;
-    }
-    Ok(found)
+    let scan = |tree| {
+        let found = scan_tree(tree, origin(planned), &|_| false)?;
+        if found.is_cut {
+            // What the recipe allows must not stand for what was left out; other recipes allow other things.
+            return scan_tree(tree, origin(planned), allowed);
+        }
+        remember(&memory, &found.findings)?;
+        Ok(found)
+    };
+    built.as_ref().or(laid_out).map(scan).transpose().map_err(failed)
 }
 
 const fn origin(planned: &PlannedLayer<'_>) -> Origin {

@@ -20,7 +20,7 @@ fn apply(facts: &Facts, findings: &mut Findings) {
     let (mut scanned, mut harmless) = (0, 0);
     for layer in &facts.layers {
         let subject = Subject::layer(&layer.name);
-        let Some(secrets) = &layer.secrets else {
+        let Some(found) = &layer.secrets else {
             findings.unresolved(
                 subject,
                 "it is not built yet, and was not looked through",
@@ -29,6 +29,7 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             continue;
         };
         scanned += 1;
+        let secrets = &found.findings;
         harmless += secrets.iter().filter(|finding| finding.came_with_package).count();
         let real: Vec<_> = secrets.iter().filter(|finding| !finding.came_with_package).collect();
         for finding in real.iter().take(SHOWN) {
@@ -37,7 +38,8 @@ fn apply(facts: &Facts, findings: &mut Findings) {
             findings.fail(subject.clone(), reason, remedy);
         }
         if real.len() > SHOWN {
-            let reason = format!("{} places more look like secrets", real.len() - SHOWN);
+            let least = if found.is_cut { "at least " } else { "" };
+            let reason = format!("{least}{} places more look like secrets", real.len() - SHOWN);
             findings.fail(subject, reason, "take them out and revoke them");
         }
     }

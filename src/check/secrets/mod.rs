@@ -8,7 +8,7 @@ mod tests;
 mod weights;
 
 pub use environment::secret_variables;
-pub use scan::{Finding, Origin, scan_tree};
+pub use scan::{Finding, Found, Origin, scan_tree};
 
 /// Raised when the patterns or the way in which files are read change, so that layers are scanned again.
-pub const FORMAT: u64 = 3;
+pub const FORMAT: u64 = 4;

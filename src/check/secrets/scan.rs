@@ -23,7 +23,7 @@ const CHUNK: usize = 1 << 20;
 const MAX_NAMED: u64 = 1 << 20;
 /// How a program or library begins (ELF).
 const PROGRAM: &[u8] = b"\x7fELF";
-/// Most findings kept; what is beyond is as good as said by them.
+/// Most findings kept of those that count.
 const MAX_FINDINGS: usize = 1000;
 
 /// Where something lies that looks like a secret.
@@ -41,6 +41,15 @@ pub struct Finding {
     pub came_with_package: bool,
 }
 
+/// What a scan found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In the order of their paths and lines.
+    pub findings: Vec<Finding>,
+    /// Whether there were more that count than are kept.
+    pub is_cut: bool,
+}
+
 /// Who made the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -50,11 +59,12 @@ pub enum Origin {
     Owner,
 }
 
-/// Looks through all files of a layer. The findings are in the order of their paths and lines.
+/// Looks through all files of a layer. What lies at a path that is `allowed`, or came with a package, takes the place of
+/// nothing that counts.
 ///
 /// # Errors
 /// What the system said when a file could not be read.
-pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
+pub fn scan_tree(tree: &Tree, origin: Origin, allowed: &(dyn Fn(&str) -> bool + Sync)) -> io::Result<Found> {
     let files: Vec<(&TreePath, &Content)> = tree
         .iter()
         .filter_map(|(path, node)| match node {
@@ -63,12 +73,21 @@ pub fn scan_tree(tree: &Tree, origin: Origin) -> io::Result<Vec<Finding>> {
         })
         .collect();
     let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let scan = |&(path, content): &(&TreePath, &Content)| scan_file(path.as_bytes(), content, origin);
+    let scan = |&(path, content): &(&TreePath, &Content)| {
+        let mut findings = scan_file(path.as_bytes(), content, origin)?;
+        findings.retain(|finding| !allowed(&finding.path));
+        io::Result::Ok(findings)
+    };
     let mut findings = try_map(&files, threads, |_| 0, scan)?.concat();
     findings.sort();
     findings.dedup();
-    findings.truncate(MAX_FINDINGS);
-    Ok(findings)
+    let counting = findings.iter().filter(|finding| !finding.came_with_package).count();
+    if findings.len() > MAX_FINDINGS {
+        findings.sort_by_key(|finding| finding.came_with_package);
+        findings.truncate(MAX_FINDINGS);
+        findings.sort();
+    }
+    Ok(Found { findings, is_cut: counting > MAX_FINDINGS })
 }
 
 fn scan_file(path: &[u8], content: &Content, origin: Origin) -> io::Result<Vec<Finding>> {

@@ -9,7 +9,7 @@ fn scan(origin: Origin, files: &[(&str, &[u8])]) -> Vec<(String, u64, String)> {
         let content = Content::bytes(data.to_vec());
         tree.insert(TreePath::new(path).unwrap(), Node::File { meta: Meta::root_owned(0o644, 0), content });
     }
-    let findings = scan_tree(&tree, origin).unwrap();
+    let findings = scan_tree(&tree, origin, &|_| false).unwrap().findings;
     findings.into_iter().map(|finding| (finding.path, finding.line, finding.kind)).collect()
 }
 
@@ -148,7 +148,7 @@ fn keys_of_packages_tests_are_told_apart_and_their_tokens_are_not() {
         tree.insert(TreePath::new(path).unwrap(), Node::File { meta: Meta::root_owned(0o644, 0), content });
     }
     let told = |origin| -> Vec<bool> {
-        scan_tree(&tree, origin).unwrap().iter().map(|finding| finding.came_with_package).collect()
+        scan_tree(&tree, origin, &|_| false).unwrap().findings.iter().map(|finding| finding.came_with_package).collect()
     };
     assert_eq!(told(Origin::Packages), [false, true, false, true]);
     assert_eq!(told(Origin::Owner), [false; 4]);
@@ -214,4 +214,31 @@ fn of_weights_all_but_the_numbers_is_looked_through() {
 fn paths_that_would_command_a_terminal_are_escaped() {
     let token = format!("{}{}", "hf_", letters(34));
     assert_eq!(scan(Origin::Owner, &[("a\u{1b}[2J", token.as_bytes())])[0].0, "/a\\x1b[2J");
+}
+
+#[test]
+fn what_is_allowed_or_came_with_a_package_hides_nothing() {
+    let token = format!("{}{}", "hf_", letters(34));
+    let (many, mut tree) = (format!("{token}\n").repeat(1200), Tree::new());
+    let mut add = |path: &str, text: &str| {
+        let node = Node::File { meta: Meta::root_owned(0o644, 0), content: Content::bytes(text.as_bytes().to_vec()) };
+        tree.insert(TreePath::new(path).unwrap(), node);
+    };
+    add("a/allowed", &many);
+    add("z/real", &token);
+    let places = |found: &Found| found.findings.iter().any(|finding| finding.path == "/z/real");
+    let all = scan_tree(&tree, Origin::Owner, &|_| false).unwrap();
+    assert!(all.is_cut && all.findings.len() == 1000 && !places(&all), "more count than are kept");
+    let left = scan_tree(&tree, Origin::Owner, &|path| path == "/a/allowed").unwrap();
+    assert!(!left.is_cut && left.findings.len() == 1 && places(&left), "{left:?}");
+
+    let mut tree = Tree::new();
+    let mut add = |path: &str, text: &str| {
+        let node = Node::File { meta: Meta::root_owned(0o644, 0), content: Content::bytes(text.as_bytes().to_vec()) };
+        tree.insert(TreePath::new(path).unwrap(), node);
+    };
+    add("usr/lib/python3/tests/keys", &private_key().repeat(1200));
+    add("z/real", &token);
+    let found = scan_tree(&tree, Origin::Packages, &|_| false).unwrap();
+    assert!(!found.is_cut && found.findings.len() == 1000 && places(&found));
 }

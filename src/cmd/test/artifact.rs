@@ -3,15 +3,17 @@
 use super::{
     super::{
         inspect::failure,
-        terminal::Terminal,
+        terminal::{Terminal, line},
         verify::{load_trust, now, verify_file},
     },
     Failure, Outcome, TestArgs, failed,
 };
 use crate::{
+    interruption,
     progress::{Stage, Work},
     report::{
         contents::{Contents, ContentsError},
+        output::print,
         trials::Tests,
     },
     trial::{Bench, Record},
@@ -31,6 +33,7 @@ pub fn run(args: &TestArgs) -> Outcome {
     let contents = Contents::open(&args.file).map_err(failure)?;
     let tests = Tests::of(&contents).map_err(failure)?.map(|list| list.tests).unwrap_or_default();
     let program = std::env::current_exe().map_err(failed("finding the gapimage program"))?;
+    interruption::heed().map_err(failed("heeding Ctrl-C"))?;
     let spool = tempfile::tempdir().map_err(failed("making a directory for the images"))?;
     let bench = Bench { program: &program, spool: spool.path() };
     let mut tried: Vec<Tried<'_>> = Vec::new();
@@ -38,13 +41,12 @@ pub fn run(args: &TestArgs) -> Outcome {
         let text = format!("test `{}` in image `{}`", escaped(&record.trial.name), escaped(&record.image));
         terminal.begin(&Work::whole(Stage::Test, &text));
         tried.push((record, try_again(record, &contents, bench).map_err(failure)?));
+        if interruption::is_asked() {
+            return Err(Failure::could_not_run("the tests were ended, as was asked", "nothing is left of them"));
+        }
     }
     drop(terminal);
-    if args.json {
-        print_json(&tried)
-    } else {
-        print_text(&tried)
-    }
+    if args.json { print_json(&tried) } else { print_text(&tried) }?;
     verdict(&tried)
 }
 
@@ -55,17 +57,18 @@ fn try_again(record: &Record, contents: &Contents, bench: Bench<'_>) -> Result<O
     Ok(record.trial.run(&tree, bench, &|_| ()).err().map(|error| error.to_string()))
 }
 
-fn print_text(tried: &[Tried<'_>]) {
+fn print_text(tried: &[Tried<'_>]) -> Outcome {
     if tried.is_empty() {
-        println!("the artifact records no tests");
+        line(format_args!("the artifact records no tests"))?;
     }
     for (record, why) in tried {
         let result = if why.is_some() { "failed" } else { "passed" };
-        println!("{result:<14} {} in {}", escaped(&record.trial.name), escaped(&record.image));
+        line(format_args!("{result:<14} {} in {}", escaped(&record.trial.name), escaped(&record.image)))?;
         if let Some(why) = why {
-            print!("{}", indented(why));
+            print(&indented(why)).map_err(failed("writing to standard output"))?;
         }
     }
+    Ok(())
 }
 
 /// What programs printed is theirs: it must not command a terminal.
@@ -78,12 +81,12 @@ fn indented(text: &str) -> String {
     shown
 }
 
-fn print_json(tried: &[Tried<'_>]) {
+fn print_json(tried: &[Tried<'_>]) -> Outcome {
     let tests = tried.iter().map(|(record, why)| {
         let result = if why.is_some() { "failed" } else { "passed" };
         serde_json::json!({ "name": record.trial.name, "image": record.image, "result": result, "reason": why })
     });
-    println!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() }));
+    line(format_args!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() })))
 }
 
 fn verdict(tried: &[Tried<'_>]) -> Outcome {

@@ -4,7 +4,7 @@ use super::{
     super::{
         build::{current_lock, output_for},
         lock::{load_recipe, open_store},
-        terminal::Terminal,
+        terminal::{Terminal, line},
     },
     Outcome, TestArgs, failed,
 };
@@ -37,29 +37,25 @@ pub fn run(args: &TestArgs) -> Outcome {
     let passed =
         test(&request).map_err(|error: BuildError| failed(format!("testing `{}`", args.file.display()))(error))?;
     drop(terminal);
-    if args.json {
-        print_json(&passed)
-    } else {
-        print_text(&passed)
+    if args.json { print_json(&passed) } else { print_text(&passed) }
+}
+
+fn print_text(passed: &[Passed]) -> Outcome {
+    if passed.is_empty() {
+        line(format_args!("the recipe has no `[[test]]`"))?;
+    }
+    for test in passed {
+        let when = if test.earlier { "passed before" } else { "passed" };
+        line(format_args!("{when:<14} {} in {}", test.record.trial.name, test.record.image))?;
     }
     Ok(())
 }
 
-fn print_text(passed: &[Passed]) {
-    if passed.is_empty() {
-        println!("the recipe has no `[[test]]`");
-    }
-    for test in passed {
-        let when = if test.earlier { "passed before" } else { "passed" };
-        println!("{when:<14} {} in {}", test.record.trial.name, test.record.image);
-    }
-}
-
-fn print_json(passed: &[Passed]) {
+fn print_json(passed: &[Passed]) -> Outcome {
     let tests = passed.iter().map(|test| {
         serde_json::json!({
             "name": test.record.trial.name, "image": test.record.image, "result": "passed", "earlier": test.earlier,
         })
     });
-    println!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() }));
+    line(format_args!("{}", serde_json::json!({ "tests": tests.collect::<Vec<_>>() })))
 }

@@ -152,6 +152,9 @@ pub enum SandboxError {
         /// The end of what was printed, escaped.
         output: String,
     },
+    /// This program was asked to end.
+    #[error("it was ended, as was asked")]
+    Interrupted,
     /// The sandbox could not be set up or read.
     #[error("the sandbox failed: {message}{}{output}", if output.is_empty() { "" } else { "; the end of its output:\n" })]
     Broken {

@@ -7,18 +7,21 @@ use super::{
     protocol::{MAP_ME, MAPPED, MAX_MESSAGE, Report, Specification},
     view::View,
 };
-use crate::layer::{
-    tar::{TarPlan, read_index},
-    tree::{Node, Tree},
+use crate::{
+    interruption,
+    layer::{
+        tar::{TarPlan, read_index},
+        tree::{Node, Tree},
+    },
 };
 use rustix::process::{Pid, Signal};
 use std::{
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::NamedTempFile;
 
@@ -28,6 +31,16 @@ const KEPT_OUTPUT: usize = 64 << 10;
 const SHOWN_LINES: usize = 40;
 /// How long emptying a scratch directory may take.
 const CLEANING_TIME: Duration = Duration::from_secs(300);
+
+/// How often it is looked whether this program was asked to end.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Why programs were ended before they came to their end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CutOff {
+    Late,
+    Interrupted,
+}
 
 /// Told what programs print.
 pub type Hear<'a> = &'a (dyn Fn(&[u8]) + Sync);
@@ -90,6 +103,30 @@ impl Sandbox {
         }
         let (report, printed) = result?;
         self.taken(job, report, printed, output)
+    }
+
+    /// Empties a directory that an interrupted job left full, with the rights over all ids that a job has.
+    ///
+    /// # Errors
+    /// [`SandboxError`] if something in it cannot be removed even so.
+    pub fn empty(&self, directory: &Path) -> Result<(), SandboxError> {
+        let clean = Specification {
+            input: PathBuf::new(),
+            input_len: 0,
+            output: PathBuf::new(),
+            scratch: Scratch::Directory(directory.to_owned()),
+            binds: Vec::new(),
+            steps: Vec::new(),
+            source_date: 0,
+            read_only: false,
+            view: false,
+            into: None,
+            clean_only: true,
+        };
+        match self.perform(&clean, CLEANING_TIME, &|_| (), None)? {
+            (Report::Broken { message }, printed) => Err(SandboxError::Broken { message, output: shown(&printed) }),
+            _ => Ok(()),
+        }
     }
 
     /// Empties a scratch directory in which a job ran.
@@ -157,10 +194,12 @@ impl Sandbox {
         std::thread::scope(|scope| {
             let printed = scope.spawn(move || errors.map(|errors| tail(errors, hear)).unwrap_or_default());
             let (finished, watch) = mpsc::channel::<()>();
+            // What a job left is cleaned up also where the program is to end.
+            let heeds = !specification.clean_only;
             let watchdog = scope.spawn(move || {
-                let late = watch.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+                let cut_off = until_cut_off(&watch, limit, heeds)?;
                 // The child is not waited for before this thread has ended, so the number is still its own.
-                late && rustix::process::kill_process(pid, Signal::KILL).is_ok()
+                rustix::process::kill_process(pid, Signal::KILL).is_ok().then_some(cut_off)
             });
             let report = converse(&mut child, socket, &message, view);
             if report.is_err() {
@@ -168,10 +207,14 @@ impl Sandbox {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
             }
             drop(finished);
-            let late = watchdog.join().unwrap_or_default();
+            let cut_off = watchdog.join().unwrap_or_default();
             let waited = child.wait().map_err(during(starting));
             let printed = printed.join().unwrap_or_default();
-            if late {
+            // Ctrl-C reaches the programs as well, which may have ended by it before.
+            if cut_off == Some(CutOff::Interrupted) || heeds && interruption::is_asked() {
+                return Err(SandboxError::Interrupted);
+            }
+            if cut_off == Some(CutOff::Late) {
                 return Err(SandboxError::TimedOut { seconds: limit.as_secs(), output: shown(&printed) });
             }
             waited?;
@@ -183,6 +226,22 @@ impl Sandbox {
                 }
             }
         })
+    }
+}
+
+/// Waits until the programs are over, `watch` is closed then, or have to be ended.
+fn until_cut_off(watch: &mpsc::Receiver<()>, limit: Duration, heeds: bool) -> Option<CutOff> {
+    let began = Instant::now();
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        match watch.recv_timeout(left.min(TICK)) {
+            Err(mpsc::RecvTimeoutError::Timeout) if heeds && interruption::is_asked() => {
+                return Some(CutOff::Interrupted);
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) if began.elapsed() < limit => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => return Some(CutOff::Late),
+            Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+        }
     }
 }
 

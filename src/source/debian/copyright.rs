@@ -8,6 +8,7 @@ mod synopsis;
 use super::deb822;
 use crate::layer::tree::{Content, Node, Tree, TreePath};
 use crate::source::licence::Licence;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What stands for a copyright file, or the part of one, that no machine can read.
@@ -17,8 +18,12 @@ const COPYRIGHT_MAX: u64 = 8 << 20;
 /// Most links that are followed, within a package and from package to package.
 const LINKS_MAX: usize = 8;
 
+/// Changes whenever something else is read out of the same package.
+pub const FORMAT: u64 = 1;
+
 /// What a package says of its licences.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Copyright {
     /// Its copyright file names these, sorted.
     Licences(Vec<String>),

@@ -1,7 +1,9 @@
 //! Shapes that several resources share.
 
 use super::{ApiError, blocking};
-use crate::work::{catalog::ImageError, files::FilesError, left::Left, submit::SubmitError, uploads::UploadError};
+use crate::work::{
+    catalog::ImageError, files::FilesError, left::Left, need::DeleteError, submit::SubmitError, uploads::UploadError,
+};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -171,6 +173,20 @@ impl From<QueueError> for ApiError {
             }
             QueueError::Full => Self::Conflict(error.to_string()),
             QueueError::Database(_) => internal(error),
+        }
+    }
+}
+
+impl From<DeleteError> for ApiError {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::Needed(need) => Self::Conflict(need),
+            DeleteError::Files(error) => error.into(),
+            DeleteError::Queue(error) => error.into(),
+            DeleteError::Output { .. } => {
+                crate::console::say(error);
+                Self::Internal
+            }
         }
     }
 }

@@ -194,7 +194,7 @@ pub(super) async fn retrieve(State(api): State<Arc<Api>>, Path(id): Path<String>
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let work = api.work()?;
     blocking(move || {
-        work.files.delete(&id)?;
+        work.delete_file(&id)?;
         Ok(Json(Deleted::new(id, "file")))
     })
     .await

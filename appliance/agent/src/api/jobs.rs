@@ -19,7 +19,7 @@ use axum::{
 use gap_jobs::{Job, JobId, Kind, State as JobState, queue::Filter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A job of any kind.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -42,6 +42,8 @@ pub struct JobView {
     is_ready: Option<bool>,
     /// Why it is in its state, where there is something to say.
     reason: Option<String>,
+    /// What one that is queued, and whose turn has come, still waits for: GPUs, memory, the end of others.
+    waits_for: Option<String>,
     /// How often it was started.
     starts: u32,
     priority: i32,
@@ -60,6 +62,11 @@ pub struct JobView {
 
 impl JobView {
     pub(super) fn new(job: Job, work: &Work) -> Self {
+        let waits = if job.state == JobState::Queued { waits(work) } else { BTreeMap::new() };
+        Self::with(job, work, &waits)
+    }
+
+    fn with(job: Job, work: &Work, waits: &BTreeMap<JobId, String>) -> Self {
         let order: Option<Order> = serde_json::from_str(&job.request).ok();
         let (declared, image, command) = match order {
             Some(order) => (order.declared, order.image, order.command),
@@ -73,6 +80,7 @@ impl JobView {
             command,
             state: job.state.name(),
             is_ready: (job.kind == Kind::Serve).then(|| work.serving.is_ready(&job.id)),
+            waits_for: waits.get(&job.id).cloned(),
             starts: job.starts,
             priority: job.priority,
             gpus: job.placement.map(|placement| placement.slots).unwrap_or_default(),
@@ -88,6 +96,14 @@ impl JobView {
             id: job.id.to_string(),
         }
     }
+}
+
+/// What queued jobs wait for. An answer without that is better than none.
+fn waits(work: &Work) -> BTreeMap<JobId, String> {
+    work.dispatcher.waits().unwrap_or_else(|error| {
+        crate::console::say(error);
+        BTreeMap::new()
+    })
 }
 
 /// Which jobs.
@@ -144,7 +160,10 @@ pub(super) async fn list(
             limit: most.saturating_add(1),
             name: None,
         };
-        let views = work.queue().jobs(&filter)?.into_iter().map(|job| JobView::new(job, &work)).collect();
+        let jobs = work.queue().jobs(&filter)?;
+        let has_queued = jobs.iter().any(|job| job.state == JobState::Queued);
+        let waits = if has_queued { waits(&work) } else { BTreeMap::new() };
+        let views = jobs.into_iter().map(|job| JobView::with(job, &work, &waits)).collect();
         Ok(Json(List::page(views, most, |view: &JobView| view.id.clone())))
     })
     .await

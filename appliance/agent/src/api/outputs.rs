@@ -226,19 +226,9 @@ pub(super) async fn list(State(api): State<Arc<Api>>, Path(id): Path<String>) ->
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let work = api.work()?;
     blocking(move || {
-        let job = work.queue().job(&job_id(id)?)?;
-        if !job.state.is_final() {
-            let state = job.state.name();
-            return Err(ApiError::Conflict(format!("the job {} is {state}: only what has ended is deleted", job.id)));
-        }
-        if let Some(need) = work.need_of(&job)? {
-            return Err(ApiError::Conflict(need));
-        }
-        work.storage.delete_output(job.id.as_str()).map_err(|error| {
-            crate::console::say(format_args!("deleting the output of {}: {error}", job.id));
-            ApiError::Internal
-        })?;
-        Ok(Json(Deleted::new(job.id.to_string(), "appliance.job.outputs")))
+        let job = job_id(id)?;
+        work.delete_output(&job)?;
+        Ok(Json(Deleted::new(job.to_string(), "appliance.job.outputs")))
     })
     .await
 }

@@ -1,9 +1,10 @@
 //! What is known of the GPUs: how they were provisioned, and which failed since.
 
-use super::{kernel_log::KernelLog, library::Sampler};
+use super::{kernel_log::KernelLog, library::Sampler, program};
 use crate::{console, root::Root};
 use gap_gpu::{
     PciAddress,
+    fabric::{self, Fabric},
     health::{self, Reading, Verdict},
     nvml::Sample,
     provision::{Mode, Provisioned},
@@ -36,6 +37,8 @@ struct Since {
     xids: BTreeMap<PciAddress, u32>,
     /// Why GPUs failed.
     failed: BTreeMap<PciAddress, Vec<String>>,
+    /// Why the fabric manager could not be started again.
+    fabric: Option<String>,
 }
 
 impl Board {
@@ -108,6 +111,23 @@ impl Board {
         Some(samples)
     }
 
+    /// Starts the fabric manager again where it has ended: without it nothing computes behind switches.
+    fn keep_fabric(&self, start: impl FnOnce(&[String], Duration) -> Result<(), String>) {
+        let Some(Provisioned { fabric: Fabric::Needed { command }, gpus, .. }) = self.get() else { return };
+        if fabric::is_running(&self.root, command) {
+            return;
+        }
+        let failed = start(command, fabric::deadline(gpus.len())).err();
+        let mut since = self.since();
+        match &failed {
+            None => console::say(format_args!("GPUs: the fabric manager had ended, and was started again")),
+            // It is tried again and again, and told once.
+            Some(_) if since.fabric == failed => {}
+            Some(error) => console::say(format_args!("GPUs: the fabric manager has ended and does not start: {error}")),
+        }
+        since.fabric = failed;
+    }
+
     /// Reads what the kernel's log has that is new.
     fn look(&self) {
         let mut since = self.since();
@@ -156,6 +176,8 @@ pub async fn follow(board: Arc<Board>) {
             let looking = Arc::clone(&board);
             drop(spawn_blocking(move || looking.look()).await);
         }
+        let keeping = Arc::clone(&board);
+        drop(spawn_blocking(move || keeping.keep_fabric(program::run)).await);
         drop(board.samples().await);
     }
 }
@@ -163,10 +185,7 @@ pub async fn follow(board: Arc<Board>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gap_gpu::{
-        fabric::Fabric,
-        provision::{Gpu, Slot},
-    };
+    use gap_gpu::provision::{Gpu, Slot};
     use std::fs;
 
     const FIRST: &str = "0000:1b:00.0";
@@ -174,6 +193,10 @@ mod tests {
 
     /// Two GPUs, the second one cut in two.
     fn board() -> (tempfile::TempDir, Board) {
+        board_with(Fabric::None)
+    }
+
+    fn board_with(fabric: Fabric) -> (tempfile::TempDir, Board) {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("dev")).unwrap();
         let gpu = |address: &str| Gpu {
@@ -192,7 +215,7 @@ mod tests {
             mode: Mode::Gpu,
             driver: Some("550.163.01".into()),
             gpus: vec![gpu(FIRST), gpu(SECOND)],
-            fabric: Fabric::None,
+            fabric,
             devices: Vec::new(),
             slots: vec![slot("GPU-a", FIRST), slot("MIG-b", SECOND), slot("MIG-c", SECOND)],
             problems: Vec::new(),
@@ -219,6 +242,33 @@ mod tests {
         assert_eq!((now.mode, now.gpus[0].health.verdict), (Mode::Gpu, Verdict::Healthy));
         assert_eq!(now.gpus[1].health.reasons, ["the driver reported Xid 79: it fell off the bus"]);
         assert_eq!(board.last_xids(), [(FIRST.parse().unwrap(), 13), (SECOND.parse().unwrap(), 79)].into());
+    }
+
+    #[test]
+    fn a_fabric_manager_that_ended_is_started_again_and_one_that_runs_is_left_alone() {
+        let command = vec!["/usr/bin/nv-fabricmanager".to_owned()];
+        let (directory, board) = board_with(Fabric::Needed { command: command.clone() });
+        let mut starts = 0;
+        let mut keep = |outcome: Result<(), String>| {
+            board.keep_fabric(|asked, _| {
+                assert_eq!(asked, command);
+                starts += 1;
+                outcome
+            });
+            starts
+        };
+        assert_eq!(keep(Err("no switch".to_owned())), 1);
+        assert_eq!(keep(Ok(())), 2);
+        for place in ["usr/bin", "proc/77"] {
+            fs::create_dir_all(directory.path().join(place)).unwrap();
+        }
+        fs::write(directory.path().join("usr/bin/nv-fabricmanager"), "").unwrap();
+        std::os::unix::fs::symlink(
+            directory.path().join("usr/bin/nv-fabricmanager"),
+            directory.path().join("proc/77/exe"),
+        )
+        .unwrap();
+        assert_eq!(keep(Ok(())), 2);
     }
 
     #[test]

@@ -4,9 +4,10 @@ pub mod catalog;
 pub mod checking;
 pub mod devices;
 pub mod files;
+mod history;
 pub mod images;
 pub mod left;
-mod need;
+pub mod need;
 mod news;
 pub mod opening;
 pub mod order;
@@ -32,7 +33,10 @@ use gap_jobs::{
 use promotion::{Promotions, PromotionsError};
 use serving::Serving;
 use site::SiteRules;
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 use stirred::Stirred;
 use storage::Storage;
 use terminals::Terminals;
@@ -70,6 +74,8 @@ pub struct Work {
     pub checking: Semaphore,
     /// Held by each who moves many bytes of files: threads are left for what is quick.
     pub bulk: Arc<Semaphore>,
+    /// Held by who looks at what is needed, or needs something from now on.
+    needs: Mutex<()>,
 }
 
 /// What the runtime of jobs holds too.
@@ -145,6 +151,7 @@ impl Work {
             stirred,
             checking,
             bulk,
+            needs: Mutex::default(),
         })
     }
 

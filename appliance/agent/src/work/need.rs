@@ -1,17 +1,104 @@
-//! Whether what a job left behind is still needed.
+//! Whether what was brought and what jobs left behind is still needed, and deleting what is not.
+//!
+//! Who deletes holds a lock from the look at who needs it until it is gone, and so does who puts a job into the queue or gives a
+//! model a name, from the look at whether all is there until that is kept.
 
-use super::{Work, order::Order};
-use gap_jobs::{Job, JobId, QueueError, State, queue::Filter};
+use super::{
+    Work,
+    files::FilesError,
+    order::{DataOrder, Order},
+    submit::SubmitError,
+};
+use gap_jobs::{Job, JobId, Kind, QueueError, State, queue::Filter};
+use std::{
+    io,
+    sync::{MutexGuard, PoisonError},
+};
 
 /// States of jobs that may work on something, now or later.
 const NOT_OVER: [State; 5] = [State::Queued, State::Running, State::Pausing, State::Paused, State::Cancelling];
 
+/// Why something is not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    /// It is needed.
+    #[error("{0}")]
+    Needed(String),
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The data volume.
+    #[error("deleting the output of {job}: {source}")]
+    Output {
+        /// Whose.
+        job: JobId,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
 impl Work {
-    /// Who needs the model that this job made, and what has to be done before it can go; nothing where nobody does.
+    /// Deletes an uploaded file, unless a job works on it.
     ///
     /// # Errors
-    /// [`QueueError`].
-    pub fn need_of(&self, job: &Job) -> Result<Option<String>, QueueError> {
+    /// [`DeleteError`].
+    pub fn delete_file(&self, id: &str) -> Result<(), DeleteError> {
+        let _needs = self.hold_needs();
+        if let Some(user) = self.user(|order| trains_on(order, id))? {
+            return Err(DeleteError::Needed(waits_for_its_end(&user, "that file")));
+        }
+        Ok(self.files.delete(id)?)
+    }
+
+    /// Deletes what a job that has ended left behind, unless somebody needs the model that it made.
+    ///
+    /// # Errors
+    /// [`DeleteError`].
+    pub fn delete_output(&self, id: &JobId) -> Result<(), DeleteError> {
+        let _needs = self.hold_needs();
+        let job = self.queue().job(id)?;
+        if !job.state.is_final() {
+            let state = job.state.name();
+            return Err(DeleteError::Needed(format!("the job {id} is {state}: only what has ended is deleted")));
+        }
+        if let Some(need) = self.need_of(&job)? {
+            return Err(DeleteError::Needed(need));
+        }
+        self.storage.delete_output(id.as_str()).map_err(|source| DeleteError::Output { job: id.clone(), source })
+    }
+
+    /// Held by who looks at what is needed, or needs something from now on.
+    pub(super) fn hold_needs(&self) -> MutexGuard<'_, ()> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what can be deleted and an order names is still there.
+    ///
+    /// # Errors
+    /// [`SubmitError`] with what is gone.
+    pub(super) fn still_has(&self, order: &Order) -> Result<(), SubmitError> {
+        for data in [&order.training, &order.validation].into_iter().flatten() {
+            if let DataOrder::File(id) = data {
+                self.files.get(id)?;
+            }
+        }
+        match &order.model {
+            Some(model) if model.trained.as_ref().is_some_and(|job| self.result_of(job.as_str()).is_none()) => {
+                Err(SubmitError::NoModel(model.name.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who needs the model that this job made, and what has to be done before it can go; nothing where nobody does.
+    fn need_of(&self, job: &Job) -> Result<Option<String>, QueueError> {
+        // A job that served a model or measured it may bear its name, and has not made it.
+        if job.kind != Kind::Train {
+            return Ok(None);
+        }
         let stands_for = |name: &str| self.resolve(name) == job.name;
         let promoted = self.promotions.current().into_iter().find(|one| one.model == job.name && stands_for(&one.name));
         if let Some(promoted) = promoted {
@@ -20,17 +107,31 @@ impl Work {
                 "the model `{model}` stands under the name `{name}`: promote another one to it first"
             )));
         }
+        let user = self.user(|order| works_on(order, &job.id))?;
+        Ok(user.map(|user| waits_for_its_end(&user, "its model")))
+    }
+
+    /// A job that has not ended and whose order is one of these.
+    fn user(&self, is_one: impl Fn(&Order) -> bool) -> Result<Option<Job>, QueueError> {
         let jobs = self.queue().jobs(&Filter { states: NOT_OVER.to_vec(), limit: usize::MAX, ..Filter::default() })?;
-        let user = jobs.into_iter().find(|other| works_on(other, &job.id));
-        Ok(user.map(|other| {
-            let (id, state) = (other.id, other.state.name());
-            format!("the job {id}, which is {state}, works on its model: cancel that job or wait for its end first")
-        }))
+        Ok(jobs.into_iter().find(|job| serde_json::from_str(&job.request).is_ok_and(|order| is_one(&order))))
     }
 }
 
-/// Whether a job works on the model that this one made.
-fn works_on(other: &Job, id: &JobId) -> bool {
-    let order: Option<Order> = serde_json::from_str(&other.request).ok();
-    order.and_then(|order| order.model?.trained).is_some_and(|trained| trained == *id)
+fn waits_for_its_end(user: &Job, what: &str) -> String {
+    let (id, state) = (&user.id, user.state.name());
+    format!("the job {id}, which is {state}, works on {what}: cancel that job or wait for its end first")
+}
+
+/// Whether an order works on the model that this job made.
+fn works_on(order: &Order, id: &JobId) -> bool {
+    order.model.as_ref().and_then(|model| model.trained.as_ref()) == Some(id)
+}
+
+/// Whether an order trains on this file, or measures on it.
+fn trains_on(order: &Order, id: &str) -> bool {
+    [&order.training, &order.validation]
+        .into_iter()
+        .flatten()
+        .any(|data| matches!(data, DataOrder::File(file) if file == id))
 }

@@ -24,25 +24,34 @@ const MAX_MESSAGE: usize = 2000;
 pub struct Follower {
     output: PathBuf,
     kept: PathBuf,
+    /// Up to where what was told is kept.
     position: u64,
+    /// Up to where it was told.
+    told: u64,
 }
 
 impl Follower {
     /// Follows the job with this output directory, and goes on where the last one stopped.
     pub fn new(output: PathBuf, kept: PathBuf) -> Self {
         let position = fs::read_to_string(&kept).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Self { output, kept, position }
+        Self { output, kept, position, told: position }
     }
 
-    /// The complete lines that were added. What is no event is passed over.
+    /// The complete lines that were added since what was last kept. What is no event is passed over.
     pub fn news(&mut self) -> Vec<News> {
-        let (news, position) = read(&self.output, self.position).unwrap_or_default();
-        if position > self.position {
-            self.position = position;
-            // Lost, some events are told twice after a crash.
-            drop(fs::write(&self.kept, position.to_string()));
-        }
+        let (news, told) = read(&self.output, self.position).unwrap_or_default();
+        self.told = told.max(self.position);
         news
+    }
+
+    /// What was last told is in the database. Only then the position is kept: a crash between the two has some events told twice,
+    /// and none lost.
+    pub fn keep(&mut self) {
+        if self.told > self.position {
+            self.position = self.told;
+            let new = self.kept.with_extension("new");
+            drop(fs::write(&new, self.position.to_string()).and_then(|()| fs::rename(&new, &self.kept)));
+        }
     }
 }
 
@@ -94,10 +103,27 @@ mod tests {
         write!(file, "{}\nno event\n{}", event(1), event(2)).unwrap();
         let news = follower.news();
         assert_eq!((news.len(), news[0].message.as_str(), news[0].level), (1, "m1", Level::Warn));
+        follower.keep();
         writeln!(file).unwrap();
         let mut next = Follower::new(directory.path().to_owned(), kept);
         assert_eq!(next.news()[0].message, "m2");
+        next.keep();
         assert!(next.news().is_empty());
+    }
+
+    #[test]
+    fn an_event_that_was_told_and_not_kept_is_told_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = directory.path().join("told");
+        fs::write(directory.path().join("events.jsonl"), format!("{}\n", event(1))).unwrap();
+        let follower = || Follower::new(directory.path().to_owned(), kept.clone());
+        let mut first = follower();
+        assert_eq!((first.news().len(), first.news().len()), (1, 1), "the database did not take it");
+        let mut second = follower();
+        assert_eq!(second.news().len(), 1, "the agent ended before the database took it");
+        second.keep();
+        assert!(second.news().is_empty() && follower().news().is_empty());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left there");
     }
 
     #[test]
@@ -122,6 +148,7 @@ mod tests {
         let mut follower = Follower::new(output, directory.path().join("told"));
         for piece in 1..=3 {
             assert!(follower.news().is_empty());
+            follower.keep();
             assert_eq!(follower.position, piece * MAX_READ);
         }
         assert_eq!(follower.news().len(), 1);

@@ -32,6 +32,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 /// How often servers are asked how they are.
 const PROBE: Duration = Duration::from_secs(2);
+/// How often it is looked whether there is too much of what ended jobs printed and told.
+const FORGET: Duration = Duration::from_secs(3600);
 /// Memory that is left to the agent, the kernel and its caches: this share of all, in per cent.
 const KEPT_PERCENT: u64 = 25;
 /// Most jobs that run at once.
@@ -186,6 +188,17 @@ pub fn without_volume(access: &Access) -> Result<(), String> {
 fn tell_code(code: Option<&str>) {
     if let Some(code) = code {
         console::say(format_args!("NOT CLAIMED: who becomes the first admin (gapctl claim) needs the code {code}"));
+    }
+}
+
+/// Forgets what is too much of what ended jobs printed and told, for ever.
+pub async fn forget_history(work: Arc<Work>) {
+    loop {
+        let here = Arc::clone(&work);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || here.forget_history()).await {
+            console::say(error);
+        }
+        tokio::time::sleep(FORGET).await;
     }
 }
 

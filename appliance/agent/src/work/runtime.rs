@@ -335,6 +335,10 @@ impl Control for Running {
     fn news(&self) -> Vec<News> {
         self.follower.lock().unwrap_or_else(PoisonError::into_inner).news()
     }
+
+    fn kept(&self) {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner).keep();
+    }
 }
 
 /// Takes in what a program prints. Without a thread for it the program would stop at a full pipe; it then has none.

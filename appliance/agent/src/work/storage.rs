@@ -131,6 +131,14 @@ impl Storage {
         remove(&self.cache(job))
     }
 
+    /// Deletes what a job printed. It is no error when that is gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn delete_log(&self, job: &str) -> io::Result<()> {
+        remove(&self.log(job))
+    }
+
     /// The jobs of which a cache lies here, by name.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 //! The data volume: the disk that the site names, a disk of the appliance, an empty disk, or memory.
 //!
-//! A disk is only ever written to when the appliance formatted it before (ext4 labelled [`LABEL`]) or when it is empty:
-//! no byte but zeros at its beginning and end, no partitions, not the medium. What is anything else is left alone.
+//! A disk is only ever written to when the appliance formatted it before (ext4 labelled [`LABEL`]), began to ([`format`]), or
+//! when it is empty: no byte but zeros at its beginning and end, no partitions, not the medium. What is anything else is left
+//! alone.
 //! Disks come late and in any order, so that the right one is waited for ([`arrival`]).
 
 mod arrival;
+mod format;
 
 use super::storage::Volume;
 use crate::root::Root;
@@ -17,7 +19,6 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     thread,
 };
 
@@ -25,8 +26,6 @@ use std::{
 const LABEL: &str = "GAPDATA";
 /// Where the volume is mounted.
 pub const PLACE: &str = "/var/lib/gap";
-/// The program that makes the file system, from e2fsprogs.
-const MKFS: [&str; 2] = ["/usr/sbin/mke2fs", "/sbin/mke2fs"];
 /// Bytes that must be zero at the beginning and at the end of an empty disk.
 const LOOKED_AT: u64 = 4 << 20;
 /// Smallest disk that is taken without being named, in bytes.
@@ -52,6 +51,8 @@ struct Disk {
 enum Content {
     /// The appliance's file system.
     Ours,
+    /// What is left of one that was being made.
+    Begun,
     /// Zeros where it was looked.
     Empty,
     /// Something.
@@ -63,6 +64,7 @@ enum Content {
 struct Choice {
     node: PathBuf,
     name: String,
+    len: u64,
     is_to_format: bool,
 }
 
@@ -86,12 +88,12 @@ impl NoDisk {
 /// `medium` is the device that the release lies on; `load` makes the kernel know ext4. Waits for disks: `tell` says so where
 /// that takes long.
 pub fn open(root: &Root, site: &Data, medium: &str, load: impl FnOnce(), tell: impl Fn(String)) -> Volume {
-    let choice = match wait_and_choose(root, site, medium, &Patience::default(), tell) {
+    let choice = match wait_and_choose(root, site, medium, &Patience::default(), &tell) {
         Ok(choice) => choice,
         Err(none) => return Volume::Memory { reason: none.reason() },
     };
     load();
-    match use_disk(root, &choice) {
+    match use_disk(root, &choice, tell) {
         Ok(()) => Volume::Disk { device: choice.name },
         Err(reason) => Volume::Memory { reason },
     }
@@ -139,6 +141,7 @@ fn choose(root: &Root, site: &Data, medium: &str, disks: &BTreeSet<Disk>) -> Res
     let choice = |disk: &Disk, is_to_format| Choice {
         node: root.at(format!("/dev/{}", disk.name)),
         name: disk.name.clone(),
+        len: disk.len,
         is_to_format,
     };
     let content = |disk: &Disk| {
@@ -158,22 +161,25 @@ fn choose(root: &Root, site: &Data, medium: &str, disks: &BTreeSet<Disk>) -> Res
         }
         return match content(disk).map_err(NoDisk::Yet)? {
             Content::Ours => Ok(choice(disk, false)),
-            Content::Empty => Ok(choice(disk, true)),
+            Content::Begun | Content::Empty => Ok(choice(disk, true)),
             Content::Other => Err(NoDisk::AtAll(format!(
                 "the disk {wanted} holds something that the appliance did not write; empty it (wipefs, blkdiscard) first"
             ))),
         };
     }
-    let mut empty = None;
+    let (mut begun, mut empty) = (None, None);
     for disk in disks.iter().filter(usable) {
         match content(disk) {
             Ok(Content::Ours) => return Ok(choice(disk, false)),
+            Ok(Content::Begun) if begun.is_none() => begun = Some(choice(disk, true)),
             Ok(Content::Empty) if empty.is_none() && disk.len >= SMALLEST => empty = Some(choice(disk, true)),
             // One that cannot be read is none.
             Ok(_) | Err(_) => {}
         }
     }
-    empty.ok_or_else(|| NoDisk::Yet("there is no empty disk, and the site configuration names none".to_owned()))
+    begun
+        .or(empty)
+        .ok_or_else(|| NoDisk::Yet("there is no empty disk, and the site configuration names none".to_owned()))
 }
 
 /// Whole disks by name.
@@ -210,20 +216,15 @@ fn medium_disk(root: &Root, medium: &str) -> Option<String> {
 
 fn look(node: &Path, disk: &Disk) -> io::Result<Content> {
     let mut file = File::open(node)?;
-    let read = |offset, len| -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
-    };
     if disk.len < 2 * LOOKED_AT {
         return Ok(Content::Other);
     }
+    if !disk.has_partitions && format::is_begun(&file, disk.len)? {
+        return Ok(Content::Begun);
+    }
     let (at, magic) = EXT4_MAGIC;
-    let (label_at, label_len) = EXT4_LABEL;
-    if read(at, magic.len())? == magic {
-        let label = read(label_at, label_len)?;
-        let label = label.split(|byte| *byte == 0).next().unwrap_or_default();
-        return Ok(if label == LABEL.as_bytes() { Content::Ours } else { Content::Other });
+    if read(&file, at, magic.len())? == magic {
+        return Ok(if is_ours(&file)? { Content::Ours } else { Content::Other });
     }
     if disk.has_partitions {
         return Ok(Content::Other);
@@ -239,9 +240,22 @@ fn look(node: &Path, disk: &Disk) -> io::Result<Content> {
     Ok(Content::Empty)
 }
 
-fn use_disk(root: &Root, choice: &Choice) -> Result<(), String> {
+fn read(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
+/// Whether the ext4 on a disk has the appliance's label.
+fn is_ours(file: &File) -> io::Result<bool> {
+    let (at, len) = EXT4_LABEL;
+    let label = read(file, at, len)?;
+    Ok(label.split(|byte| *byte == 0).next().unwrap_or_default() == LABEL.as_bytes())
+}
+
+fn use_disk(root: &Root, choice: &Choice, tell: impl Fn(String)) -> Result<(), String> {
     if choice.is_to_format {
-        format(root, &choice.node)?;
+        format::format(root, &choice.node, choice.len, tell)?;
     }
     let at = root.at(PLACE);
     fs::create_dir_all(&at).map_err(|error| format!("making {PLACE}: {error}"))?;
@@ -250,25 +264,6 @@ fn use_disk(root: &Root, choice: &Choice) -> Result<(), String> {
     // A file system with an error is not written to any more, so that what is on it can be saved.
     mount(&choice.node, &at, "ext4", flags, c"errors=remount-ro")
         .map_err(|error| format!("mounting the disk {}: {error}", choice.name))
-}
-
-fn format(root: &Root, node: &Path) -> Result<(), String> {
-    let program =
-        MKFS.iter().map(|path| root.at(path)).find(|path| path.exists()).ok_or(
-            "there is an empty disk, but the OS image cannot format it: its recipe needs the package e2fsprogs",
-        )?;
-    let output = Command::new(program)
-        .args(["-q", "-F", "-t", "ext4", "-L", LABEL, "-E", "lazy_itable_init=1,lazy_journal_init=1"])
-        .arg(node)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("formatting {}: {error}", node.display()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("formatting {}: {}", node.display(), said.trim()))
 }
 
 #[cfg(test)]
@@ -340,6 +335,15 @@ mod tests {
         fs::create_dir_all(root.at("/sys/block/vdb/vdb1")).unwrap();
         fs::write(root.at("/sys/block/vdb/vdb1/partition"), "1").unwrap();
         assert!(chosen(&root, &Data::default()).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_the_appliance_began_to_format_is_formatted_before_an_empty_one() {
+        let mark = format!("gapimage: the data volume on this disk of {LEN} bytes is being formatted\n");
+        let begun: Writes<'_> = &[(3000, b"half a file system"), (LEN - 4096, mark.as_bytes())];
+        let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[]), ("vdc", "c", begun)]);
+        assert_eq!(chosen(&root, &Data::default()), Ok(("vdc".into(), true)));
+        assert_eq!(chosen(&root, &named("vdc")), Ok(("vdc".into(), true)));
     }
 
     #[test]

@@ -154,6 +154,12 @@ async fn a_model_that_is_promoted_or_worked_on_is_not_deleted() {
         assert_eq!(appliance.post(PROMOTIONS, request).await.status, 200);
     };
     promote(&model).await;
+    let served = appliance.post("/v1/appliance/jobs", json!({"kind": "serve", "model": model})).await.body;
+    let served = format!("/v1/appliance/jobs/{}", served["id"].as_str().unwrap());
+    appliance.post(&format!("{served}/cancel"), json!({})).await;
+    appliance.wait(&served, "/state", json!("cancelled")).await;
+    let left = appliance.machine.ask("DELETE", &format!("{served}/outputs"), Some(TOKEN)).await;
+    assert_eq!(left.status, 200, "it bears the name of the model and has not made it: {left:?}");
     let (status, message) = delete().await;
     assert!(status == 409 && message.contains("under the name `support`: promote another"), "{status} {message}");
     promote("tiny").await;

@@ -238,6 +238,45 @@ async fn metrics_tell_of_the_queue_and_of_nothing_that_is_not_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_a_job_works_on_is_not_deleted_before_the_job_has_ended() {
+    let appliance = Appliance::start();
+    let [training, validation] = [appliance.good_file().await, appliance.good_file().await];
+    let request = json!({"model": "tiny", "training_file": training, "validation_file": validation});
+    let created = appliance.post("/v1/fine_tuning/jobs", request).await.body;
+    let id = created["id"].as_str().unwrap();
+    let path = format!("/v1/appliance/jobs/{id}");
+    let delete = async |file: &str| appliance.machine.ask("DELETE", &format!("/v1/files/{file}"), Some(TOKEN)).await;
+    appliance.post(&format!("{path}/pause"), json!({})).await;
+    appliance.wait(&path, "/state", json!("paused")).await;
+    for file in [&training, &validation] {
+        let refused = delete(file).await;
+        assert_eq!((refused.status, &refused.body["error"]["code"]), (409, &json!("conflict")), "{refused:?}");
+        assert!(refused.body["error"]["message"].as_str().unwrap().contains(id), "{refused:?}");
+    }
+    appliance.post(&format!("{path}/cancel"), json!({})).await;
+    for file in [&training, &validation] {
+        assert_eq!(delete(file).await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_job_says_what_it_waits_for() {
+    let appliance = Appliance::start();
+    let all = json!({"kind": "run", "job": "measure", "memory": appliance.work.machine.memory});
+    let first = appliance.post("/v1/appliance/jobs", all.clone()).await.body;
+    let first = format!("/v1/appliance/jobs/{}", first["id"].as_str().unwrap());
+    assert_eq!(appliance.wait(&first, "/state", json!("running")).await["waits_for"], Value::Null);
+    let second = appliance.post("/v1/appliance/jobs", all).await.body;
+    let path = format!("/v1/appliance/jobs/{}", second["id"].as_str().unwrap());
+    for job in [&second, &appliance.get(&path).await.body, &appliance.get("/v1/appliance/jobs").await.body["data"][0]] {
+        assert_eq!((&job["id"], &job["state"]), (&second["id"], &json!("queued")));
+        assert!(job["waits_for"].as_str().unwrap().contains("MiB of memory; 0 MiB free"), "{job}");
+    }
+    appliance.post(&format!("{path}/cancel"), json!({})).await;
+    assert_eq!(appliance.get(&path).await.body["waits_for"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_trains_on_what_was_not_found_good() {
     let appliance = Appliance::start();
     let bad = appliance.upload("no json\n").await.body;

@@ -19,6 +19,7 @@ mod access;
 mod chat;
 mod debug;
 mod diagnose;
+mod embed;
 mod failure;
 mod file;
 mod finetune;
@@ -143,6 +144,10 @@ enum Command {
     Promotions(promote::Promotions),
     /// Ask a model; without a text, what comes on standard input
     Chat(chat::Chat),
+    /// Have a model continue a text; without one, what comes on standard input
+    Complete(chat::Complete),
+    /// Print the vector of each text, one JSON array a line
+    Embed(embed::Embed),
     /// Tokens of others
     #[command(subcommand, alias = "tokens")]
     Token(access::TokenCommand),
@@ -158,7 +163,7 @@ enum Command {
     Diagnose(diagnose::Diagnose),
     /// Send any request of the API; `/openapi.json` describes them
     #[command(after_help = "Examples:\n  gapctl request GET /openapi.json\n  \
-                            gapctl request POST /v1/completions --data '{\"model\": \"m\", \"prompt\": \"x\"}'")]
+                            gapctl request POST /v1/classify --data '{\"model\": \"m\", \"input\": \"x\"}'")]
     Request(raw::Raw),
     /// Print shell completions
     Completions {
@@ -209,6 +214,8 @@ fn work(session: &Session, command: Command) -> Outcome {
         Command::Promote(args) => promote::promote(session, &args),
         Command::Promotions(args) => promote::list(session, &args),
         Command::Chat(args) => chat::chat(session, &args),
+        Command::Complete(args) => chat::complete(session, &args),
+        Command::Embed(args) => embed::embed(session, &args),
         Command::Token(command) => access::run(session, command),
         Command::Audit(args) => access::audit(session, &args),
         Command::Debug(args) => debug::debug(session, &args),

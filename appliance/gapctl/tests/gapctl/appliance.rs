@@ -114,6 +114,8 @@ fn router(seen: Arc<Mutex<Seen>>) -> Router {
         .route("/v1/fine_tuning/jobs/ftjob-1", get(look_at_tuning))
         .route("/v1/fine_tuning/jobs/ftjob-1/events", get(events))
         .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(go_on))
+        .route("/v1/embeddings", post(embed))
         .route("/v1/appliance/selftest", post(|| async { Json(run("job-1")) }))
         .route("/v1/appliance/debug", post(debug))
         .route("/v1/appliance/jobs/{id}", get(look_at_job))
@@ -288,4 +290,19 @@ async fn chat(Json(asked): Json<Value>) -> Response {
     let said = asked["messages"][0]["content"].as_str().unwrap().to_uppercase();
     let event = |text: &str| format!("data: {}\n\n", json!({"choices": [{"delta": {"content": text}}]}));
     Response::new(Body::from(format!("{}{}data: [DONE]\n\n", event(&said), event("!"))))
+}
+
+async fn go_on(Json(asked): Json<Value>) -> Response {
+    let event = |text: &str| format!("data: {}\n\n", json!({"choices": [{"text": text}]}));
+    let prompt = asked["prompt"].as_str().unwrap();
+    Response::new(Body::from(format!("{}{}data: [DONE]\n\n", event(prompt), event(" on"))))
+}
+
+async fn embed(Json(asked): Json<Value>) -> Json<Value> {
+    let vectors = asked["input"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|text| json!({"object": "embedding", "embedding": [text.as_str().unwrap().len(), 0.5]}));
+    Json(json!({"data": vectors.collect::<Vec<_>>()}))
 }

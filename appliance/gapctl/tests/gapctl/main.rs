@@ -250,6 +250,10 @@ fn answers_come_as_text_and_downloads_whole() {
     let person = Person::of(&appliance);
     let output = person.does(&["chat", "base", "good morning"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "GOOD MORNING!\n");
+    let output = person.types(&["complete", "base", "--max-tokens", "2"], "go ");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "go  on\n", "{}", said(&output));
+    let output = person.does(&["embed", "base", "one", "three"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "[3,0.5]\n[5,0.5]\n", "{}", said(&output));
     let output = person.does(&["file", "download", "file-1", "-o", "got"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(fs::read(person.home.path().join("got")).unwrap(), b"content\n");

@@ -94,6 +94,19 @@ fn eight_gpus_behind_switches_start_the_fabric_manager_before_the_library_is_ask
 }
 
 #[test]
+fn a_fabric_manager_that_outlived_the_agent_is_not_started_twice() {
+    let tree = Tree::new().h100("0000:1b:00.0", 0).switch("0000:03:00.0").driver().fabric_manager();
+    let mut fake = Fake::default().sees(&["0000:1b:00.0"]);
+    run(&tree.runs("/usr/share/nvidia/nvswitch/fabricmanager.cfg"), &mut fake);
+    assert_eq!(fake.ran.len(), 1, "what runs is another program");
+
+    let tree = Tree::new().h100("0000:1b:00.0", 0).switch("0000:03:00.0").driver().fabric_manager();
+    let mut fake = Fake::default().sees(&["0000:1b:00.0"]);
+    let outcome = run(&tree.runs("/usr/bin/nv-fabricmanager"), &mut fake);
+    assert!(fake.ran.is_empty() && matches!(outcome.fabric, Fabric::Needed { .. }), "{outcome:?}");
+}
+
+#[test]
 fn switches_without_a_fabric_manager_are_told() {
     let tree = Tree::new().h100("0000:1b:00.0", 0).switch("0000:03:00.0").driver();
     let outcome = run(&tree, &mut Fake::default().sees(&["0000:1b:00.0"]));

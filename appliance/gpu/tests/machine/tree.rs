@@ -96,6 +96,14 @@ impl Tree {
         self
     }
 
+    /// A process that was started from this file.
+    pub fn runs(self, path: &str) -> Self {
+        let root = self.root();
+        std::fs::create_dir_all(root.at("/proc/77")).unwrap();
+        std::os::unix::fs::symlink(root.at(path), root.at("/proc/77/exe")).unwrap();
+        self
+    }
+
     /// From documentation: the fabric manager's package.
     pub fn fabric_manager(self) -> Self {
         self.file("/usr/bin/nv-fabricmanager", "");

@@ -12,7 +12,7 @@ use crate::{
     state::{Ending, Event, Refused, State},
 };
 use rusqlite::{OptionalExtension, Transaction, params};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// A run that lasted this long before it failed counts as the first failure of a new row.
 const SETTLED: Duration = Duration::from_secs(600);
@@ -212,12 +212,38 @@ impl Queue {
         })
     }
 
+    /// Forgets what ended jobs told, but for about the last `most` events of those that ended last. Changes of state stay.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn forget_told(&self, most: u64) -> Result<(), QueueError> {
+        let beyond = self.0.read(|transaction| row::beyond(transaction, most))?;
+        // One by one: others wait for the database.
+        beyond.into_iter().try_for_each(|job| self.0.write(|transaction| Ok(row::forget_told(transaction, job)?)))
+    }
+
+    /// The jobs that have ended, the last to end first.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn ended_jobs(&self) -> Result<Vec<JobId>, QueueError> {
+        self.0.read(|transaction| Ok(row::ended(transaction)?))
+    }
+
     /// Chooses the jobs that start now and marks them as running: whoever calls this starts them.
     ///
     /// # Errors
     /// [`QueueError`] when the database fails.
     pub fn claim(&self, machine: &Machine, now: i64) -> Result<Vec<Job>, QueueError> {
         self.0.write(|transaction| claim::claim(transaction, machine, now))
+    }
+
+    /// What each job waits for that could start if there were room.
+    ///
+    /// # Errors
+    /// [`QueueError`] when the database fails.
+    pub fn waits(&self, machine: &Machine, now: i64) -> Result<BTreeMap<JobId, String>, QueueError> {
+        self.0.read(|transaction| claim::waits(transaction, machine, now))
     }
 
     /// When the next job that waits after a failure is due, if one does.

@@ -180,6 +180,33 @@ pub fn insert_event(
     Ok(())
 }
 
+/// Numbers of ended jobs that told something and ended before those to which the last `most` events belong.
+pub fn beyond(transaction: &Transaction<'_>, most: u64) -> Result<Vec<i64>, DatabaseError> {
+    let text = "SELECT sequence FROM (
+                    SELECT sequence, sum(events) OVER (ORDER BY finished_at DESC, sequence DESC) AS total
+                    FROM job WHERE finished_at IS NOT NULL
+                ) AS ended WHERE total > ?1 AND EXISTS (
+                    SELECT 1 FROM job_event WHERE job_event.job = ended.sequence AND job_event.state IS NULL
+                )";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut statement = transaction.prepare(text)?;
+    Ok(statement.query_map([most], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// Removes what a job told. Changes of its state stay.
+pub fn forget_told(transaction: &Transaction<'_>, job: i64) -> Result<(), DatabaseError> {
+    transaction.prepare_cached("DELETE FROM job_event WHERE job = ?1 AND state IS NULL")?.execute([job])?;
+    Ok(())
+}
+
+/// Names of ended jobs, the last to end first.
+pub fn ended(transaction: &Transaction<'_>) -> Result<Vec<JobId>, DatabaseError> {
+    let text = "SELECT id FROM job WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, sequence DESC";
+    let mut statement = transaction.prepare(text)?;
+    let ids = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    ids.into_iter().map(job_id).collect()
+}
+
 /// Events of a job after number `after`, oldest first.
 pub fn events(
     transaction: &Transaction<'_>,

@@ -110,6 +110,31 @@ fn after_an_interruption_all_goes_on_as_it_was_wanted() {
 }
 
 #[test]
+fn what_jobs_told_is_forgotten_once_it_is_too_much_and_how_they_ended_is_not() {
+    let queue = queue();
+    let ids: Vec<JobId> = (0..4).map(|n| queue.submit(&job(&n.to_string()), 0).unwrap().id).collect();
+    queue.claim(&machine(0), 0).unwrap();
+    let news = [(); 7].map(|()| News { level: Level::Info, message: "x".into(), data: None });
+    for id in &ids {
+        queue.tell(id, &news, 1).unwrap();
+    }
+    // The last to be submitted ends first; one goes on. Each that ended has ten events, three of them of its state.
+    for (at, id) in [(5, &ids[3]), (6, &ids[1]), (7, &ids[0])] {
+        queue.ended(id, &outcome(Ending::Success), at).unwrap();
+    }
+    assert_eq!(queue.ended_jobs().unwrap(), [&ids[0], &ids[1], &ids[3]].map(Clone::clone));
+    let left = || ids.iter().map(|id| queue.events(id, 0, 100).unwrap().len()).collect::<Vec<_>>();
+    queue.forget_told(30).unwrap();
+    assert_eq!(left(), [10, 10, 9, 10]);
+    queue.forget_told(20).unwrap();
+    assert_eq!(left(), [10, 10, 9, 3]);
+    queue.forget_told(0).unwrap();
+    assert_eq!(left(), [3, 3, 9, 3]);
+    let states = queue.events(&ids[0], 0, 100).unwrap().into_iter().map(|event| event.state).collect::<Vec<_>>();
+    assert_eq!(states, [State::Queued, State::Running, State::Succeeded].map(Some));
+}
+
+#[test]
 fn what_is_not_there_or_cannot_be_is_refused() {
     let queue = queue();
     let stranger = JobId::new(JobId::OTHER);

@@ -76,6 +76,26 @@ fn a_large_job_is_not_overtaken_for_ever() {
 }
 
 #[test]
+fn a_job_that_waits_for_the_end_of_a_server_says_so_and_holds_nobody_up() {
+    let queue = queue();
+    let memory = |memory| Demand { memory, ..Demand::default() };
+    let server = NewJob { kind: Kind::Serve, demand: memory(300), ..job("server") };
+    let server = queue.submit(&server, 0).unwrap().id;
+    queue.claim(&machine(0), 0).unwrap();
+    let all = queue.submit(&NewJob { demand: memory(1000), ..job("all") }, 0).unwrap().id;
+    let late = 11 * 60 * 1000;
+    queue.submit(&NewJob { demand: memory(100), ..job("late") }, late).unwrap();
+    assert_eq!(names(&queue.claim(&machine(0), late).unwrap()), ["late"]);
+    let waits = queue.waits(&machine(0), late).unwrap();
+    assert!(waits.len() == 1 && waits[&all].contains("until somebody cancels"), "{waits:?}");
+    // Once it is told to end, its end is waited for.
+    queue.cancel(&server, late).unwrap();
+    queue.submit(&NewJob { demand: memory(100), ..job("later") }, late).unwrap();
+    assert!(queue.claim(&machine(0), late).unwrap().is_empty());
+    assert_eq!(queue.waits(&machine(0), late).unwrap().len(), 2);
+}
+
+#[test]
 fn lists_are_pages_from_the_last_to_the_first() {
     let queue = queue();
     for n in 0..5 {

@@ -1,14 +1,9 @@
 //! GGUF files: metadata and tensors under the names that Hugging Face gives them. Nothing in a file is believed before it
 //! is compared with the file's length. The format is described in ggml's `docs/gguf.md`.
 
-use super::{
-    decoder_config::{DecoderConfig, Family, Rope, Scaling},
-    error::LoadError,
-    gguf_tokenizer,
-    matrix::Precision,
-    rotation::Rotation,
-    tensors::TensorSource,
-};
+mod config;
+
+use super::{error::LoadError, gguf_tokenizer, matrix::Precision, tensors::TensorSource};
 use crate::chat_template::ChatTemplate;
 use candle_core::{
     Device,
@@ -140,97 +135,6 @@ impl GgufFile {
         }
     }
 
-    /// The shape of the model.
-    ///
-    /// # Errors
-    /// Where it is not said, or of another family.
-    pub fn config(&self) -> Result<DecoderConfig, LoadError> {
-        let family = match self.architecture.as_str() {
-            // Mistral's models are written as llama as well.
-            "llama" => Family::Llama,
-            "qwen2" => Family::Qwen2,
-            "qwen3" => Family::Qwen3,
-            other => {
-                return Err(LoadError::Unsupported {
-                    path: self.path.clone(),
-                    what: format!("architecture `{other}`"),
-                    supported: SUPPORTED,
-                });
-            }
-        };
-        let (hidden, heads, layers) =
-            (self.size("embedding_length")?, self.size("attention.head_count")?, self.size("block_count")?);
-        let head_width = self.size("attention.key_length").unwrap_or(hidden / heads.max(1));
-        let vocabulary = self.tensors.get("token_embd.weight").and_then(|stored| stored.shape.first());
-        let end = |name: &str| match self.get(&format!("tokenizer.ggml.{name}")) {
-            Some(Value::Integer(token)) => u32::try_from(*token).ok(),
-            _ => None,
-        };
-        let config = DecoderConfig {
-            family,
-            vocabulary: vocabulary.copied().unwrap_or_default(),
-            hidden,
-            intermediate: self.size("feed_forward_length")?,
-            layers,
-            heads,
-            key_heads: self.size("attention.head_count_kv").unwrap_or(heads),
-            head_width,
-            norm_epsilon: self.number("attention.layer_norm_rms_epsilon").unwrap_or(1e-6),
-            rope: self.rope(head_width)?,
-            context: self.size("context_length")?,
-            tied: !self.tensors.contains_key("output.weight"),
-            windows: vec![self.size("attention.sliding_window").ok().filter(|window| *window > 0); layers.min(1 << 16)],
-            ends: ["eos_token_id", "eot_token_id"].into_iter().filter_map(end).collect(),
-        };
-        config.check(&self.path)?;
-        Ok(config)
-    }
-
-    fn rope(&self, head_width: usize) -> Result<Rope, LoadError> {
-        let theta = self.number("rope.freq_base").unwrap_or(10_000.0);
-        let plain = Rope { theta, scaling: Scaling::None };
-        let unsupported = |what: &str| LoadError::Unsupported {
-            path: self.path.clone(),
-            what: what.to_owned(),
-            supported: "positions are scaled not at all, linearly, as Llama 3 does, or by YaRN",
-        };
-        if self.number("rope.dimension_count").is_some_and(|count| count as usize != head_width) {
-            return Err(unsupported("a part of each head without positions"));
-        }
-        if let Some(stored) = self.tensors.get("rope_freqs.weight") {
-            let factors = self.values("rope_freqs.weight", stored)?;
-            // What Llama 3 was made with; the file has the result only.
-            let factor = factors.iter().copied().fold(1.0, f32::max);
-            let scaling = Scaling::Llama3 { factor, low: 1.0, high: 4.0, original: 8192.0 };
-            let (expected, plain) =
-                (Rotation::new(Rope { theta, scaling }, head_width), Rotation::new(plain, head_width));
-            if !expected.is_divided(&plain, &factors) {
-                return Err(unsupported("a scaling of each wavelength by itself"));
-            }
-            return Ok(Rope { theta, scaling });
-        }
-        let kind = match self.own("rope.scaling.type") {
-            None => return Ok(plain),
-            Some(Value::Text(kind)) => kind.as_str(),
-            Some(_) => "",
-        };
-        let factor = self.number("rope.scaling.factor").filter(|factor| *factor >= 1.0).unwrap_or(1.0);
-        let scaling = match kind {
-            "none" => Scaling::None,
-            "linear" => Scaling::Linear { factor },
-            "yarn" => Scaling::Yarn {
-                factor,
-                attention: self.number("rope.scaling.attn_factor").unwrap_or(1.0) * (0.1 * factor.ln() + 1.0),
-                fast: 32.0,
-                slow: 1.0,
-                original: self.number("rope.scaling.original_context_length").unwrap_or(4096.0),
-                truncate: true,
-            },
-            _ => return Err(unsupported("another scaling of positions")),
-        };
-        Ok(Rope { theta, scaling })
-    }
-
     /// The tokenizer: `tokenizer.json` beside the file if there is one, else what the file says.
     ///
     /// # Errors
@@ -299,9 +203,10 @@ impl GgufFile {
         if self.architecture != "llama" {
             return None;
         }
-        if name.ends_with("q_proj.weight") {
+        let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
+        if module.ends_with("q_proj") {
             self.size("attention.head_count").ok()
-        } else if name.ends_with("k_proj.weight") {
+        } else if module.ends_with("k_proj") {
             self.size("attention.head_count_kv").or_else(|_| self.size("attention.head_count")).ok()
         } else {
             None
@@ -333,7 +238,8 @@ impl TensorSource for GgufFile {
         };
         let Some(heads) = self.interleaved_heads(name) else { return self.pieces(&own, stored, take) };
         let values = self.values(&own, stored)?;
-        let (rows, width) = (shape.first().copied().unwrap_or_default(), shape.last().copied().unwrap_or_default());
+        // A bias has one value for each row.
+        let (rows, width) = (shape.first().copied().unwrap_or_default(), shape.get(1).copied().unwrap_or(1));
         let head = rows / heads.max(1);
         let half = head / 2;
         for row in 0..rows {

@@ -12,8 +12,9 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Kinds of tokens.
-const CONTROL: i128 = 3;
+/// Kinds of tokens: those that write no text.
+pub const CONTROL: i128 = 3;
+/// Those that are text that is never cut.
 const USER_DEFINED: i128 = 4;
 
 /// Builds the tokenizer.
@@ -128,7 +129,8 @@ fn byte_level(file: &GgufFile) -> Result<Json, LoadError> {
         "added_tokens": added(file, &tokens),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": post_processor(file, &tokens, false),
+        // As llama.cpp takes it where a file does not say: these families put a token before every text.
+        "post_processor": post_processor(file, &tokens, whole_words),
         "decoder": bytes(true),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,

@@ -7,6 +7,7 @@ use super::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
+    cell::OnceCell,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -22,6 +23,34 @@ pub struct Lineage {
 struct Base {
     name: String,
     digest: String,
+}
+
+/// A model that adapters are compared with. Its digest is one of all its weights: it is computed once, for the first adapter
+/// that has a lineage.
+#[derive(Debug)]
+pub struct BaseModel {
+    path: PathBuf,
+    digest: OnceCell<String>,
+}
+
+impl BaseModel {
+    /// That lies there.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), digest: OnceCell::new() }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn digest(&self) -> Result<&str, LoadError> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest);
+        }
+        let digest = digest_of_model(&self.path)?;
+        Ok(self.digest.get_or_init(|| digest))
+    }
 }
 
 /// What an adapter's lineage says of a base that it does not contradict.
@@ -45,14 +74,22 @@ impl Lineage {
     /// # Errors
     /// Where they differ, or a file cannot be read.
     pub fn check(adapter: &Path, base: &Path) -> Result<Kinship, LoadError> {
+        Self::check_with(adapter, &BaseModel::new(base))
+    }
+
+    /// The same for one of several adapters of a base.
+    ///
+    /// # Errors
+    /// As [`Lineage::check`].
+    pub fn check_with(adapter: &Path, base: &BaseModel) -> Result<Kinship, LoadError> {
         let beside = [Some(adapter), adapter.parent()].into_iter().flatten().map(|path| path.join("lineage.json"));
         let Some(path) = beside.into_iter().find(|path| path.exists()) else { return Ok(Kinship::Unsaid) };
         let lineage: Self = read_json(&path, MAX_CONFIG)?;
         // The digest is one of files that a conversion to GGUF leaves behind.
-        if base.is_file() {
+        if base.path.is_file() {
             return Ok(Kinship::Unproven { trained_on: lineage.base.name });
         }
-        let found = digest_of_model(base)?;
+        let found = base.digest()?;
         if found == lineage.base.digest {
             return Ok(Kinship::Proven);
         }
@@ -62,7 +99,7 @@ impl Lineage {
                 "the adapter was trained on `{}` with digest {}, but {} has digest {found}: serve it with its own base",
                 lineage.base.name,
                 lineage.base.digest,
-                base.display()
+                base.path.display()
             ),
         ))
     }

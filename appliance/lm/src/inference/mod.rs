@@ -29,7 +29,7 @@ pub use error::LoadError;
 pub use gguf::GgufFile;
 pub use json_file::{MAX_CONFIG, read_bounded, read_json};
 pub use kv_cache::{Allocation, KvCache};
-pub use lineage::{Kinship, Lineage};
+pub use lineage::{BaseModel, Kinship, Lineage};
 pub use linear::{Linear, Loader};
 pub use matrix::{Matrix, MatrixBuilder, Precision};
 pub use rotation::Rotation;

@@ -98,6 +98,42 @@ pub fn write_model(name: &str, at: &Path) {
     write_tensors(&at.join("model.safetensors"), &tensors.collect());
 }
 
+/// A SentencePiece tokenizer with bytes to fall back to, in the manner of Mistral's: words begin with a space that the first
+/// of a text is given.
+pub fn sentence_piece() -> Value {
+    let letters = ["▁", "H", "e", "l", "o", "w", "r", "d"].map(ToOwned::to_owned);
+    let merges: Vec<[String; 2]> = ["▁Hello", "▁world"]
+        .into_iter()
+        .flat_map(|word| word.char_indices().skip(1).map(|(at, letter)| [word[..at].to_owned(), letter.to_string()]))
+        .collect();
+    let names = ["<unk>", "<s>", "</s>"].map(ToOwned::to_owned).into_iter();
+    let names = names.chain((0..=255).map(|byte| format!("<0x{byte:02X}>"))).chain(letters);
+    let names = names.chain(merges.iter().map(|pair| pair.concat()));
+    // Every row of the small models is a token.
+    let names = names.chain((0..384).map(|number| format!("<unused{number}>"))).take(384);
+    let vocabulary: serde_json::Map<String, Value> = names.zip((0..).map(|id: u32| Value::from(id))).collect();
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false},
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]},
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges},
+    })
+}
+
 /// The largest difference of two rows.
 pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());

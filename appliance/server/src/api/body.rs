@@ -1,18 +1,25 @@
-//! Bodies of requests: JSON of bounded length, in bounded time.
+//! Bodies of requests: JSON of bounded length, in bounded time, and in bounded memory together.
 
-use super::error::ApiError;
+use super::{Served, error::ApiError};
+use crate::metrics::Meters;
 use axum::{
-    body::to_bytes,
     extract::{FromRequest, Request},
     http::header,
 };
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::time::Duration;
-use tokio::time::timeout;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 /// Longest body, in bytes.
 const MAX_BODY: usize = 8 << 20;
+/// Most bytes of all bodies that are held at once: a request has no place before its body was read, and what is made of a body
+/// takes many times its length.
+const MAX_HELD: usize = 64 << 20;
 /// Time for a body to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
@@ -27,27 +34,66 @@ pub trait Fields: DeserializeOwned {
     const KNOWN: &'static [&'static [&'static str]];
 }
 
-/// A body that was JSON and is what it should be.
+/// A body that was JSON and is what it should be, and its room. Whoever is done with the request drops both.
 #[derive(Debug)]
-pub struct Body<T>(pub T);
+pub struct Body<T>(pub T, pub Held);
 
-impl<T: Fields, S: Sync> FromRequest<S> for Body<T> {
+/// Room that a body takes among all that are held; dropped, it is free again.
+#[derive(Debug)]
+pub struct Held {
+    _room: OwnedSemaphorePermit,
+}
+
+/// The room for bodies.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    room: Arc<Semaphore>,
+    meters: Arc<Meters>,
+}
+
+impl Bodies {
+    /// With nothing in it.
+    pub fn new(meters: Arc<Meters>) -> Self {
+        Self { room: Arc::new(Semaphore::new(MAX_HELD)), meters }
+    }
+
+    /// Receives a body. It takes room only for what has arrived, so that who is slow keeps nobody out.
+    async fn receive(&self, body: axum::body::Body) -> Result<(Vec<u8>, Held), ApiError> {
+        let no_room = |_| {
+            self.meters.refused.inc();
+            ApiError::NoRoom { retry_after: self.meters.typical_seconds() }
+        };
+        let take = |bytes: usize| {
+            let bytes = u32::try_from(bytes).map_err(|_| ApiError::BodyTooLong(MAX_BODY))?;
+            self.room.clone().try_acquire_many_owned(bytes).map_err(no_room)
+        };
+        let mut room = take(0)?;
+        let mut received = Vec::new();
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| ApiError::BodyTooSlow)?;
+            if received.len() + piece.len() > MAX_BODY {
+                return Err(ApiError::BodyTooLong(MAX_BODY));
+            }
+            room.merge(take(piece.len())?);
+            received.extend_from_slice(&piece);
+        }
+        Ok((received, Held { _room: room }))
+    }
+}
+
+impl<T: Fields> FromRequest<Served> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, served: &Served) -> Result<Self, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::NotJson);
         }
-        let body =
-            timeout(ARRIVAL, to_bytes(request.into_body(), MAX_BODY)).await.map_err(|_| ApiError::BodyTooSlow)?;
-        let body = body.map_err(|error| {
-            let too_long =
-                std::error::Error::source(&error).is_some_and(|error| error.to_string().contains("length limit"));
-            if too_long { ApiError::BodyTooLong(MAX_BODY) } else { ApiError::BodyTooSlow }
-        })?;
-        parse(&body).map(Self)
+        let body = timeout(ARRIVAL, served.bodies.receive(request.into_body()));
+        let (body, held) = body.await.map_err(|_| ApiError::BodyTooSlow)??;
+        Ok(Self(parse(&body)?, held))
     }
 }
 
@@ -83,7 +129,38 @@ fn make_whole(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body as Raw;
     use serde::Deserialize;
+
+    #[test]
+    fn bodies_beyond_the_room_are_refused_and_others_arrive() {
+        let bodies = Bodies { room: Arc::new(Semaphore::new(10)), meters: Arc::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (first, held) = bodies.receive(Raw::from("1234567")).await.unwrap();
+            assert_eq!(first, b"1234567");
+            let refused = bodies.receive(Raw::from("1234")).await.unwrap_err();
+            assert_eq!(refused, ApiError::NoRoom { retry_after: 1 });
+            assert_eq!(bodies.meters.refused.get(), 1);
+            // What was refused takes no room, and what announces much and sends little takes little.
+            let slow = futures::stream::once(async { Ok::<_, std::io::Error>("1") }).chain(futures::stream::pending());
+            let slow = tokio::spawn({
+                let (bodies, slow) = (bodies.clone(), Raw::from_stream(slow));
+                async move { bodies.receive(slow).await.map(|_| ()) }
+            });
+            while bodies.room.available_permits() != 2 {
+                tokio::task::yield_now().await;
+            }
+            let (_, second) = bodies.receive(Raw::from("12")).await.unwrap();
+            assert!(bodies.receive(Raw::from("1")).await.is_err());
+            slow.abort();
+            assert!(slow.await.unwrap_err().is_cancelled());
+            drop((held, second));
+            assert_eq!(bodies.room.available_permits(), 10);
+            let long = Raw::from(vec![b'x'; MAX_BODY + 1]);
+            assert_eq!(bodies.receive(long).await.unwrap_err(), ApiError::BodyTooLong(MAX_BODY));
+        });
+    }
 
     #[derive(Debug, Deserialize)]
     struct Asked {

@@ -5,13 +5,14 @@ use super::{
     body::{Body, Fields},
     error::ApiError,
     generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
+    logprobs,
     messages::{CallKind, ChatMessage, for_template},
     stream::respond,
     tools::{Call, CallReader, Dialect, Tool},
 };
 use crate::{
     catalogue::Generator,
-    engine::{Delta, Event, Shape, TokenLogprobs},
+    engine::{Delta, Event, Shape},
 };
 use axum::{
     Json,
@@ -147,7 +148,7 @@ struct FunctionSpec {
 }
 
 /// Answers a chat.
-pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
+pub async fn chat(State(served): State<Served>, Body(request, held): Body<ChatRequest>) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
     let places = generator.engine.reserve(request.common.answers()?)?;
@@ -160,8 +161,11 @@ pub async fn chat(State(served): State<Served>, Body(request): Body<ChatRequest>
     let head = Head {
         envelope: Envelope::new("chatcmpl-", &request.common, generator),
         logprobs: request.logprobs.unwrap_or_default(),
+        single: request.single(),
         dialect: tooling.map(|tooling| tooling.dialect),
     };
+    // The answer may take long, and needs nothing of them.
+    drop((request, held));
     match streaming {
         Some(options) => Ok(head.stream(answers, options)),
         None => head.whole(answers).await,
@@ -241,12 +245,18 @@ impl ChatRequest {
             logprobs: (self.logprobs == Some(true)).then(|| self.top_logprobs.unwrap_or_default()),
             shape: self.shape(tooling, generator)?,
             shown: tooling.map(|tooling| tooling.dialect.shown(generator.engine.codec())).unwrap_or_default(),
+            continues: false,
             names: Names {
                 prompt: "messages",
                 max_tokens: if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" },
                 logprobs: "top_logprobs",
             },
         })
+    }
+
+    /// Whether an answer has one call at most.
+    fn single(&self) -> bool {
+        self.parallel_tool_calls == Some(false)
     }
 
     /// What the answer must follow, and the field that says so.
@@ -268,8 +278,7 @@ impl ChatRequest {
             }
             (format, None) => Ok(format.map(|shape| (shape, "response_format"))),
             (None, Some(Tooling { dialect, tools, .. })) => {
-                let single = self.parallel_tool_calls == Some(false);
-                Ok(Some((dialect.required(tools, single, generator.engine.codec()), "tools")))
+                Ok(Some((dialect.required(tools, self.single(), generator.engine.codec()), "tools")))
             }
         }
     }
@@ -281,6 +290,8 @@ struct Head {
     envelope: Envelope,
     logprobs: bool,
     dialect: Option<Dialect>,
+    /// Of several calls only the first counts.
+    single: bool,
 }
 
 impl Head {
@@ -297,7 +308,7 @@ impl Head {
     fn choice(&self, index: usize, answer: Answer) -> Value {
         let (text, calls) = match self.dialect {
             Some(dialect) => {
-                let mut reader = CallReader::new(dialect);
+                let mut reader = CallReader::new(dialect, self.single);
                 let text = reader.push(&answer.text);
                 let (rest, calls) = reader.finish();
                 (text + &rest, calls)
@@ -315,7 +326,7 @@ impl Head {
         json!({
             "index": index,
             "message": message,
-            "logprobs": self.logprobs.then(|| logprobs(&answer.logprobs)),
+            "logprobs": self.logprobs.then(|| logprobs::of_chat(&answer.logprobs)),
             "finish_reason": word,
         })
     }
@@ -323,7 +334,8 @@ impl Head {
     fn stream(self, answers: Answers, options: StreamOptions) -> Response {
         let prompt = answers.prompt;
         let count = answers.choices.len();
-        let mut readers: Vec<_> = (0..count).map(|_| self.dialect.map(CallReader::new)).collect();
+        let mut readers: Vec<_> =
+            (0..count).map(|_| self.dialect.map(|dialect| CallReader::new(dialect, self.single))).collect();
         let (mut left, mut tokens) = (count, 0);
         let first = (0..count).map(|index| self.piece(index, json!({"role": "assistant", "content": ""}), None, None));
         let first: Vec<String> = first.collect();
@@ -332,7 +344,7 @@ impl Head {
             match happened {
                 Event::More(Delta { text, logprobs: more }) => {
                     let text = reader.map_or_else(|| text.clone(), |reader| reader.push(&text));
-                    let more = (self.logprobs && !more.is_empty()).then(|| logprobs(&more));
+                    let more = (self.logprobs && !more.is_empty()).then(|| logprobs::of_chat(&more));
                     if text.is_empty() && more.is_none() {
                         return String::new();
                     }
@@ -386,17 +398,4 @@ impl Head {
     fn chunk(&self, choices: &Value, usage: Option<Usage>) -> Value {
         self.envelope.body("chat.completion.chunk", choices, usage)
     }
-}
-
-fn logprobs(tokens: &[TokenLogprobs]) -> Value {
-    let entry = |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
-    let each = tokens.iter().map(|token| {
-        let best: Vec<Value> = token.best.iter().map(|(text, logprob)| entry(text, *logprob)).collect();
-        let mut value = entry(&token.text, token.logprob);
-        if let Some(value) = value.as_object_mut() {
-            value.insert("top_logprobs".to_owned(), Value::Array(best));
-        }
-        value
-    });
-    json!({"content": each.collect::<Vec<_>>(), "refusal": null})
 }

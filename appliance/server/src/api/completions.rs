@@ -5,11 +5,12 @@ use super::{
     body::{Body, Fields},
     error::ApiError,
     generation::{Answer, Answers, Common, Envelope, Names, StreamOptions, Usage, Wanted, event, tokens},
+    logprobs::OfText,
     stream::respond,
 };
 use crate::{
     catalogue::Generator,
-    engine::{Delta, Event, Place, TokenLogprobs},
+    engine::{Delta, Event, Place},
 };
 use axum::{
     Json,
@@ -18,7 +19,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// Most prompts of a request.
 const MAX_PROMPTS: usize = 16;
@@ -56,7 +57,7 @@ enum Prompt {
 /// Goes on with a text.
 pub async fn complete(
     State(served): State<Served>,
-    Body(request): Body<CompletionRequest>,
+    Body(request, held): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let generator = served.catalogue.generator(&request.common.model)?;
     let streaming = request.common.streaming()?;
@@ -74,6 +75,8 @@ pub async fn complete(
         logprobs: request.logprobs.is_some(),
         echoes,
     };
+    // The answer may take long, and needs nothing of them.
+    drop((request, held));
     match streaming {
         Some(options) => Ok(head.stream(answers, options)),
         None => head.whole(answers).await,
@@ -100,7 +103,8 @@ impl CompletionRequest {
         let each = places.len() / prompts.len().max(1);
         for prompt in prompts {
             let echo = if self.echo == Some(true) {
-                generator.engine.codec().decode(&prompt).map_err(ApiError::Internal)?
+                let codec = generator.engine.codec();
+                codec.decode(codec.whole(&prompt)).map_err(ApiError::Internal)?
             } else {
                 String::new()
             };
@@ -110,6 +114,7 @@ impl CompletionRequest {
                 logprobs: self.logprobs,
                 shape: None,
                 shown: Vec::new(),
+                continues: true,
                 names: NAMES,
             };
             let own = places.drain(..each.min(places.len())).collect();
@@ -151,7 +156,8 @@ impl Head {
         let tokens = answers.iter().map(|answer| answer.tokens).sum();
         let choices = answers.into_iter().zip(&self.echoes).enumerate().map(|(index, (answer, echo))| {
             let Answer { text, logprobs, finish, .. } = answer;
-            self.choice(index, &[echo.as_str(), &text].concat(), &logprobs, finish.map(|finish| finish.word()))
+            let told = self.logprobs.then(|| OfText::after(echo).more(&logprobs));
+            choice(index, &[echo.as_str(), &text].concat(), told, finish.map(|finish| finish.word()))
         });
         let choices = Value::Array(choices.collect());
         Ok(Json(self.body(&choices, Some(Usage::new(prompt, tokens)))).into_response())
@@ -160,16 +166,21 @@ impl Head {
     fn stream(self, answers: Answers, options: StreamOptions) -> Response {
         let prompt = answers.prompt;
         let (mut left, mut tokens) = (answers.choices.len(), 0);
+        let mut told: Vec<OfText> = self.echoes.iter().map(|echo| OfText::after(echo)).collect();
         let echoes: Vec<String> = (self.echoes.iter().enumerate())
             .filter(|(_, echo)| !echo.is_empty())
-            .map(|(index, echo)| self.piece(index, echo, &[], None))
+            .map(|(index, echo)| self.piece(choice(index, echo, None, None)))
             .collect();
         let pieces = answers.events().map(move |(index, happened)| match happened {
-            Event::More(Delta { text, logprobs }) => self.piece(index, &text, &logprobs, None),
+            Event::More(Delta { text, logprobs }) => {
+                let told = told.get_mut(index).filter(|_| self.logprobs && !logprobs.is_empty());
+                self.piece(choice(index, &text, told.map(|told| told.more(&logprobs)), None))
+            }
             Event::End { finish, tokens: more } => {
                 left -= 1;
                 tokens += more;
-                let mut out = self.piece(index, "", &[], Some(finish.word()));
+                let told = told.get_mut(index).filter(|_| self.logprobs);
+                let mut out = self.piece(choice(index, "", told.map(|told| told.more(&[])), Some(finish.word())));
                 if left == 0 && options.include_usage {
                     out += &event(&self.body(&json!([]), Some(Usage::new(prompt, tokens))));
                 }
@@ -180,13 +191,8 @@ impl Head {
         respond(stream::iter(echoes).chain(pieces))
     }
 
-    fn piece(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> String {
-        event(&self.body(&json!([self.choice(index, text, logprobs, finish)]), None))
-    }
-
-    fn choice(&self, index: usize, text: &str, logprobs: &[TokenLogprobs], finish: Option<&str>) -> Value {
-        let told = (self.logprobs && !(logprobs.is_empty() && finish.is_none())).then(|| legacy_logprobs(logprobs));
-        json!({"index": index, "text": text, "logprobs": told, "finish_reason": finish})
+    fn piece(&self, choice: Value) -> String {
+        event(&self.body(&json!([choice]), None))
     }
 
     fn body(&self, choices: &Value, usage: Option<Usage>) -> Value {
@@ -194,21 +200,6 @@ impl Head {
     }
 }
 
-/// The older form: lists side by side.
-fn legacy_logprobs(tokens: &[TokenLogprobs]) -> Value {
-    let offsets = tokens.iter().scan(0, |at, token| {
-        let start = *at;
-        *at += token.text.chars().count();
-        Some(start)
-    });
-    let offsets: Vec<usize> = offsets.collect();
-    let best = tokens.iter().map(|token| {
-        token.best.iter().map(|(text, logprob)| (text.clone(), json!(logprob))).collect::<Map<String, Value>>()
-    });
-    json!({
-        "tokens": tokens.iter().map(|token| &token.text).collect::<Vec<_>>(),
-        "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
-        "top_logprobs": best.collect::<Vec<_>>(),
-        "text_offset": offsets,
-    })
+fn choice(index: usize, text: &str, logprobs: Option<Value>, finish: Option<&str>) -> Value {
+    json!({"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish})
 }

@@ -87,6 +87,12 @@ pub enum ApiError {
         /// Seconds after which a place is likely.
         retry_after: u64,
     },
+    /// The bodies of other requests take all the memory that there is for them.
+    #[error("the server has as many long requests as it takes at once; try again after {retry_after} s")]
+    NoRoom {
+        /// Seconds after which there is likely room.
+        retry_after: u64,
+    },
     /// Something here failed.
     #[error("{0}")]
     Internal(String),
@@ -121,7 +127,7 @@ impl ApiError {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded { .. } | Self::NoRoom { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -143,7 +149,7 @@ impl ApiError {
             Self::NotJson => ("invalid_request_error", "unsupported_media_type", None),
             Self::BodyTooLong(_) => ("invalid_request_error", "request_too_large", None),
             Self::BodyTooSlow => ("invalid_request_error", "request_timeout", None),
-            Self::Overloaded { .. } => ("rate_limit_error", "rate_limit_exceeded", None),
+            Self::Overloaded { .. } | Self::NoRoom { .. } => ("rate_limit_error", "rate_limit_exceeded", None),
             Self::Internal(_) => ("server_error", "internal_error", None),
         }
     }
@@ -168,9 +174,9 @@ impl From<Refused> for ApiError {
 impl From<EncodeError> for ApiError {
     fn from(error: EncodeError) -> Self {
         match error {
-            EncodeError::Overloaded => Self::Overloaded { retry_after: 1 },
+            EncodeError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             EncodeError::Failed(_) => Self::Internal(error.to_string()),
-            EncodeError::TooLong { .. } => Self::InputTooLong(error.to_string()),
+            EncodeError::TooLong { .. } | EncodeError::TooLongUnread { .. } => Self::InputTooLong(error.to_string()),
             EncodeError::NoToken { .. } => Self::no_token("input", error.to_string()),
             EncodeError::Empty(_) => Self::invalid("input", error.to_string()),
         }
@@ -181,16 +187,33 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), Json(Envelope { error: self.body() })).into_response();
         let headers = response.headers_mut();
-        match self {
-            Self::Overloaded { retry_after } => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
-            }
-            // The rest of a body that was not read would be taken for the next request.
-            Self::BodyTooLong(_) | Self::BodyTooSlow | Self::NotJson => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+        if let Self::Overloaded { retry_after } | Self::NoRoom { retry_after } = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+        }
+        // The rest of a body that was not read would be taken for the next request.
+        if matches!(self, Self::BodyTooLong(_) | Self::BodyTooSlow | Self::NotJson | Self::NoRoom { .. }) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_for_want_of_room_is_told_when_to_come_back() {
+        for (error, closes) in [
+            (ApiError::from(EncodeError::Overloaded { retry_after: 7 }), false),
+            (ApiError::from(Refused::Overloaded { retry_after: 7 }), false),
+            (ApiError::NoRoom { retry_after: 7 }, true),
+        ] {
+            assert_eq!(error.body()["type"], "rate_limit_error");
+            let response = error.into_response();
+            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "7");
+            assert_eq!(response.headers().contains_key(header::CONNECTION), closes);
+        }
     }
 }

@@ -19,6 +19,9 @@ const MAX_STOPS: (usize, usize) = (16, 64);
 /// Most tokens whose probabilities are told.
 pub const MAX_LOGPROBS: u32 = 20;
 
+/// What is said where an engine ends before its answer.
+const BROKEN_OFF: &str = "the engine stopped while it answered";
+
 /// Fields that both kinds of requests have.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Common {
@@ -161,6 +164,8 @@ pub struct Wanted {
     pub shape: Option<(Shape, &'static str)>,
     /// Special tokens that are shown as text.
     pub shown: Vec<u32>,
+    /// Whether the text goes on with the prompt's, and is no answer of its own.
+    pub continues: bool,
     /// How the request calls these things.
     pub names: Names,
 }
@@ -226,6 +231,7 @@ impl Common {
                 ignore_end: self.ignore_eos.unwrap_or_default(),
                 grammar: grammar.as_ref().map(Grammar::another),
                 shown: wanted.shown.clone(),
+                continues: wanted.continues,
                 adapter: generator.adapter.clone(),
                 events,
             };
@@ -317,7 +323,7 @@ impl Answers {
                         break;
                     }
                     Some(Event::Failed(reason)) => return Err(ApiError::Internal(reason)),
-                    None => return Err(ApiError::Internal("the engine stopped while it answered".to_owned())),
+                    None => return Err(ApiError::Internal(BROKEN_OFF.to_owned())),
                 }
             }
             answers.push(answer);
@@ -325,12 +331,16 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Their events as they come, with the number of the answer.
+    /// Their events as they come, with the number of the answer. One that breaks off without its end has failed.
     pub fn events(self) -> impl Stream<Item = (usize, Event)> {
         let each = self.choices.into_iter().enumerate().map(|(index, events)| {
-            let next =
-                |mut events: UnboundedReceiver<Event>| async move { events.recv().await.map(|event| (event, events)) };
-            let events = stream::unfold(events, next);
+            let next = |events: Option<UnboundedReceiver<Event>>| async move {
+                let mut events = events?;
+                let event = events.recv().await.unwrap_or_else(|| Event::Failed(BROKEN_OFF.to_owned()));
+                let more = matches!(event, Event::More(_));
+                Some((event, more.then_some(events)))
+            };
+            let events = stream::unfold(Some(events), next);
             Box::pin(futures::StreamExt::map(events, move |event| (index, event)))
         });
         stream::select_all(each)
@@ -390,4 +400,37 @@ pub fn identifier(prefix: &str) -> String {
 /// A piece of a stream.
 pub fn event(value: &Value) -> String {
     format!("data: {value}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+
+    #[test]
+    fn an_answer_that_breaks_off_has_failed() {
+        let piece = || Event::More(Delta { text: "so".to_owned(), logprobs: Vec::new() });
+        let end = || Event::End { finish: Finish::Stop, tokens: 1 };
+        let events = |sent: [Vec<Event>; 2]| {
+            let choices = sent.map(|sent| {
+                let (events, answer) = unbounded_channel();
+                sent.into_iter().for_each(|event| events.send(event).unwrap());
+                answer
+            });
+            let all = Answers { prompt: 1, choices: choices.into() }.events().collect::<Vec<_>>();
+            tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(all)
+        };
+        let of = |events: &[(usize, Event)], choice: usize| -> Vec<&'static str> {
+            let own = events.iter().filter(|(index, _)| *index == choice);
+            own.map(|(_, event)| match event {
+                Event::More(_) => "more",
+                Event::End { .. } => "end",
+                Event::Failed(_) => "failed",
+            })
+            .collect()
+        };
+        let found = events([vec![piece(), end()], vec![piece()]]);
+        assert_eq!(of(&found, 0), ["more", "end"]);
+        assert_eq!(of(&found, 1), ["more", "failed"]);
+    }
 }

@@ -5,12 +5,14 @@ mod chat;
 mod completions;
 mod error;
 mod generation;
+mod logprobs;
 mod messages;
 mod preparing;
 mod stream;
 mod texts;
 mod tools;
 
+pub use body::Bodies;
 pub use error::ApiError;
 pub use preparing::Preparing;
 
@@ -42,6 +44,8 @@ pub struct Served {
     pub catalogue: Arc<Catalogue>,
     /// What is measured.
     pub meters: Arc<Meters>,
+    /// The room for bodies of requests.
+    pub bodies: Bodies,
     /// The queue before templates, tokens and grammars.
     pub preparing: Arc<Preparing>,
 }
@@ -87,7 +91,11 @@ async fn model(
 }
 
 async fn health(State(served): State<Served>) -> Response {
-    if served.catalogue.is_alive() {
+    health_of(served.catalogue.is_alive())
+}
+
+fn health_of(alive: bool) -> Response {
+    if alive {
         Json(json!({"status": "ok"})).into_response()
     } else {
         let error = ApiError::Internal("an engine has stopped; start the server again".to_owned());
@@ -108,4 +116,15 @@ async fn document() -> Response {
 /// Seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_bad_where_an_engine_has_ended() {
+        assert_eq!(health_of(true).status(), StatusCode::OK);
+        assert_eq!(health_of(false).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

@@ -83,7 +83,7 @@ impl Input {
 /// A vector for each text.
 pub async fn embed(
     State(served): State<Served>,
-    Body(request): Body<EmbeddingRequest>,
+    Body(request, _held): Body<EmbeddingRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let (encoding, embedder) = served.catalogue.embedder(&request.model)?;
     if request.dimensions.is_some_and(|dimensions| dimensions != embedder.dimensions()) {
@@ -112,7 +112,7 @@ pub async fn embed(
 /// Classes of each text, with their probabilities.
 pub async fn classify(
     State(served): State<Served>,
-    Body(request): Body<ClassifyRequest>,
+    Body(request, _held): Body<ClassifyRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let (encoding, classifier) = served.catalogue.classifier(&request.model)?;
     let labels = &classifier.config().labels;

@@ -7,7 +7,7 @@ use llguidance::{
     toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// Room for indentation, but no endless white space, which models fall into.
 const SPACES: &str = r"[ \n\t]{0,16}";
@@ -46,7 +46,8 @@ impl Grammars {
     /// # Errors
     /// Where the tokenizer's tokens are not known as bytes.
     pub fn new(codec: &Codec, ends: &[u32]) -> Result<Self, String> {
-        let (words, vocabulary) = token_bytes(codec)?;
+        let words = marked(codec)?;
+        let vocabulary = words.len();
         let end = *ends.first().ok_or("the model has no token that ends a text")?;
         let size = u32::try_from(vocabulary).map_err(|error| error.to_string())?;
         let trie = TokTrie::from(&TokRxInfo::new(size, end), &words);
@@ -112,59 +113,14 @@ pub fn with_spaces(mut schema: Value, pattern: &str) -> Value {
 }
 
 /// Tokens as bytes; special ones are marked.
-fn token_bytes(codec: &Codec) -> Result<(Vec<Vec<u8>>, usize), String> {
-    let tokenizer = codec.tokenizer();
-    let kind = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| error.to_string())?;
-    let byte_level = names_type(&kind, "ByteLevel");
-    let metaspace = names_type(&kind, "ByteFallback") || names_type(&kind, "Metaspace") || names_type(&kind, "Replace");
-    if !byte_level && !metaspace {
-        return Err("answers by a grammar need a byte-level or SentencePiece tokenizer".to_owned());
-    }
-    let bytes_of = byte_alphabet();
-    let vocabulary = tokenizer.get_vocab(true);
-    let size = vocabulary.values().max().map_or(0, |last| *last as usize + 1);
-    let mut words = vec![Vec::new(); size];
-    let added = tokenizer.get_added_tokens_decoder();
-    for (name, token) in vocabulary {
-        let word = match added.get(&token) {
-            Some(added) if added.special => [&[TokTrie::SPECIAL_TOKEN_MARKER], name.as_bytes()].concat(),
-            Some(_) => name.into_bytes(),
-            None if byte_level => match name.chars().map(|letter| bytes_of.get(&letter).copied()).collect() {
-                Some(bytes) => bytes,
-                None => continue,
-            },
-            None => match name.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')) {
-                Some(hex) => u8::from_str_radix(hex, 16).map_or_else(|_| name.clone().into_bytes(), |byte| vec![byte]),
-                None => name.replace('▁', " ").into_bytes(),
-            },
-        };
-        if let Some(place) = words.get_mut(token as usize) {
-            *place = word;
+fn marked(codec: &Codec) -> Result<Vec<Vec<u8>>, String> {
+    let words = codec.token_bytes().ok_or("answers by a grammar need a byte-level or SentencePiece tokenizer")?;
+    let mark = |(token, word): (u32, &Vec<u8>)| {
+        if codec.is_special(token) {
+            [&[TokTrie::SPECIAL_TOKEN_MARKER], word.as_slice()].concat()
+        } else {
+            word.clone()
         }
-    }
-    Ok((words, size))
-}
-
-fn names_type(value: &Value, name: &str) -> bool {
-    match value {
-        Value::Object(map) => {
-            map.get("type").and_then(Value::as_str) == Some(name) || map.values().any(|value| names_type(value, name))
-        }
-        Value::Array(list) => list.iter().any(|value| names_type(value, name)),
-        _ => false,
-    }
-}
-
-/// The letters that byte-level tokenizers write bytes with.
-fn byte_alphabet() -> BTreeMap<char, u8> {
-    let mut next = 0x100;
-    let letter = |byte: u8| {
-        if matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
-            return (char::from(byte), byte);
-        }
-        let letter = char::from_u32(next).unwrap_or_default();
-        next += 1;
-        (letter, byte)
     };
-    (0..=255).map(letter).collect()
+    Ok((0..).zip(words.words()).map(mark).collect())
 }

@@ -138,7 +138,7 @@ mod tests {
     use crate::reference::write_model;
     use candle_core::Device;
     use gap_lm::inference::{DecoderConfig, Loader, SafetensorsDirectory};
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
     fn engine(most: usize) -> Engine {
         let directory = tempfile::tempdir().unwrap();
@@ -155,6 +155,12 @@ mod tests {
 
     fn ask(engine: &Engine, prompt: Vec<u32>, max_tokens: usize) -> UnboundedReceiver<Event> {
         let (events, answer) = unbounded_channel();
+        let request = request(prompt, max_tokens, events);
+        engine.submit(request, engine.reserve(1).unwrap().remove(0)).unwrap();
+        answer
+    }
+
+    fn request(prompt: Vec<u32>, max_tokens: usize, events: UnboundedSender<Event>) -> Request {
         let sampling = Sampling {
             temperature: 0.0,
             top_p: 1.0,
@@ -166,7 +172,7 @@ mod tests {
             seed: 0,
             logprobs: None,
         };
-        let request = Request {
+        Request {
             prompt,
             max_tokens,
             sampling,
@@ -174,11 +180,10 @@ mod tests {
             ignore_end: true,
             grammar: None,
             shown: Vec::new(),
+            continues: false,
             adapter: None,
             events,
-        };
-        engine.submit(request, engine.reserve(1).unwrap().remove(0)).unwrap();
-        answer
+        }
     }
 
     fn last(mut answer: UnboundedReceiver<Event>) -> Event {
@@ -206,6 +211,24 @@ mod tests {
             }
         }
         assert!(engine.is_alive());
+    }
+
+    #[test]
+    fn an_engine_whose_thread_has_ended_is_not_alive_and_takes_nothing() {
+        let mut engine = engine(1);
+        assert!(engine.is_alive());
+        // Without a way to be asked anything the thread ends.
+        engine.inbox = mpsc::channel().0;
+        let since = Instant::now();
+        while engine.is_alive() {
+            assert!(since.elapsed().as_secs() < 120, "its thread does not end");
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let (events, _answer) = unbounded_channel();
+        assert_eq!(
+            engine.submit(request(vec![40], 1, events), engine.reserve(1).unwrap().remove(0)).unwrap_err(),
+            Refused::Stopped
+        );
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Request {
     pub grammar: Option<Grammar>,
     /// Special tokens that are shown as text.
     pub shown: Vec<u32>,
+    /// Whether the text goes on with the prompt's, and is no answer of its own.
+    pub continues: bool,
     /// The adapter that is applied.
     pub adapter: Option<Arc<Adapter>>,
     /// Where events go. When nobody receives them any more, the answer is given up.
@@ -61,12 +63,14 @@ pub struct Delta {
 /// Probability of a token.
 #[derive(Debug, Clone)]
 pub struct TokenLogprobs {
-    /// Its text.
-    pub text: String,
+    /// Its bytes, which may be part of a character.
+    pub bytes: Vec<u8>,
+    /// Whether the text has them: special tokens are told, and most are not written.
+    pub written: bool,
     /// Logarithm of its probability.
     pub logprob: f32,
     /// The likeliest in its place, with theirs.
-    pub best: Vec<(String, f32)>,
+    pub best: Vec<(Vec<u8>, f32)>,
 }
 
 /// Why an answer ended.

@@ -51,12 +51,12 @@ pub fn run(
     loop {
         if scheduler.is_idle() {
             match inbox.recv() {
-                Ok(ticket) => scheduler.waiting.push_back(Sequence::new(ticket)),
+                Ok(ticket) => scheduler.waiting.push_back(Sequence::new(ticket, scheduler.codec)),
                 Err(_) => return,
             }
         }
         while let Ok(ticket) = inbox.try_recv() {
-            scheduler.waiting.push_back(Sequence::new(ticket));
+            scheduler.waiting.push_back(Sequence::new(ticket, scheduler.codec));
         }
         scheduler.drop_abandoned();
         scheduler.admit();
@@ -103,14 +103,15 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(ticket: Ticket) -> Self {
+    fn new(ticket: Ticket, codec: &Codec) -> Self {
         let Ticket { mut request, _place, since } = ticket;
+        let text = if request.continues { TextStream::after(codec, &request.prompt) } else { TextStream::default() };
         Self {
             tokens: request.prompt.clone(),
             cached: 0,
             allocation: Allocation::default(),
             sampler: Sampler::new(request.sampling.clone()),
-            text: TextStream::default(),
+            text,
             stop: StopWatch::new(std::mem::take(&mut request.stop)),
             began: false,
             request,
@@ -305,14 +306,16 @@ fn next_token(
     let mut delta = Delta::default();
     let mut finish = is_end.then_some(Finish::Stop);
     if !is_end {
+        let shown = sequence.request.shown.contains(&chosen.token);
         if let Some((logprob, best)) = chosen.logprobs {
             delta.logprobs.push(TokenLogprobs {
-                text: codec.piece(chosen.token),
+                bytes: codec.bytes(chosen.token),
+                written: shown || !codec.is_special(chosen.token),
                 logprob,
-                best: best.into_iter().map(|(token, logprob)| (codec.piece(token), logprob)).collect(),
+                best: best.into_iter().map(|(token, logprob)| (codec.bytes(token), logprob)).collect(),
             });
         }
-        match sequence.text.push(codec, chosen.token, sequence.request.shown.contains(&chosen.token)) {
+        match sequence.text.push(codec, chosen.token, shown) {
             Ok(text) => {
                 let watched = sequence.stop.push(&text);
                 delta.text = watched.text;

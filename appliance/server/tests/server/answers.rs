@@ -1,7 +1,7 @@
 //! What is answered.
 
 use crate::{
-    process::{Server, write_encoder},
+    process::{Server, write_chat_model, write_encoder},
     reference::{difference, numbers, recorded, write_tensors},
 };
 use serde_json::{Value, json};
@@ -286,6 +286,48 @@ fn a_required_tool_is_called_with_arguments_by_its_schema() {
         "max_tokens": 4,
     });
     server.ask("/v1/chat/completions", &followed);
+}
+
+#[test]
+fn schemas_of_required_tools_may_refer_to_their_own_parts() {
+    let directory = tempfile::tempdir().unwrap();
+    write_chat_model("qwen3", directory.path());
+    // Such schemas are longer than the small models' context.
+    let path = directory.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = json!(2048);
+    fs::write(path, config.to_string()).unwrap();
+    let server = Server::with_model("chat", directory.path());
+    // As `openai.pydantic_function_tool` writes nested models; two tools call different things by the same name.
+    let tool = |name: &str, units: Value| {
+        let parameters = json!({
+            "$defs": {
+                "Unit": {"enum": units, "title": "Unit", "type": "string"},
+                "Place": {"properties": {"unit": {"$ref": "#/$defs/Unit"}}, "required": ["unit"], "title": "Place",
+                    "type": "object", "additionalProperties": false},
+            },
+            "properties": {"place": {"$ref": "#/$defs/Place", "description": "where"}},
+            "required": ["place"], "title": name, "type": "object", "additionalProperties": false,
+        });
+        json!({"type": "function", "function": {"name": name, "strict": true, "parameters": parameters}})
+    };
+    let tools = json!([tool("weather", json!(["C", "F"])), tool("distance", json!(["km", "mi"]))]);
+    for (name, units) in [("weather", ["C", "F"]), ("distance", ["km", "mi"])] {
+        let named = json!({"type": "function", "function": {"name": name}});
+        for choice in [json!("required"), named.clone()] {
+            let more = json!({"tools": tools, "tool_choice": choice, "parallel_tool_calls": false, "max_tokens": 100});
+            let answer = server.ask("/v1/chat/completions", &chat("How?", more));
+            let call = &answer["choices"][0]["message"]["tool_calls"][0]["function"];
+            let arguments: Value = serde_json::from_str(call["arguments"].as_str().unwrap()).unwrap();
+            let unit = arguments["place"]["unit"].as_str().unwrap();
+            if choice == named {
+                assert!(call["name"] == name && units.contains(&unit), "{answer}");
+            } else {
+                let own = if call["name"] == "weather" { ["C", "F"] } else { ["km", "mi"] };
+                assert!(own.contains(&unit), "{answer}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,23 +1,12 @@
 //! What happens when there is too much.
 
-use crate::process::{ENDLESS, Server};
+use crate::process::{self, ENDLESS, Server};
 use serde_json::{Value, json};
-use std::{io::Read, os::unix::net::UnixStream, thread};
+use std::{os::unix::net::UnixStream, thread};
 
 /// An answer that does not end by itself, of which the first piece has come.
 fn begin(server: &Server) -> UnixStream {
-    let request = json!({
-        "model": "chat", "prompt": "Hello", "max_tokens": ENDLESS, "ignore_eos": true, "stream": true,
-    });
-    let mut stream = server.send("POST", "/v1/completions", "application/json", request.to_string().as_bytes());
-    let mut seen = Vec::new();
-    while !seen.windows(6).any(|bytes| bytes == b"data: ") {
-        let mut byte = [0; 64];
-        let count = stream.read(&mut byte).unwrap();
-        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&byte[..count]);
-    }
-    stream
+    process::begin(server, ENDLESS).0
 }
 
 #[test]

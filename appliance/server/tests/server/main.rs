@@ -14,7 +14,9 @@ mod model_file;
 mod reference;
 
 mod answers;
+mod ends;
 mod gguf;
 mod limits;
+mod pieces;
 mod process;
 mod refusals;

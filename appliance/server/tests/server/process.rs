@@ -9,7 +9,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -77,6 +77,25 @@ pub fn complaint(arguments: &[String]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_gap-serve")).args(arguments).output().unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// Sends a signal to a program.
+pub fn send_signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A streamed answer of so many tokens, of which the first piece has come; and what was read of it.
+pub fn begin(server: &Server, tokens: usize) -> (UnixStream, Vec<u8>) {
+    let request = json!({"model": "chat", "prompt": "Hello", "max_tokens": tokens, "ignore_eos": true, "stream": true});
+    let mut stream = server.send("POST", "/v1/completions", "application/json", request.to_string().as_bytes());
+    let mut seen = Vec::new();
+    while !seen.windows(6).any(|bytes| bytes == b"data: ") {
+        let mut bytes = [0; 64];
+        let count = stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    (stream, seen)
 }
 
 impl Server {
@@ -148,6 +167,16 @@ impl Server {
     /// Whether it still runs.
     pub fn is_running(&self) -> bool {
         UnixStream::connect(&self.socket).is_ok() || Path::new(&format!("/proc/{}", self.child.id())).exists()
+    }
+
+    /// Tells it to stop.
+    pub fn terminate(&self) {
+        send_signal(&self.child, "-TERM");
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     fn start(directory: tempfile::TempDir, arguments: &[String]) -> Self {

@@ -42,6 +42,11 @@ pub enum ArchitectureError {
     /// A way of stretching positions that has no words in GGUF.
     #[error("positions are scaled by {0:?}, which cannot be exported; default, linear, llama3 and yarn can")]
     Rope(String),
+    /// A setting of positions that has no words in GGUF, and changes what the model computes.
+    #[error(
+        "positions are scaled by yarn with `{0}`, which GGUF cannot say; without it the model would compute otherwise"
+    )]
+    Yarn(&'static str),
     /// A tensor that has no place.
     #[error("`{0}` has no place in a GGUF of this architecture")]
     Tensor(String),
@@ -82,6 +87,10 @@ struct Rope {
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<u32>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    attention_factor: Option<f64>,
+    truncate: Option<bool>,
 }
 
 impl Architecture {
@@ -133,7 +142,7 @@ impl Architecture {
     /// The metadata that describe the architecture.
     ///
     /// # Errors
-    /// [`ArchitectureError::Rope`].
+    /// [`ArchitectureError::Rope`] and [`ArchitectureError::Yarn`].
     pub fn metadata(&self) -> Result<Vec<(String, Value)>, ArchitectureError> {
         let config = &self.config;
         let rope = self.rope();
@@ -161,12 +170,32 @@ impl Architecture {
             Some(kind @ ("linear" | "yarn")) => {
                 metadata.push((format!("{name}.rope.scaling.type"), Value::Text(kind.to_owned())));
                 metadata.push(float("rope.scaling.factor", rope.factor.unwrap_or(1.0)));
-                if let Some(length) = rope.original_max_position_embeddings {
+                if kind == "yarn" {
+                    metadata.extend(self.yarn(&rope)?);
+                } else if let Some(length) = rope.original_max_position_embeddings {
                     metadata.push(number("rope.scaling.original_context_length", length));
                 }
             }
             Some(other) => return Err(ArchitectureError::Rope(other.to_owned())),
         }
+        Ok(metadata)
+    }
+
+    /// What GGUF says of YaRN beside its factor.
+    fn yarn(&self, rope: &Rope) -> Result<Vec<(String, Value)>, ArchitectureError> {
+        if rope.truncate == Some(false) {
+            return Err(ArchitectureError::Yarn("truncate: false"));
+        }
+        let key = |key: &str| format!("{}.rope.scaling.{key}", self.family.name());
+        #[allow(clippy::cast_possible_truncation, reason = "GGUF keeps these as 32-bit floats")]
+        let float = |name: &str, value: f64| (key(name), Value::F32(value as f32));
+        let original = rope.original_max_position_embeddings.unwrap_or(self.config.max_position_embeddings);
+        let mut metadata = vec![(key("original_context_length"), Value::U32(original))];
+        metadata.extend(rope.beta_fast.map(|fast| float("yarn_beta_fast", fast)));
+        metadata.extend(rope.beta_slow.map(|slow| float("yarn_beta_slow", slow)));
+        // There it is multiplied with what follows from the factor, and here it stands in its place.
+        let usual = 0.1 * rope.factor.unwrap_or(1.0).ln() + 1.0;
+        metadata.extend(rope.attention_factor.map(|attention| float("attn_factor", attention / usual)));
         Ok(metadata)
     }
 
@@ -287,6 +316,27 @@ mod tests {
         assert_eq!(value(&new, "llama.rope.scaling.type"), Some(Value::Text("yarn".to_owned())));
         let other = Architecture::read(&config(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}))).unwrap();
         assert!(matches!(other.metadata(), Err(ArchitectureError::Rope(kind)) if kind == "dynamic"));
+    }
+
+    #[test]
+    fn yarn_is_told_whole_or_refused() {
+        let yarn = |more: Json| {
+            let mut rope = json!({"rope_type": "yarn", "factor": 4.0});
+            rope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            Architecture::read(&config(json!({"rope_scaling": rope}))).unwrap()
+        };
+        let plain = yarn(json!({}));
+        assert_eq!(value(&plain, "llama.rope.scaling.original_context_length"), Some(Value::U32(256)));
+        assert_eq!(value(&plain, "llama.rope.scaling.attn_factor"), None);
+        let usual = 0.1 * 4f64.ln() + 1.0;
+        let told = yarn(json!({"original_max_position_embeddings": 64, "beta_fast": 16.0, "beta_slow": 2.0,
+            "attention_factor": 2.0 * usual}));
+        assert_eq!(value(&told, "llama.rope.scaling.original_context_length"), Some(Value::U32(64)));
+        assert_eq!(value(&told, "llama.rope.scaling.yarn_beta_fast"), Some(Value::F32(16.0)));
+        assert_eq!(value(&told, "llama.rope.scaling.yarn_beta_slow"), Some(Value::F32(2.0)));
+        assert_eq!(value(&told, "llama.rope.scaling.attn_factor"), Some(Value::F32(2.0)));
+        let whole = yarn(json!({"truncate": false}));
+        assert!(matches!(whole.metadata(), Err(ArchitectureError::Yarn("truncate: false"))));
     }
 
     #[test]

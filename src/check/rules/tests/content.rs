@@ -4,16 +4,18 @@ use super::*;
 
 #[test]
 fn a_token_in_a_layer() {
-    let finding = |tests| Finding {
-        path: "/srv/.env".to_owned(),
-        line: 3,
-        kind: "Hugging Face token".to_owned(),
-        came_with_package: tests,
+    let scan = |came_with_package, count, is_cut| {
+        let kind = "Hugging Face token".to_owned();
+        let finding = Finding { path: "/srv/.env".to_owned(), line: 3, kind, came_with_package };
+        Some(Found { findings: vec![finding; count], is_cut })
     };
-    let found = only_fail(|facts| facts.layers[0].secrets = Some(vec![finding(false)]));
+    let found = only_fail(|facts| facts.layers[0].secrets = scan(false, 1, false));
     assert_eq!(found, "secrets layer site: /srv/.env:3 looks like a Hugging Face token");
     let mut facts = good();
-    facts.layers[0].secrets = Some(vec![finding(true)]);
+    facts.layers[0].secrets = scan(false, 1000, true);
+    let told = serde_json::to_string(&check(&facts)).unwrap();
+    assert!(told.contains("at least 980 places more look like secrets"), "{told}");
+    facts.layers[0].secrets = scan(true, 1, false);
     assert!(!check(&facts).has_failed());
 }
 

@@ -13,7 +13,7 @@ use crate::{
             Wheel,
         },
         report::Line,
-        secrets::Finding,
+        secrets::{Finding, Found},
     },
     recipe::{
         Acceptance, Adapter, Criterion, Engine, Gpu, Job, LicensePolicy, Method, Optimizer, Precision, Serving,
@@ -191,7 +191,7 @@ fn good() -> Facts {
             baselines: vec!["base model".to_owned()],
             criteria: vec![Criterion { metric: "accuracy".to_owned(), comparison: ">=", bound: "0.9".to_owned() }],
         }),
-        layers: vec![Layer { name: "site".to_owned(), secrets: Some(Vec::new()) }],
+        layers: vec![Layer { name: "site".to_owned(), secrets: Some(Found::default()) }],
         ..Facts::default()
     }
 }

@@ -90,6 +90,8 @@ impl Work {
         new: NewPromotion,
         record: impl FnOnce(&ModelOrder) -> Result<(), E>,
     ) -> Result<Promotion, E> {
+        // Until it is promoted the model is not deleted.
+        let _needs = self.hold_needs();
         let model = self.promotable(&new)?;
         let findings = self.findings(&model, &new)?;
         record(&model)?;

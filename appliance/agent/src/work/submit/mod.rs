@@ -256,7 +256,11 @@ impl Work {
             time_limit: wishes.time_limit_seconds.map(Duration::from_secs),
             needs: needs.collect::<Result<_, _>>()?,
         };
+        // Until it is in the queue nothing that it needs is deleted.
+        let needs = self.hold_needs();
+        self.still_has(order)?;
         let job = self.queue().submit(&new, now())?;
+        drop(needs);
         self.dispatcher.look();
         Ok(job)
     }

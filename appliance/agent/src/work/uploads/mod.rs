@@ -1,17 +1,22 @@
 //! Uploads in parts: a large file arrives piece by piece, in any order and over any number of connections, and becomes a
 //! file when the last piece is there. What a power cut or a broken line takes is one piece.
 
+mod part;
+mod upload;
+
+pub use part::IncomingPart;
+pub use upload::{Part, Upload, UploadError, UploadStatus};
+
 use super::{
-    files::{FileRow, Files, FilesError, MAX_FILE, Purpose, Room, check_name},
+    files::{FileRow, Files, FilesError, MAX_FILE, Purpose, check_name},
     storage::{Storage, make, remove, sync_directory},
 };
+use crate::console;
 use gap_jobs::{Database, DatabaseError, dispatcher::now, identifier};
 use rusqlite::{OptionalExtension, Transaction, params};
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, Write},
-    path::PathBuf,
 };
 
 /// Prefix of the names of uploads.
@@ -20,162 +25,18 @@ pub const PREFIX: &str = "upload";
 pub const PART_PREFIX: &str = "part";
 /// Largest part, in bytes; OpenAI's.
 pub const MAX_PART: u64 = 64 << 20;
-/// How long an upload waits for its parts, in milliseconds.
+/// How long an upload waits for its next part, in milliseconds.
 const LIFETIME: i64 = 24 * 60 * 60 * 1000;
 /// Most uploads that wait at once.
 const MAX_PENDING: i64 = 100;
 /// Most parts of one.
 const MAX_PARTS: usize = 10_000;
 
-/// How far an upload is, in OpenAI's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UploadStatus {
-    /// Parts may come.
-    Pending,
-    /// It became a file.
-    Completed,
-    /// It is not wanted any more.
-    Cancelled,
-    /// It waited too long.
-    Expired,
-}
-
-impl UploadStatus {
-    const ALL: [Self; 4] = [Self::Pending, Self::Completed, Self::Cancelled, Self::Expired];
-
-    /// OpenAI's name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-/// An upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upload {
-    sequence: i64,
-    /// Its name for machines.
-    pub id: String,
-    /// Name of the file for people.
-    pub filename: String,
-    /// What the file is for.
-    pub purpose: Purpose,
-    /// Length of the whole file, as announced.
-    pub bytes: u64,
-    /// How far it is.
-    pub status: UploadStatus,
-    /// The file that it became.
-    pub file: Option<String>,
-    /// When it began, in milliseconds since 1970.
-    pub created_at: i64,
-    /// When it ends, in milliseconds since 1970.
-    pub expires_at: i64,
-}
-
-/// A part that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// Its name for machines.
-    pub id: String,
-    /// The upload that it belongs to.
-    pub upload: String,
-    /// When it came, in milliseconds since 1970.
-    pub created_at: i64,
-}
-
-/// Why an upload does not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum UploadError {
-    /// The file that it is to become.
-    #[error(transparent)]
-    File(#[from] FilesError),
-    /// There is none of this name.
-    #[error("there is no upload `{0}`")]
-    None(String),
-    /// It is over.
-    #[error("the upload is {}, so nothing can be done to it", .0.name())]
-    Over(UploadStatus),
-    /// There are too many.
-    #[error("{MAX_PENDING} uploads wait for their parts already: complete or cancel some")]
-    TooMany,
-    /// A part is too long, or there are too many.
-    #[error("a part has at most {MAX_PART} bytes, and an upload at most {MAX_PARTS} parts")]
-    Part,
-    /// A part is not this upload's.
-    #[error("the upload has no part `{0}`")]
-    NoPart(String),
-    /// The parts are not what was announced.
-    #[error("the parts have {found} bytes together, and {announced} were announced")]
-    Length {
-        /// Bytes of the parts.
-        found: u64,
-        /// Bytes that were announced.
-        announced: u64,
-    },
-}
-
-impl From<DatabaseError> for UploadError {
-    fn from(error: DatabaseError) -> Self {
-        Self::File(error.into())
-    }
-}
-
-impl From<rusqlite::Error> for UploadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::File(error.into())
-    }
-}
-
-impl From<io::Error> for UploadError {
-    fn from(error: io::Error) -> Self {
-        Self::File(error.into())
-    }
-}
-
 /// All uploads.
 #[derive(Debug)]
 pub struct Uploads {
     database: Database,
     storage: Storage,
-}
-
-/// A part that is being received.
-pub struct IncomingPart {
-    id: String,
-    upload: Upload,
-    path: PathBuf,
-    file: File,
-    bytes: u64,
-    room: Room,
-    is_kept: bool,
-}
-
-impl IncomingPart {
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// [`UploadError::Part`], [`FilesError::NoSpace`], or what the disk said.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
-        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.bytes = self.bytes.saturating_add(len);
-        if self.bytes > MAX_PART {
-            return Err(UploadError::Part);
-        }
-        self.room.take(len)?;
-        Ok(self.file.write_all(bytes)?)
-    }
-}
-
-impl Drop for IncomingPart {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            drop(fs::remove_file(&self.path));
-        }
-    }
 }
 
 impl Uploads {
@@ -266,9 +127,8 @@ impl Uploads {
                 })
                 .optional()?;
             let (upload, purpose, status) = raw.ok_or_else(none)?;
-            let damaged = || DatabaseError::Damaged(format!("the upload {id} has an unknown purpose or status"));
-            let purpose = Purpose::named(&purpose).ok_or_else(damaged)?;
-            let status = UploadStatus::ALL.into_iter().find(|it| it.name() == status).ok_or_else(damaged)?;
+            let purpose = Purpose::named(&purpose).ok_or_else(|| unknown(id))?;
+            let status = UploadStatus::ALL.into_iter().find(|it| it.name() == status).ok_or_else(|| unknown(id))?;
             Ok(Upload { purpose, status, ..upload })
         })
     }
@@ -316,10 +176,18 @@ impl Uploads {
     pub fn keep(&self, mut incoming: IncomingPart) -> Result<Part, UploadError> {
         incoming.file.sync_all()?;
         let directory = self.storage.upload(&incoming.upload.id);
-        sync_directory(&directory)?;
+        if let Err(error) = sync_directory(&directory) {
+            // An upload that is over has none.
+            self.pending(&incoming.upload.id)?;
+            return Err(error.into());
+        }
         sync_directory(&self.storage.root().join("uploads"))?;
         let created_at = now();
         self.database.write(|transaction| -> Result<(), UploadError> {
+            goes_on(transaction, &incoming.upload)?;
+            // However slow the line is, it waits for as long as parts come.
+            let text = "UPDATE upload SET expires_at = max(expires_at, ?2) WHERE sequence = ?1";
+            transaction.execute(text, params![incoming.upload.sequence, created_at.saturating_add(LIFETIME)])?;
             let text = "INSERT INTO upload_part (id, upload, bytes, created_at) VALUES (?1, ?2, ?3, ?4)";
             let bytes = i64::try_from(incoming.bytes).unwrap_or(i64::MAX);
             transaction.execute(text, params![incoming.id, incoming.upload.sequence, bytes, created_at])?;
@@ -355,7 +223,7 @@ impl Uploads {
         let row = files.keep_with(incoming, &upload.filename, upload.purpose, |transaction, file| {
             end(transaction, &upload, UploadStatus::Completed, Some(file))
         })?;
-        remove(&self.storage.upload(id))?;
+        self.clear(id);
         Ok((self.get(id)?, row))
     }
 
@@ -365,8 +233,16 @@ impl Uploads {
     /// [`UploadError`].
     pub fn cancel(&self, id: &str) -> Result<Upload, UploadError> {
         let upload = self.pending(id)?;
-        self.give_up(&upload, UploadStatus::Cancelled)?;
+        self.database.write(|transaction| end(transaction, &upload, UploadStatus::Cancelled, None))?;
+        self.clear(id);
         self.get(id)
+    }
+
+    /// Removes the parts of an upload that is over. What stays goes at the next start; it is over all the same.
+    fn clear(&self, id: &str) {
+        if let Err(error) = remove(&self.storage.upload(id)) {
+            console::say(format_args!("the parts of {id}, which is over, are still there: {error}"));
+        }
     }
 
     fn pending(&self, id: &str) -> Result<Upload, UploadError> {
@@ -375,19 +251,20 @@ impl Uploads {
         if upload.status == UploadStatus::Pending { Ok(upload) } else { Err(UploadError::Over(upload.status)) }
     }
 
-    fn give_up(&self, upload: &Upload, status: UploadStatus) -> Result<(), UploadError> {
-        self.database.write(|transaction| end(transaction, upload, status, None))?;
-        Ok(remove(&self.storage.upload(&upload.id))?)
-    }
-
     /// Gives up what waited too long.
     fn expire(&self) -> Result<(), UploadError> {
-        let ids: Vec<String> = self.database.read(|transaction| -> Result<_, UploadError> {
-            let text = "SELECT id FROM upload WHERE status = 'pending' AND expires_at <= ?1";
+        let ids: Vec<String> = self.database.write(|transaction| -> Result<_, UploadError> {
+            let text = "SELECT id, sequence FROM upload WHERE status = 'pending' AND expires_at <= ?1";
             let mut statement = transaction.prepare_cached(text)?;
-            Ok(statement.query_map([now()], |row| row.get(0))?.collect::<Result<_, _>>()?)
+            let rows = statement.query_map([now()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let over: Vec<(String, i64)> = rows.collect::<Result<_, _>>()?;
+            for (_, sequence) in &over {
+                note_end(transaction, *sequence, UploadStatus::Expired, None)?;
+            }
+            Ok(over.into_iter().map(|(id, _)| id).collect())
         })?;
-        ids.iter().try_for_each(|id| self.give_up(&self.get(id)?, UploadStatus::Expired))
+        ids.iter().for_each(|id| self.clear(id));
+        Ok(())
     }
 }
 
@@ -398,12 +275,35 @@ fn end(
     status: UploadStatus,
     file: Option<&str>,
 ) -> Result<(), UploadError> {
-    let text = "UPDATE upload SET status = ?2, file = ?3 WHERE sequence = ?1 AND status = 'pending'";
-    if transaction.execute(text, params![upload.sequence, status.name(), file])? == 0 {
-        return Err(UploadError::Over(UploadStatus::Completed));
+    goes_on(transaction, upload)?;
+    note_end(transaction, upload.sequence, status, file)
+}
+
+/// Whether an upload that was looked at before still waits for parts.
+fn goes_on(transaction: &Transaction<'_>, upload: &Upload) -> Result<(), UploadError> {
+    let text = "SELECT status FROM upload WHERE sequence = ?1";
+    let name: String = transaction.query_row(text, [upload.sequence], |row| row.get(0))?;
+    match UploadStatus::ALL.into_iter().find(|status| status.name() == name) {
+        Some(UploadStatus::Pending) => Ok(()),
+        Some(status) => Err(UploadError::Over(status)),
+        None => Err(unknown(&upload.id).into()),
     }
-    transaction.execute("DELETE FROM upload_part WHERE upload = ?1", [upload.sequence])?;
+}
+
+fn note_end(
+    transaction: &Transaction<'_>,
+    sequence: i64,
+    status: UploadStatus,
+    file: Option<&str>,
+) -> Result<(), UploadError> {
+    let text = "UPDATE upload SET status = ?2, file = ?3 WHERE sequence = ?1";
+    transaction.execute(text, params![sequence, status.name(), file])?;
+    transaction.execute("DELETE FROM upload_part WHERE upload = ?1", [sequence])?;
     Ok(())
+}
+
+fn unknown(id: &str) -> DatabaseError {
+    DatabaseError::Damaged(format!("the upload {id} has an unknown purpose or status"))
 }
 
 #[cfg(test)]
@@ -500,5 +400,46 @@ mod tests {
         assert!(uploads.begin("x", Purpose::FineTune, "x", MAX_FILE + 1).is_err());
         assert!(uploads.begin("a\nb", Purpose::FineTune, "x", 1).is_err());
         assert!(matches!(uploads.get("upload-../x"), Err(UploadError::None(_))));
+    }
+
+    #[test]
+    fn a_part_of_an_upload_that_was_given_up_meanwhile_is_not_kept() {
+        let (directory, files, uploads) = all();
+        let upload = uploads.begin("x.jsonl", Purpose::FineTune, "text/jsonl", 3).unwrap();
+        let receive = || {
+            let mut incoming = uploads.receive(&upload.id, &files).unwrap();
+            incoming.write(b"abc").unwrap();
+            incoming
+        };
+        let [gone, other] = [receive(), receive()];
+        uploads.cancel(&upload.id).unwrap();
+        let is_cancelled = |kept| matches!(kept, Err(UploadError::Over(UploadStatus::Cancelled)));
+        assert!(is_cancelled(uploads.keep(gone)), "its directory is gone");
+        fs::create_dir(directory.path().join("uploads").join(&upload.id)).unwrap();
+        assert!(is_cancelled(uploads.keep(other)), "its directory is still there");
+        let count = |t: &Transaction<'_>| t.query_row("SELECT count(*) FROM upload_part", [], |row| row.get(0));
+        assert_eq!(uploads.database.read::<i64, rusqlite::Error>(count).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_upload_waits_for_as_long_as_parts_come_and_no_longer() {
+        let (directory, files, uploads) = all();
+        let [slow, silent] = [(); 2].map(|()| uploads.begin("x.jsonl", Purpose::FineTune, "text/jsonl", 6).unwrap());
+        let expires = |id: &str, at: i64| {
+            let text = "UPDATE upload SET expires_at = ?2 WHERE id = ?1";
+            uploads.database.write(|transaction| transaction.execute(text, params![id, at])).unwrap();
+        };
+        // Both began a day ago, but for a minute.
+        expires(&slow.id, now() + 60_000);
+        part(&uploads, &files, &slow, b"abc");
+        assert!(uploads.get(&slow.id).unwrap().expires_at > now() + LIFETIME / 2);
+        expires(&silent.id, now() - 1);
+        // What hinders the removal of one that is over hinders no other.
+        let place = directory.path().join("uploads").join(&silent.id);
+        fs::remove_dir(&place).unwrap();
+        fs::write(&place, "no directory").unwrap();
+        let rest = part(&uploads, &files, &slow, b"def");
+        assert!(uploads.parts(&slow).unwrap().iter().any(|(id, _)| *id == rest));
+        assert_eq!(uploads.get(&silent.id).unwrap().status, UploadStatus::Expired);
     }
 }

@@ -1,0 +1,40 @@
+//! Ctrl-C and requests to end, where something has to be put away first: directories for temporary files, with a site's key
+//! in them or a whole image.
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    io,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// What asks a program to end.
+const SIGNALS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+/// Exit codes of programs that a signal ended begin here.
+const BY_SIGNAL: i32 = 128;
+
+static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// From now on the first request to end is only [taken note of](is_asked): what goes on has to look. A second one ends the
+/// program at once.
+///
+/// # Errors
+/// What the system said.
+pub fn heed() -> io::Result<()> {
+    for signal in SIGNALS {
+        // In this order: the first request sets what the second one finds.
+        flag::register_conditional_shutdown(signal, BY_SIGNAL + signal, Arc::clone(&ASKED))?;
+        flag::register(signal, Arc::clone(&ASKED))?;
+    }
+    Ok(())
+}
+
+/// Whether the program was asked to end. Never, before [`heed`] was called.
+pub fn is_asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
