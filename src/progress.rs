@@ -15,7 +15,7 @@ pub enum Stage {
     Fetch,
     /// Building a layer.
     Build,
-    /// Waiting for another build that makes the same layer.
+    /// Waiting for another build that makes the same layer, or fetches files of the same kind.
     Wait,
     /// Trying a test of the recipe.
     Test,

@@ -13,9 +13,9 @@ use crate::{
     parallel::try_map,
     plan::{Plan, PlannedLayer, State, Wanted},
     progress::{Stage, Work},
-    recipe::{DatasetLayer, LayerKind},
+    recipe::{DatasetLayer, DatasetSource, LayerKind},
     source::{cargo, dataset, debian::fetch::fetch_packages, http::Client, wheels},
-    store::{Record, StoreError},
+    store::{Downloads, Record, StoreError},
 };
 use gap_format::{Digest, Slice, verity::TreeBuilder, write_at::Discard};
 use std::{
@@ -50,12 +50,32 @@ pub fn fetch(request: &Request<'_>, plan: &Plan<'_>) -> Result<(), BuildError> {
             let sizes: BTreeSet<Wanted> = parts.iter().flat_map(|part| &part.fetch).copied().collect();
             let text = format!("fetching {} files", wanted.len());
             let bytes = sizes.iter().map(|wanted| wanted.size).sum();
+            if let Some(kind) = downloads_of(&planned.place.layer.kind) {
+                let waiting =
+                    || (request.begin)(&Work::on(Stage::Wait, name, "another build is fetching such files; waiting"));
+                request.store.wait_for_downloads(kind, waiting)?;
+            }
             (request.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
             fetch_layer(request, client, planned, &wanted)
                 .map_err(|source| BuildError::Layer { layer: name.clone(), source })?;
         }
     }
     Ok(())
+}
+
+/// What kind of downloads a layer's sources are.
+fn downloads_of(kind: &LayerKind) -> Option<Downloads> {
+    match kind {
+        LayerKind::Debian(_) => Some(Downloads::Packages),
+        LayerKind::Wheels(_) => Some(Downloads::Wheels),
+        LayerKind::Model(_) => Some(Downloads::Hub),
+        LayerKind::Dataset(layer) => match layer.source {
+            DatasetSource::Hub { .. } => Some(Downloads::Hub),
+            DatasetSource::Url { .. } => Some(Downloads::Addresses),
+            DatasetSource::Path(_) => None,
+        },
+        LayerKind::Cargo(_) | LayerKind::Files(_) | LayerKind::Run(_) => None,
+    }
 }
 
 /// Fetches what is `wanted` of one layer's sources, by its kind.

@@ -5,7 +5,7 @@ use super::{
     failure::{Failure, failed},
     sign::load_key,
     site,
-    terminal::Terminal,
+    terminal::{Terminal, line, say},
     verify::{load_trust, now, verify_file},
 };
 use crate::{
@@ -63,7 +63,7 @@ fn run_check(args: &BootArgs, options: &Options, terminal: &Terminal) -> Outcome
         })?;
     terminal.note(&format!("healthy {:.1} s after power-on", checked.healthy_after.as_secs_f64()));
     if args.program.is_empty() {
-        println!("{}", checked.system);
+        line(format_args!("{}", checked.system))?;
     }
     Ok(())
 }
@@ -73,10 +73,11 @@ fn run_console(options: &Options) -> Outcome {
     let options = Options { port: options.port.or(Some(0)), ..options.clone() };
     let mut machine = Machine::start(&options).map_err(failed("starting the virtual machine"))?;
     if let Some(port) = machine.port() {
-        eprintln!("the API will be at https://127.0.0.1:{port}; end with Ctrl-C");
+        say(&format!("the API will be at https://127.0.0.1:{port}; end with Ctrl-C"));
     }
-    let ended = machine.wait_for(FOREVER, |line| -> Option<()> {
-        println!("{line}");
+    let ended = machine.wait_for(FOREVER, |text| -> Option<()> {
+        // The machine runs on when nobody reads its console any more.
+        let _ = line(format_args!("{text}"));
         None
     });
     match ended {

@@ -5,6 +5,7 @@ use super::{
     failure::{Failure, failed},
     new_file::write_new,
     sign::load_key,
+    terminal::line,
     verify::load_trust,
 };
 use crate::{boot::site::volume, random};
@@ -177,8 +178,7 @@ pub fn run(command: SiteCommand) -> Outcome {
         SiteCommand::Sign { file, key } => sign(&file, &load_key(&key)?),
         SiteCommand::Schema => {
             let schema = serde_json::to_string_pretty(&gap_handover::site::schema());
-            println!("{}", schema.map_err(|error| Failure::could_not_run(error, "try again"))?);
-            Ok(())
+            line(format_args!("{}", schema.map_err(|error| Failure::could_not_run(error, "try again"))?))
         }
         SiteCommand::Volume { file, output } => {
             let text = read(&file)?;
@@ -235,38 +235,39 @@ fn init(init: &Init) -> Outcome {
     for (path, bytes) in [(&config_path, text.as_bytes())].into_iter().chain(token) {
         write_new(path, bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
     }
-    println!("configuration  {}", config_path.display());
+    line(format_args!("configuration  {}", config_path.display()))?;
     match token {
-        Some((path, _)) => println!("token          {} (mode 0600; it opens the API, as an admin)", path.display()),
-        None => println!("token          none: `gapctl claim` with the code on the console makes the first one"),
-    }
+        Some((path, _)) => {
+            line(format_args!("token          {} (mode 0600; it opens the API, as an admin)", path.display()))
+        }
+        None => {
+            line(format_args!("token          none: `gapctl claim` with the code on the console makes the first one"))
+        }
+    }?;
     write_volume(&volume_path, &text)
 }
 
 fn write_volume(path: &Path, text: &str) -> Outcome {
     let bytes = volume(text).map_err(failed("making the volume"))?;
     write_new(path, &bytes, 0o600).map_err(failed(format!("writing `{}`", path.display())))?;
-    println!(
+    line(format_args!(
         "volume         {} (labelled {VOLUME_LABEL}: write it to a stick, a small partition or a virtual disk)",
         path.display()
-    );
-    Ok(())
+    ))
 }
 
 fn check(file: &Path, trust: Option<&Path>) -> Outcome {
     let text = read(file)?;
     let Some(trust) = trust else {
-        println!("{}: a machine takes it, if its release asks for no signature", file.display());
-        return Ok(());
+        return line(format_args!("{}: a machine takes it, if its release asks for no signature", file.display()));
     };
     let advice = "`gapimage site sign` signs it; the trust file says whose keys have the role `site`";
     let (_, signers) = accept(&text, &load_trust(trust)?).map_err(|error| Failure::wanting(error, advice))?;
     let names: Vec<String> = signers.into_iter().map(|signer| signer.name).collect();
     match names.is_empty() {
-        true => println!("{}: a machine takes it; the release asks for no signature", file.display()),
-        false => println!("{}: a machine takes it, signed by {}", file.display(), names.join(", ")),
+        true => line(format_args!("{}: a machine takes it; the release asks for no signature", file.display())),
+        false => line(format_args!("{}: a machine takes it, signed by {}", file.display(), names.join(", "))),
     }
-    Ok(())
 }
 
 /// Signs a file in place: the whole new file, or the old one.
@@ -278,8 +279,7 @@ fn sign(file: &Path, key: &SigningKey) -> Outcome {
     new.write_all(text.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(failed(writing()))?;
     new.persist(file).map_err(|error| failed(writing())(error.error))?;
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed(writing()))?;
-    println!("signed         {} with key {}", file.display(), KeyId::of(&key.verifying_key()));
-    Ok(())
+    line(format_args!("signed         {} with key {}", file.display(), KeyId::of(&key.verifying_key())))
 }
 
 fn signed(text: &str, key: &SigningKey) -> Result<Zeroizing<String>, Failure> {

@@ -19,7 +19,7 @@ use crate::{
         resolve::{Query, resolve},
         spool::Spool,
     },
-    store::KeyBuilder,
+    store::{Downloads, KeyBuilder},
 };
 use gap_format::Digest;
 use std::{
@@ -161,6 +161,8 @@ impl Renewal<'_> {
         let missing = packages.iter().filter(|package| !self.store.has_source(&package.sha256, Some(package.size)));
         let (count, bytes) = missing.fold((0, 0), |(count, bytes), package| (count + 1, bytes + package.size));
         if count > 0 {
+            let waiting = || (self.begin)(&Work::on(Stage::Wait, name, "another build is fetching packages; waiting"));
+            self.store.wait_for_downloads(Downloads::Packages, waiting)?;
             let text = format!("fetching {count} of {} packages", packages.len());
             (self.begin)(&Work::on(Stage::Fetch, name, &text).about(bytes));
         }

@@ -14,6 +14,7 @@
 //! garbage takes it for itself.
 
 mod collect;
+mod downloads;
 mod error;
 mod key;
 mod notes;
@@ -26,6 +27,7 @@ mod temp;
 mod tests;
 
 pub use collect::{Collected, Policy, Removed, collect};
+pub use downloads::Downloads;
 pub use error::StoreError;
 pub use key::{KeyBuilder, LayerKey};
 pub use record::{FoundLayer, Identity, Location, Record};

@@ -387,6 +387,22 @@ fn a_killed_build_leaves_nothing_and_blocks_nobody() {
     store.build_lock(&Digest::of(b"key"), || panic!("the dead hold no lock")).unwrap();
 }
 
+#[test]
+fn who_waits_for_the_downloads_of_another_is_told_and_those_of_other_kinds_are_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (open(&dir), open(&dir));
+    let (directory, held) = store.downloads(Downloads::Packages).unwrap();
+    assert!(directory.is_dir());
+    other.wait_for_downloads(Downloads::Wheels, || panic!("nobody fetches wheels")).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| other.wait_for_downloads(Downloads::Packages, || tell.send(()).unwrap()));
+        told.recv().unwrap();
+        drop(held);
+        waiting.join().unwrap().unwrap();
+    });
+}
+
 /// Does something without root's right to pass over permissions, as the owner of all files.
 fn as_owner_only<T: Send>(what: impl FnOnce() -> T + Send) -> T {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};

@@ -9,7 +9,13 @@ use super::{
     snapshot,
 };
 use gap_format::Digest;
-use std::{fs, process::Command};
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
 
 /// A project with one Debian layer, and the mirror that it is taken from.
 pub struct Site {
@@ -84,6 +90,32 @@ impl Site {
 
 fn hello() -> Package {
     Package::new("hello", "", &package::deb("hello", &[("./usr/share/hello", tar::EntryType::Regular, "", b"hi\n")]))
+}
+
+#[test]
+fn who_waits_for_the_downloads_of_another_build_is_told_and_goes_on() {
+    let site = Site::asking_for("\"hello\"");
+    site.publish(&[hello()]);
+    let store = site.project.path().join("store");
+    fs::create_dir_all(store.join("locks")).unwrap();
+    for name in ["lock", "build"] {
+        let held = File::create(store.join("locks").join(Digest::of(b"packages").to_hex())).unwrap();
+        held.lock().unwrap();
+        let mut child = site.command(name).arg("--json").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (tell, told) = mpsc::channel();
+        let reader = std::thread::spawn(move || stderr.lines().try_for_each(|line| tell.send(line.unwrap())));
+        // Who waits in silence tells nothing more.
+        let next = || told.recv_timeout(Duration::from_secs(120)).unwrap();
+        while !next().contains(r#""begin","stage":"wait","layer":"base""#) {}
+        held.unlock().unwrap();
+        while !next().contains(r#""begin","stage":"fetch","layer":"base""#) {}
+        told.into_iter().for_each(drop);
+        assert!(child.wait().unwrap().success(), "{name}");
+        reader.join().unwrap().unwrap();
+        // So that building fetches as well.
+        fs::remove_dir_all(store.join("sources")).unwrap();
+    }
 }
 
 #[test]

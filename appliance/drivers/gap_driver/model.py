@@ -167,10 +167,20 @@ def _base_lineage(model: str) -> dict:
 
 def origin(job) -> dict:
     """Digests of what examples are made into tokens with, of the base, and of the adapter to go on from."""
+    if job.adapter:
+        _refuse_adapter_of_another_base(job)
     directory = Path(job.model)
     read_with = [directory / name for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")]
     return {
         "base": base_lineage(job)["digest"],
         "tokenizer": {path.name: sha256(path) for path in read_with if path.exists()},
-        "adapter": sha256(Path(job.adapter) / "adapter_model.safetensors") if job.adapter else None,
+        "adapter": _digest_of_adapter(job.adapter) if job.adapter else None,
     }
+
+
+def _digest_of_adapter(directory: str) -> str:
+    path = Path(directory) / "adapter_model.safetensors"
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise Failure("invalid_adapter", f"{path} cannot be read: {error.strerror}", "adapter") from error

@@ -3,7 +3,7 @@
 use super::{DatasetError, Fetching, LockedDataFile};
 use crate::{
     source::http::{Client, Download, Progress},
-    store::Store,
+    store::{Downloads, Store},
 };
 use gap_format::Digest;
 use std::fs;
@@ -39,9 +39,7 @@ pub(super) fn download(
     if is_here() {
         return Ok(());
     }
-    let wanted = Digest::of(b"datasets");
-    let directory = store.cache_dir("downloads", &wanted)?;
-    let _alone = store.build_lock(&wanted, || ())?;
+    let (directory, _alone) = store.downloads(Downloads::Addresses)?;
     // Another process may have fetched it meanwhile.
     if is_here() {
         return Ok(());

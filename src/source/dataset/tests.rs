@@ -84,7 +84,7 @@ fn what_another_process_fetches_is_waited_for_and_not_fetched_again() {
     let url = format!("file://{}", directory.path().join("rows.jsonl").display());
     let fetch = || address::download(&url, &file, &client(), &store, &|_| {});
     assert!(matches!(fetch(), Err(DatasetError::Http(_))));
-    let other = store.build_lock(&Digest::of(b"datasets"), || ()).unwrap();
+    let other = store.downloads(crate::store::Downloads::Addresses).unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| fetch().map_err(|error| error.to_string()));
         std::thread::sleep(std::time::Duration::from_millis(200));

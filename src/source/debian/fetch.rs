@@ -3,9 +3,8 @@
 use super::{LockedPackage, deb::DebError, mirror};
 use crate::{
     source::http::{Client, Download, HttpError, Progress},
-    store::{Store, StoreError},
+    store::{Downloads, Store, StoreError},
 };
-use gap_format::Digest;
 use std::collections::BTreeMap;
 
 /// Why packages cannot be fetched.
@@ -50,9 +49,7 @@ pub fn fetch_packages<'p>(
     if items.is_empty() {
         return Ok(());
     }
-    let wanted = Digest::of(b"packages");
-    let directory = store.cache_dir("downloads", &wanted)?;
-    let _alone = store.build_lock(&wanted, || ())?;
+    let (directory, _alone) = store.downloads(Downloads::Packages)?;
     let items: Vec<Download> =
         items.into_values().filter(|item| !store.has_source(&item.sha256, Some(item.size))).collect();
     let paths = client.download_all(&items, &directory, progress)?;

@@ -3,7 +3,7 @@
 use super::{GitId, Hub, LockedModelFile, ModelError, Repository};
 use crate::{
     source::http::{Download, HttpError, Progress},
-    store::Store,
+    store::{Downloads, Store},
 };
 use gap_format::Digest;
 use std::collections::BTreeMap;
@@ -44,9 +44,7 @@ pub fn fetch<'f>(
     if files.is_empty() {
         return Ok(());
     }
-    let wanted = Digest::of(b"models");
-    let directory = store.cache_dir("downloads", &wanted)?;
-    let _alone = store.build_lock(&wanted, || ())?;
+    let (directory, _alone) = store.downloads(Downloads::Hub)?;
     let files: Vec<Pinned<'_>> = files.into_values().filter(missing).collect();
     // Each file is taken over as soon as it is whole, so an interruption costs at most what was under way.
     hub.client().in_parallel(

@@ -13,7 +13,7 @@ use crate::{
     parallel::try_map,
     recipe::WheelsLayer,
     source::http::{Client, Download, HttpError, Progress, shown},
-    store::Store,
+    store::{Downloads, Store},
 };
 use gap_format::Digest;
 use std::{fs::File, num::NonZeroUsize, path::Path};
@@ -66,9 +66,7 @@ pub(super) fn fetch_chosen(
 }
 
 fn download(items: &[Download], client: &Client, store: &Store, progress: Progress<'_>) -> Result<(), WheelsError> {
-    let wanted = Digest::of(b"wheels");
-    let directory = store.cache_dir("downloads", &wanted)?;
-    let _alone = store.build_lock(&wanted, || ())?;
+    let (directory, _alone) = store.downloads(Downloads::Wheels)?;
     let items: Vec<Download> =
         items.iter().filter(|item| !store.has_source(&item.sha256, Some(item.size))).cloned().collect();
     let paths = client.download_all(&items, &directory, progress)?;
