@@ -442,3 +442,23 @@ async fn what_a_job_left_is_listed_and_taken_and_nothing_else_is() {
     appliance.end(id, End::Exit(0)).await;
     appliance.wait(&path, "/state", json!("succeeded")).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_measures_on_what_it_trains_on_is_warned_of_that() {
+    let appliance = Appliance::start();
+    let file = appliance.good_file().await;
+    let warnings = async |validation: &str| {
+        let request = json!({"model": "tiny", "training_file": file, "validation_file": validation});
+        let created = appliance.post("/v1/fine_tuning/jobs", request).await;
+        let id = created.body["id"].as_str().unwrap_or_else(|| panic!("{created:?}"));
+        let events = appliance.get(&format!("/v1/fine_tuning/jobs/{id}/events")).await.body;
+        let events = events["data"].as_array().unwrap().clone();
+        events.into_iter().filter(|event| event["level"] == "warn").map(|event| event["message"].to_string()).collect()
+    };
+    let told: Vec<String> = warnings(&file).await;
+    assert!(told.len() == 1 && told[0].contains("2 of 2 examples"), "{told:?}");
+    let other = appliance.upload("{\"prompt\":\"4+4?\",\"completion\":\"8\"}\n").await.body;
+    let other = other["id"].as_str().unwrap();
+    appliance.wait(&format!("/v1/files/{other}"), "/status", json!("processed")).await;
+    assert!(warnings(other).await.is_empty());
+}

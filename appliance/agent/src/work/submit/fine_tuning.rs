@@ -1,17 +1,17 @@
 //! OpenAI's `POST /v1/fine_tuning/jobs`.
 
-use super::{SubmitError, Wishes, command, offline};
+use super::{SubmitError, Wishes, command, offline, overlap};
 use crate::work::{
-    Work,
-    order::{Asked, Order, inside},
+    Work, files,
+    order::{Asked, DataOrder, Order, inside},
 };
 use gap_contract::{JobSpec, Method};
 use gap_handover::declared::DeclaredKind;
-use gap_jobs::{Job, Kind, identifier};
+use gap_jobs::{Job, Kind, Level, News, dispatcher::now, identifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// What OpenAI's learning rate multiplier multiplies: the contract's usual rate.
 const LEARNING_RATE: f64 = 1e-4;
@@ -145,7 +145,31 @@ impl Work {
         };
         self.complete(&order)?;
         let demand = self.demand(&order, &declared, &wishes, gpus)?;
-        self.enqueue(Kind::Train, &makes, &order, demand, &wishes)
+        let job = self.enqueue(Kind::Train, &makes, &order, demand, &wishes)?;
+        if let Some(message) = self.overlap(&order)? {
+            let warning = News { level: Level::Warn, message, data: None };
+            self.queue().tell(&job.id, &[warning], now())?;
+        }
+        Ok(job)
+    }
+
+    /// What is to be said of examples that are trained on and measured on, where there are any.
+    fn overlap(&self, order: &Order) -> Result<Option<String>, SubmitError> {
+        let (Some(training), Some(validation)) = (&order.training, &order.validation) else { return Ok(None) };
+        // Files that cannot be read are what the start of the job tells of.
+        let found = overlap::between(&self.examples(training)?, &self.examples(validation)?).unwrap_or(None);
+        let Some((both @ 1.., all)) = found else { return Ok(None) };
+        Ok(Some(format!(
+            "{both} of {all} examples of the validation file are in the training file too: the validation loss will look better \
+             than the model is"
+        )))
+    }
+
+    fn examples(&self, data: &DataOrder) -> Result<PathBuf, SubmitError> {
+        Ok(match data {
+            DataOrder::File(id) => files::examples(&self.storage, id),
+            DataOrder::Release { dataset, file } => self.catalog.place(dataset)?.join(file),
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod estimate;
 mod fine_tuning;
 mod launch;
 mod offline;
+mod overlap;
 mod run;
 mod self_test;
 
