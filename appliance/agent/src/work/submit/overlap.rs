@@ -24,7 +24,9 @@ pub fn between(training: &Path, validation: &Path) -> io::Result<Option<(usize, 
     }
     let hashing = RandomState::new();
     let mut measured = HashSet::new();
-    each(validation, |line| drop(measured.insert(hashing.hash_one(line))))?;
+    each(validation, |line| {
+        measured.insert(hashing.hash_one(line));
+    })?;
     let (all, mut both) = (measured.len(), 0_usize);
     each(training, |line| both = both.saturating_add(usize::from(measured.remove(&hashing.hash_one(line)))))?;
     Ok(Some((both, all)))
