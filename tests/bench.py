@@ -244,16 +244,24 @@ def bench_boot(work):
     run(GAPIMAGE, "build", ROOT / "recipes/quickstart.toml", "-o", work / "quick.gap", "--trust", keys / "trust.toml",
         "--store", store)
     run(GAPIMAGE, "sign", work / "quick.gap", "--key", keys / "release.key")
-    kernels, reached, listening = [], [], []
+    # Until the queue of jobs is open: then the health says `ready`.
+    ask = ("until gapctl --json health | grep -q '\"ready\"'; do sleep 0.1; done; "
+           f"gapctl request GET /v1/system > '{work}/system.json'")
+    path = {"PATH": f"{GAPIMAGE.parent}:{os.environ['PATH']}"}
+    kernels, ended = [], []
     for _ in range(3):
-        text = run(GAPIMAGE, "boot", work / "quick.gap", "--trust", keys / "trust.toml", "--check",
-                   stdout=subprocess.PIPE).stdout
-        stages = {stage["name"]: stage["ended_ms"] for stage in json.loads(text)["stages"]}
-        first = min(stages.values())
-        kernels.append(first), reached.append(max(stages.values()) - first)
-        listening.append(stages["API healthy"] - first)
-    what = "kernel start to API healthy, minus kernel start to its first userspace"
-    for name, ours, target in ((what, reached, "1× · 0.3×"), ("the same, until it listens on loopback", listening, "–")):
+        run(GAPIMAGE, "boot", work / "quick.gap", "--trust", keys / "trust.toml", "--check", "--", "sh", "-c", ask,
+            stdout=subprocess.PIPE, env=os.environ | path)
+        stages = json.loads((work / "system.json").read_text())["stages"]
+        kernels.append(min(stage["ended_ms"] for stage in stages))
+        ended.append({stage["name"]: stage["ended_ms"] - kernels[-1] for stage in stages})
+    rows = (
+        ("kernel start to API healthy, minus kernel start to its first userspace", ("API healthy", "network ready"), "1× · 0.3×"),
+        ("the same, until it listens on loopback", ("API healthy",), "–"),
+        ("the same, with the database of jobs", ("API healthy", "network ready", "jobs ready"), "1.5× · 0.5×"),
+    )
+    for name, until, target in rows:
+        ours = [max(stages[stage] for stage in until) for stages in ended]
         ratio = statistics.median(ms / kernel for ms, kernel in zip(ours, kernels))
         yield (name, f"{statistics.median(ours) / 1000:.2f} s",
                f"the kernel's own start: {statistics.median(kernels) / 1000:.2f} s", f"{ratio:.2f}×", target)

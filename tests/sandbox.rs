@@ -315,7 +315,7 @@ fn what_an_interrupted_job_left_is_emptied_whoever_it_belongs_to() {
     let closed = left.path().join("work/work");
     fs::create_dir_all(closed.join("inside")).unwrap();
     chown(&closed, Some(1234), Some(1234)).unwrap();
-    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
     fs::write(left.path().join("file"), "x").unwrap();
     let sandbox = Sandbox::new(Path::new(env!("CARGO_BIN_EXE_gapimage")), spool.path());
     sandbox.empty(left.path()).unwrap();

@@ -425,7 +425,7 @@ fn what_a_killed_build_left_and_cannot_be_removed_blocks_nobody_and_is_told_once
     let closed = left.join("work/work");
     fs::create_dir_all(closed.join("inside")).unwrap();
     fs::write(left.join("gone"), "").unwrap();
-    fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
     as_owner_only(|| {
         let store = Store::open(dir.path()).unwrap();
         let remains = store.remains().unwrap();

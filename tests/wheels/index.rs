@@ -4,7 +4,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use gap_format::Digest;
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
 };
@@ -164,9 +164,7 @@ pub fn find_bytes(directory: &std::path::Path, needle: &[u8]) -> Vec<std::path::
             ahead.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        let mut bytes = Vec::new();
-        std::fs::File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
-        if bytes.windows(needle.len()).any(|window| window == needle) {
+        if memchr::memmem::find(&std::fs::read(&path).unwrap(), needle).is_some() {
             found.push(path);
         }
     }

@@ -390,7 +390,8 @@ mod tests {
 
     #[test]
     fn wherever_a_power_cut_breaks_it_off_nothing_is_lost() {
-        let stops: [(&str, fn(&Path)); 5] = [
+        type Stop = (&'static str, fn(&Path));
+        let stops: [Stop; 5] = [
             ("while it is filled", |path| {
                 fs::write(path.with_extension(MAKING), "half").unwrap();
                 fs::write(with(&path.with_extension(MAKING), "-wal"), "half").unwrap();

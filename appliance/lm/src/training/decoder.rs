@@ -140,8 +140,9 @@ impl TrainableDecoder {
     /// # Errors
     /// Where the device has no room.
     pub fn keep_start(&mut self) -> Result<()> {
-        let adapters = self.layers.iter_mut().flat_map(Layer::linears_mut).filter_map(|linear| linear.adapter.as_mut());
-        adapters.map(Lora::keep_start).collect()
+        let mut adapters =
+            self.layers.iter_mut().flat_map(Layer::linears_mut).filter_map(|linear| linear.adapter.as_mut());
+        adapters.try_for_each(Lora::keep_start)
     }
 
     /// How many values all parameters have, and those that are trained.

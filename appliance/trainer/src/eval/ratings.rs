@@ -251,8 +251,8 @@ pub fn read(
             let all = chosen().count() as f64;
             chosen().sum::<f64>() / all
         };
-        ratings.difference = difference(&every);
         ratings.interval = bootstrap::interval(by_example.len(), resamples, seed, difference);
+        ratings.difference = difference(&every);
     }
     Ok(ratings)
 }
@@ -356,7 +356,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let key = sheet(dir.path());
         let file = dir.path().join("sheet.key.json");
-        let judge = |index: usize, order: bool| if (index % 3 == 0) == order { 1 } else { 2 };
+        let judge = |index: usize, order: bool| if index.is_multiple_of(3) == order { 1 } else { 2 };
         let one = filled_in_by(dir.path(), "one.csv", &key, judge);
         let alone = read(&file, std::slice::from_ref(&one), &said, 500, 1).unwrap();
         let three = read(&file, &[one.clone(), one.clone(), one], &said, 500, 1).unwrap();
