@@ -219,11 +219,16 @@ fn look(node: &Path, disk: &Disk) -> io::Result<Content> {
     if disk.len < 2 * LOOKED_AT {
         return Ok(Content::Other);
     }
+    let (at, magic) = EXT4_MAGIC;
+    let is_ext4 = read(&file, at, magic.len())? == magic;
+    // Its end may be unreadable, and says nothing any more.
+    if is_ext4 && is_ours(&file)? && format::was_mounted(&file)? {
+        return Ok(Content::Ours);
+    }
     if !disk.has_partitions && format::is_begun(&file, disk.len)? {
         return Ok(Content::Begun);
     }
-    let (at, magic) = EXT4_MAGIC;
-    if read(&file, at, magic.len())? == magic {
+    if is_ext4 {
         return Ok(if is_ours(&file)? { Content::Ours } else { Content::Other });
     }
     if disk.has_partitions {
@@ -323,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_of_the_appliance_is_taken_though_its_end_cannot_be_read() {
+        for mounted in [0, 1] {
+            let ours: Writes<'_> = &[EXT4, (EXT4_LABEL.0, b"GAPDATA"), (1024 + 0x34, &[mounted])];
+            let (_directory, root) = machine(&[("vdb", "b", &[]), ("vdc", "c", ours)]);
+            // Reading there fails, as it does where a sector is bad.
+            File::options().write(true).open(root.at("/dev/vdc")).unwrap().set_len(LEN - 8192).unwrap();
+            assert_eq!(chosen(&root, &Data::default()), Ok(("vdc".into(), false)), "mounted: {mounted}");
+        }
+    }
+
+    #[test]
     fn what_holds_anything_is_left_alone() {
         let others: [&[(u64, &[u8])]; 4] =
             [&[(0, b"x")], &[(LEN - 1, b"x")], &[EXT4], &[EXT4, (EXT4_LABEL.0, b"GAPDATAX")]];
@@ -340,7 +356,7 @@ mod tests {
     #[test]
     fn a_disk_that_the_appliance_began_to_format_is_formatted_before_an_empty_one() {
         let mark = format!("gapimage: the data volume on this disk of {LEN} bytes is being formatted\n");
-        let begun: Writes<'_> = &[(3000, b"half a file system"), (LEN - 4096, mark.as_bytes())];
+        let begun: Writes<'_> = &[(5000, b"half a file system"), (LEN - 4096, mark.as_bytes())];
         let (_directory, root) = machine(&[("vda", "m", &[]), ("vdb", "b", &[]), ("vdc", "c", begun)]);
         assert_eq!(chosen(&root, &Data::default()), Ok(("vdc".into(), true)));
         assert_eq!(chosen(&root, &named("vdc")), Ok(("vdc".into(), true)));

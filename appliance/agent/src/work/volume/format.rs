@@ -2,7 +2,7 @@
 //!
 //! Half a file system looks like anybody's data, which is left alone. So the end of the disk, which the file system leaves
 //! free, is marked before it is made and cleared after: a disk with the mark is made anew. A file system that was mounted
-//! once is never made anew, whatever stands there.
+//! once is never made anew, whatever stands there, nor is what begins as another one does.
 
 use super::{EXT4_MAGIC, LABEL, is_ours, read};
 use crate::root::Root;
@@ -28,6 +28,18 @@ const FREE: u64 = 1 << 20;
 const MARK_BEFORE_END: u64 = 4096;
 /// Bytes at the beginning that stay zeros while a file system is made: before its superblock.
 const UNTOUCHED: usize = 1024;
+/// Bytes at the beginning that stay zeros until the superblock is there: it is written last, and its block cleared before.
+const BEFORE_SUPERBLOCK: usize = 4096;
+/// What others leave behind those: where, and which bytes (the kernel's `include/uapi/linux/raid/md_p.h`,
+/// `drivers/md/bcache/bcache_ondisk.h`, ECMA-119, ECMA-167, `fs/jfs/jfs_superblock.h`, `fs/btrfs/disk-io.c`).
+const FOREIGN: [(u64, &[u8]); 6] = [
+    (4096, &[0xfc, 0x4e, 0x2b, 0xa9]),
+    (4096 + 24, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca]),
+    (32768 + 1, b"CD001"),
+    (32768 + 1, b"BEA01"),
+    (32768, b"JFS1"),
+    (65536 + 64, b"_BHRfS_M"),
+];
 /// Places in ext4's superblock: when it was mounted last, and how often.
 const EXT4_MOUNTED: [(u64, usize); 2] = [(1024 + 0x2c, 4), (1024 + 0x34, 2)];
 /// How long another one who formats the disk is waited for: an agent that ended leaves its `mke2fs` behind.
@@ -47,20 +59,37 @@ fn mark(len: u64) -> Vec<u8> {
 pub(super) fn is_begun(disk: &File, len: u64) -> io::Result<bool> {
     let read = |at, count| read(disk, at, count);
     let mark = mark(len);
-    if read(len.saturating_sub(MARK_BEFORE_END), mark.len())? != mark {
-        return Ok(false);
-    }
-    let is_zero = |bytes: Vec<u8>| bytes.iter().all(|byte| *byte == 0);
-    if !is_zero(read(0, UNTOUCHED)?) {
+    // One that cannot be read is none.
+    if read(len.saturating_sub(MARK_BEFORE_END), mark.len()).ok() != Some(mark) || !is_zero(&read(0, UNTOUCHED)?) {
         return Ok(false);
     }
     let (magic_at, magic) = EXT4_MAGIC;
-    if read(magic_at, magic.len())? != magic {
-        return Ok(true);
+    if read(magic_at, magic.len())? == magic {
+        return Ok(is_ours(disk)? && !was_mounted(disk)?);
     }
-    let [(mounted_at, length), (count_at, count_length)] = EXT4_MOUNTED;
-    let was_mounted = !is_zero(read(mounted_at, length)?) || !is_zero(read(count_at, count_length)?);
-    Ok(is_ours(disk)? && !was_mounted)
+    for (at, signature) in FOREIGN {
+        if read(at, signature.len())? == signature {
+            return Ok(false);
+        }
+    }
+    Ok(is_zero(&read(0, BEFORE_SUPERBLOCK)?))
+}
+
+/// Whether the ext4 on a disk was ever mounted.
+///
+/// # Errors
+/// What the system said.
+pub(super) fn was_mounted(disk: &File) -> io::Result<bool> {
+    for (at, len) in EXT4_MOUNTED {
+        if !is_zero(&read(disk, at, len)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Formats a disk of `len` bytes.
@@ -168,6 +197,16 @@ mod tests {
         write_through(&node, b"half a file system", LOOKED_AT / 2).unwrap();
         assert!(begun(&node));
         assert!(!is_begun(&File::open(&node).unwrap(), LEN - 512).unwrap(), "a disk of another length");
+        for (at, signature) in FOREIGN {
+            write_through(&node, signature, at).unwrap();
+            assert!(!begun(&node), "another's from {at} on");
+            write_through(&node, &vec![0; signature.len()], at).unwrap();
+            assert!(begun(&node));
+        }
+        // F2FS, where ext4's superblock would be.
+        write_through(&node, &[0x10, 0x20, 0xf5, 0xf2], 1024).unwrap();
+        assert!(!begun(&node));
+        write_through(&node, &[0; 4], 1024).unwrap();
         write_through(&node, b"boot sector", 0).unwrap();
         assert!(!begun(&node), "somebody used it since");
     }
