@@ -18,8 +18,8 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 /// How often the kernel's log is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many looks come before the driver's library is asked.
-const LOOKS: usize = 60;
+/// How many looks come before the driver's library is asked, and as long until the fabric manager is looked after.
+const LOOKS: u32 = 60;
 
 /// The machine's GPUs.
 pub struct Board {
@@ -168,17 +168,37 @@ impl Since {
 
 /// Follows how the GPUs are, once they are provisioned, for ever; nothing where there are none.
 pub async fn follow(board: Arc<Board>) {
+    follow_every(board, LOOK, program::run).await;
+}
+
+async fn follow_every<S>(board: Arc<Board>, look: Duration, start: S)
+where
+    S: Fn(&[String], Duration) -> Result<(), String> + Clone + Send + 'static,
+{
     let waiting = Arc::clone(&board);
-    let has_gpus = spawn_blocking(move || !waiting.wait().gpus.is_empty()).await;
-    while has_gpus.as_ref().is_ok_and(|has_gpus| *has_gpus) {
+    if !spawn_blocking(move || !waiting.wait().gpus.is_empty()).await.unwrap_or(false) {
+        return;
+    }
+    // A start that fails takes minutes, in which what the kernel says is read as ever.
+    tokio::spawn(keep_fabric_every(Arc::clone(&board), look.saturating_mul(LOOKS), start));
+    loop {
         for _ in 0..LOOKS {
-            sleep(LOOK).await;
+            sleep(look).await;
             let looking = Arc::clone(&board);
             drop(spawn_blocking(move || looking.look()).await);
         }
-        let keeping = Arc::clone(&board);
-        drop(spawn_blocking(move || keeping.keep_fabric(program::run)).await);
         drop(board.samples().await);
+    }
+}
+
+async fn keep_fabric_every<S>(board: Arc<Board>, pause: Duration, start: S)
+where
+    S: Fn(&[String], Duration) -> Result<(), String> + Clone + Send + 'static,
+{
+    loop {
+        sleep(pause).await;
+        let (keeping, start) = (Arc::clone(&board), start.clone());
+        drop(spawn_blocking(move || keeping.keep_fabric(start)).await);
     }
 }
 
@@ -186,7 +206,7 @@ pub async fn follow(board: Arc<Board>) {
 mod tests {
     use super::*;
     use gap_gpu::provision::{Gpu, Slot};
-    use std::fs;
+    use std::{fs, thread, time::Instant};
 
     const FIRST: &str = "0000:1b:00.0";
     const SECOND: &str = "0000:43:00.0";
@@ -269,6 +289,28 @@ mod tests {
         )
         .unwrap();
         assert_eq!(keep(Ok(())), 2);
+    }
+
+    #[tokio::test]
+    async fn the_kernels_log_is_read_while_the_fabric_manager_is_being_started() {
+        let command = vec!["/usr/bin/nv-fabricmanager".to_owned()];
+        let (directory, board) = board_with(Fabric::Needed { command });
+        let (board, log) = (Arc::new(board), directory.path().join("dev/kmsg"));
+        let watched = Arc::clone(&board);
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let start = move |_: &[String], _: Duration| {
+            fs::write(&log, "3,1,2,-;NVRM: Xid (PCI:0000:1b:00): 79, pid=7, GPU has fallen off the bus.\n").unwrap();
+            let is_known = || watched.since().failed.contains_key(&FIRST.parse::<PciAddress>().unwrap());
+            let began = Instant::now();
+            while !is_known() && began.elapsed() < Duration::from_secs(120) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let _ = tell.send(is_known());
+            Ok(())
+        };
+        let following = tokio::spawn(follow_every(board, Duration::from_millis(1), start));
+        assert_eq!(told.recv().await, Some(true));
+        following.abort();
     }
 
     #[test]
