@@ -287,7 +287,7 @@ async fn open_work(system: Arc<System>, opening: Opening, cell: Arc<WorkCell>, o
     let Some(work) = cell.get() else { return };
     system.stage("jobs ready");
     let swept = work.clone();
-    drop(spawn_blocking(move || swept.sweep_caches().unwrap_or_else(console::say)));
+    drop(spawn_blocking(move || swept.sweep().unwrap_or_else(console::say)));
     tokio::spawn(opening::forget_history(work.clone()));
     checking::check_all(&work).await.unwrap_or_else(console::say);
     opening::watch_servers(work).await;

@@ -207,7 +207,7 @@ pub struct JobEvent {
     pub state: Option<State>,
     /// For people.
     pub message: String,
-    /// JSON that the job told with it.
+    /// JSON that the job told with it; for a start on GPUs, an object whose `gpus` are their names.
     pub data: Option<String>,
 }
 

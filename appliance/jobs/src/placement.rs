@@ -195,12 +195,15 @@ impl fmt::Display for Wait {
 
 /// Decides what starts: each waiting job in order that fits into what is left. A later one may overtake one that does
 /// not fit. Once that one is overdue, what it needs is kept for it as it becomes free, unless it would wait for the end of what
-/// does not end by itself.
+/// does not end by itself. Of those that are overdue only as many keep something as could run at the same time: the others have
+/// to wait for these.
 pub fn place<I: Clone>(machine: &Machine, running: &[Holding], waiting: &[Waiting<I>]) -> Decision<I> {
     let mut free = Free::of(machine, running.iter());
     // Without what is kept for those that are overdue.
     let mut left = free.clone();
     let ever = Free::of(machine, running.iter().filter(|holding| holding.is_endless));
+    // The same without what those have that something is kept for.
+    let mut beside = ever.clone();
     let (mut starts, mut waits) = (Vec::new(), Vec::new());
     for job in waiting {
         if let Ok(placement) = left.choose(job.demand) {
@@ -214,7 +217,10 @@ pub fn place<I: Clone>(machine: &Machine, running: &[Holding], waiting: &[Waitin
             Err(impossible) => Wait { lack: Lack::Machine(impossible), is_endless: false },
             Ok(()) => Wait { lack: free.choose(job.demand).err().unwrap_or(Lack::Turn), is_endless },
         };
-        if job.is_overdue && !is_endless {
+        if job.is_overdue
+            && let Ok(placement) = beside.choose(job.demand)
+        {
+            beside.give(&placement);
             left.keep(job.demand);
         }
         waits.push((job.id.clone(), wait));
@@ -333,6 +339,18 @@ mod tests {
         assert_eq!(started(&place(&machine, &running, &waiting)), [2], "40 of 90 units of memory are kept");
         let waiting = [overdue(waits(1, 1, 0, 95)), waits(2, 0, 0, 1), waits(3, 0, 0, 0)];
         assert_eq!(started(&place(&machine, &running, &waiting)), [3], "memory is what lacks");
+    }
+
+    #[test]
+    fn nothing_is_kept_for_those_that_are_overdue_and_can_only_run_after_another_one() {
+        let machine = machine(&[80], 64);
+        let training = |id| overdue(waits(id, 1, 0, 16));
+        let waiting = [training(1), training(2), training(3), training(4), waits(5, 0, 0, 30), waits(6, 0, 0, 10)];
+        let decided = place(&machine, &[runs(&["gpu0"], 16, false)], &waiting);
+        assert_eq!(started(&decided), [5], "16 of 48 units of memory are kept");
+        let lack = |id| decided.waits.iter().find(|(other, _)| *other == id).map(|(_, wait)| wait.lack.clone());
+        assert_eq!(lack(4), Some(Lack::Slots { wanted: 1, memory: 0, free: 0 }));
+        assert_eq!(lack(6), Some(Lack::Turn));
     }
 
     #[test]

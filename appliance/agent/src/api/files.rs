@@ -193,7 +193,7 @@ pub(super) async fn retrieve(State(api): State<Arc<Api>>, Path(id): Path<String>
 
 pub(super) async fn delete(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Deleted>, ApiError> {
     let work = api.work()?;
-    blocking(move || {
+    bulk(&Arc::clone(&work), move || {
         work.delete_file(&id)?;
         Ok(Json(Deleted::new(id, "file")))
     })

@@ -10,7 +10,7 @@ use crate::work::{
     Work,
     left::{Left, Lines},
     order::Order,
-    submit::CreateFineTuning,
+    submit::{self, CreateFineTuning},
 };
 use axum::{
     Json,
@@ -207,6 +207,7 @@ pub(super) async fn create(
     let work = api.work()?;
     blocking(move || {
         let job = work.fine_tune(&request)?;
+        submit::compare(Arc::clone(&work), &job);
         Ok(Made::new(job.id.to_string(), FineTuningView::new(job, &work)))
     })
     .await

@@ -4,6 +4,7 @@
 //! nobody writes to, a file of 16 TiB. So everything is opened from its directory downwards, by a way on which no link
 //! leads (`openat2` with `RESOLVE_BENEATH`), without waiting, and what was opened is looked at, not its name.
 
+use gap_contract::Output;
 use rustix::{
     fd::{AsRawFd, OwnedFd},
     fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2},
@@ -164,6 +165,14 @@ impl Iterator for Lines {
     }
 }
 
+/// Whether a run of a training left something that the next one goes on from, or must not take for its own.
+pub fn has_begun(output: &Path) -> bool {
+    let names = Output::new("");
+    let Ok(left) = Left::open(output) else { return false };
+    left.has_directory(&names.checkpoints())
+        || [names.lineage(), names.metrics()].iter().any(|name| left.file(name).is_ok())
+}
+
 fn no(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("it is no {what}"))
 }
@@ -201,6 +210,29 @@ mod tests {
         assert!(left.has_directory("adapter".as_ref()));
         assert!(!left.has_directory("same".as_ref()) && !left.has_directory("out".as_ref()));
         assert!(Left::open(&directory.path().join("output/same")).is_err());
+    }
+
+    #[test]
+    fn a_training_has_begun_when_it_left_something_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let output = directory.path().join("output");
+        assert!(!has_begun(&output));
+        fs::create_dir(&output).unwrap();
+        fs::write(output.join("mine"), "x").unwrap();
+        fs::write(directory.path().join("metrics.jsonl"), "{}").unwrap();
+        symlink("../metrics.jsonl", output.join("metrics.jsonl")).unwrap();
+        symlink("..", output.join("checkpoints")).unwrap();
+        assert!(!has_begun(&output), "links are not followed");
+        fs::write(output.join("lineage.json"), "{}").unwrap();
+        assert!(has_begun(&output));
+        for name in ["lineage.json", "checkpoints", "metrics.jsonl"] {
+            fs::remove_file(output.join(name)).unwrap();
+        }
+        fs::create_dir(output.join("checkpoints")).unwrap();
+        assert!(has_begun(&output));
+        fs::remove_dir(output.join("checkpoints")).unwrap();
+        fs::write(output.join("metrics.jsonl"), "{}").unwrap();
+        assert!(has_begun(&output));
     }
 
     #[test]

@@ -156,11 +156,12 @@ impl Work {
         })
     }
 
-    /// Deletes what jobs that are over kept between their runs: a power cut may have come before.
+    /// Deletes what jobs that are over kept between their runs, and what was to be deleted: a power cut may have come before.
     ///
     /// # Errors
     /// What the system said of the list.
-    pub fn sweep_caches(&self) -> io::Result<()> {
+    pub fn sweep(&self) -> io::Result<()> {
+        self.storage.empty_trash()?;
         for name in self.storage.cached_jobs()? {
             let Ok(id) = JobId::try_from(name) else { continue };
             if self.queue().job(&id).is_ok_and(|job| job.state.is_final()) {

@@ -1,12 +1,13 @@
 //! Whether what was brought and what jobs left behind is still needed, and deleting what is not.
 //!
-//! Who deletes holds a lock from the look at who needs it until it is gone, and so does who puts a job into the queue or gives a
+//! Who deletes holds a lock from the look at who needs it until nobody finds it any more, and so does who puts a job into the queue or gives a
 //! model a name, from the look at whether all is there until that is kept.
 
 use super::{
     Work,
     files::FilesError,
     order::{DataOrder, Order},
+    storage::remove,
     submit::SubmitError,
 };
 use gap_jobs::{Job, JobId, Kind, QueueError, State, queue::Filter};
@@ -41,24 +42,27 @@ pub enum DeleteError {
 }
 
 impl Work {
-    /// Deletes an uploaded file, unless a job works on it.
+    /// Deletes an uploaded file, unless a job works on it. Takes its time, in which nobody is held up.
     ///
     /// # Errors
     /// [`DeleteError`].
     pub fn delete_file(&self, id: &str) -> Result<(), DeleteError> {
-        let _needs = self.hold_needs();
+        let needs = self.hold_needs();
         if let Some(user) = self.user(|order| trains_on(order, id))? {
             return Err(DeleteError::Needed(waits_for_its_end(&user, "that file")));
         }
-        Ok(self.files.delete(id)?)
+        let bytes = self.files.forget(id)?;
+        drop(needs);
+        Ok(remove(&bytes).map_err(FilesError::from)?)
     }
 
-    /// Deletes what a job that has ended left behind, unless somebody needs the model that it made.
+    /// Deletes what a job that has ended left behind, unless somebody needs the model that it made. Takes its time, in which
+    /// nobody is held up.
     ///
     /// # Errors
     /// [`DeleteError`].
     pub fn delete_output(&self, id: &JobId) -> Result<(), DeleteError> {
-        let _needs = self.hold_needs();
+        let needs = self.hold_needs();
         let job = self.queue().job(id)?;
         if !job.state.is_final() {
             let state = job.state.name();
@@ -67,7 +71,11 @@ impl Work {
         if let Some(need) = self.need_of(&job)? {
             return Err(DeleteError::Needed(need));
         }
-        self.storage.delete_output(id.as_str()).map_err(|source| DeleteError::Output { job: id.clone(), source })
+        let failed = |source| DeleteError::Output { job: id.clone(), source };
+        let taken = self.storage.take_output(id.as_str()).map_err(failed)?;
+        drop(needs);
+        // It may be millions of files.
+        taken.map_or(Ok(()), |taken| remove(&taken)).map_err(failed)
     }
 
     /// Held by who looks at what is needed, or needs something from now on.

@@ -5,7 +5,7 @@ use super::{
     catalog::{Catalog, ImageError},
     devices::{self, LIBRARY_PATH},
     files,
-    left::Left,
+    left::{Left, has_begun},
     news::Follower,
     order::{DataOrder, ModelOrder, Order, inside},
     relay::Relay,
@@ -14,6 +14,7 @@ use super::{
     sockets,
     stirred::Stirred,
     storage::{Storage, make, own, publish},
+    submit::{Made, result_of},
     terminals::Terminals,
 };
 use crate::{console, gpus};
@@ -112,9 +113,9 @@ impl Containers {
         let laid = self.lay_out(job, order, user, &directory);
         let job_file = laid.map_err(|error| passing(format!("laying out what it works with: {error}")))?;
         let mut command = order.command.clone();
-        // Whatever its last run came to: without the word a trainer refuses what lies there, and with it begins anew where
-        // no checkpoint does.
-        if job.kind == Kind::Train && job.starts > 1 {
+        // Without the word a trainer refuses what lies there, and with it begins anew where no checkpoint does. One that has left
+        // nothing may not know the word.
+        if job.kind == Kind::Train && job.starts > 1 && has_begun(&self.storage.output(id)) {
             command.push("--resume".to_owned());
         }
         let slots = job.placement.as_ref().map(|placement| placement.slots.as_slice()).unwrap_or_default();
@@ -215,6 +216,7 @@ impl Containers {
 
     /// The directory of the base, and that of the adapter. A whole model that a job made takes the place of the base.
     fn model(&self, model: &ModelOrder) -> Result<(PathBuf, Option<PathBuf>), CannotStart> {
+        let model = &told_apart(&self.storage, model);
         let left_by = |job: &JobId, name: PathBuf| {
             let output = self.storage.output(job.as_str());
             let left = Left::open(&output).map_err(|error| passing(format!("looking for {}: {error}", model.name)))?;
@@ -402,6 +404,13 @@ fn variables(image: &[String], asked: &BTreeMap<String, String>, mut given: BTre
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// The model of an order, also of one from a time when orders did not say whether a model was trained whole.
+fn told_apart(storage: &Storage, model: &ModelOrder) -> ModelOrder {
+    let is_whole = |job: &JobId| result_of(storage, job.as_str()) == Some(Made::Model);
+    let whole = model.whole.clone().or_else(|| model.trained.clone().filter(is_whole));
+    ModelOrder { whole, ..model.clone() }
+}
+
 /// Removes what a job had in memory while it ran.
 fn remove_run(directory: &Path) {
     drop(sockets::remove(&directory.join(SOCKETS)));
@@ -430,6 +439,8 @@ fn of_image(error: ImageError) -> CannotStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::storage::Volume;
+    use serde_json::json;
 
     #[test]
     fn a_request_may_set_variables_but_not_where_things_are_kept() {
@@ -440,6 +451,21 @@ mod tests {
         {
             assert!(variables.iter().any(|variable| variable == expected), "{expected}: {variables:?}");
         }
+    }
+
+    #[test]
+    fn an_order_that_does_not_say_that_its_model_was_trained_whole_is_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
+        let job = JobId::new(JobId::TRAINING);
+        let base = json!({"name": "tiny", "image": "tiny", "path": "/models/tiny"});
+        let old = json!({"name": "ft:tiny:x:1", "base": base, "trained": job.as_str()});
+        let old: ModelOrder = serde_json::from_value(old).unwrap();
+        assert_eq!(told_apart(&storage, &old), old, "it is gone");
+        fs::create_dir_all(storage.output(job.as_str()).join("model")).unwrap();
+        assert_eq!(told_apart(&storage, &old).whole, Some(job.clone()));
+        fs::create_dir_all(storage.output(job.as_str()).join("adapter")).unwrap();
+        assert_eq!(told_apart(&storage, &old).adapter(), Some(&job));
     }
 
     #[test]

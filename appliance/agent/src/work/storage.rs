@@ -1,5 +1,6 @@
 //! Where everything that outlives a job lies on the data volume.
 
+use gap_jobs::identifier;
 use rustix::fs::{CWD, Gid, Uid};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,6 +12,8 @@ use std::{
 
 /// Most files and directories of a model that are looked at.
 const MAX_RESULT: usize = 100_000;
+/// The directory of what is to be deleted.
+const TRASH: &str = "trash";
 /// The user who may do everything: the agent.
 const ROOT: u32 = 0;
 
@@ -45,7 +48,7 @@ impl Storage {
     pub fn open(root: &Path, volume: Volume) -> io::Result<Self> {
         make(root, 0o700)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
-        for name in ["files", "jobs", "uploads"] {
+        for name in ["files", "jobs", "uploads", TRASH] {
             make(&root.join(name), 0o755)?;
         }
         sync_directory(root)?;
@@ -115,12 +118,29 @@ impl Storage {
         Ok(())
     }
 
-    /// Deletes what a job left behind. It is no error when that is gone.
+    /// Takes away what a job left behind, at once, however many files that are. Returns the directory that it is in now, for
+    /// [`remove`]; none when it is gone.
     ///
     /// # Errors
     /// What the system said.
-    pub fn delete_output(&self, job: &str) -> io::Result<()> {
-        remove(&self.output(job))
+    pub fn take_output(&self, job: &str) -> io::Result<Option<PathBuf>> {
+        let taken = self.root.join(TRASH).join(identifier::random("output"));
+        match fs::rename(self.output(job), &taken) {
+            Ok(()) => Ok(Some(taken)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what was taken away and is still there: a power cut may have come before.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn empty_trash(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.root.join(TRASH))? {
+            remove(&entry?.path())?;
+        }
+        Ok(())
     }
 
     /// Deletes what a job kept between its runs. It is no error when that is gone.
@@ -220,6 +240,21 @@ pub fn own(path: &Path, user: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_is_gone_before_its_bytes_are_and_these_go_at_the_next_start_at_the_latest() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path(), Volume::Memory { reason: "test".into() }).unwrap();
+        assert_eq!(storage.take_output("job").unwrap(), None);
+        make(&storage.output("job").join("adapter"), 0o755).unwrap();
+        fs::write(storage.output("job").join("adapter/weights"), "w").unwrap();
+        let taken = storage.take_output("job").unwrap().unwrap();
+        assert!(!storage.output("job").exists());
+        assert_eq!(fs::read(taken.join("adapter/weights")).unwrap(), b"w");
+        storage.empty_trash().unwrap();
+        assert!(!taken.exists());
+        remove(&taken).unwrap();
+    }
 
     #[test]
     fn a_result_is_readable_for_others_whatever_the_job_made_of_it() {

@@ -129,7 +129,8 @@ async fn the_agent_verifies_serves_and_stops() {
     let stages: Vec<_> = system["stages"].as_array().unwrap().iter().map(|stage| stage["name"].clone()).collect();
     assert_eq!(stages, ["agent started", "release verified again", "API healthy"]);
     assert_eq!(agent.ask("GET", "/v1/system", "wrong").await.status, 401);
-    assert!(agent.memory() < 8 << 20, "{} bytes", agent.memory());
+    // Each huge page, of which some systems give as many as they can, counts 2 MiB.
+    assert!(agent.memory() < 16 << 20, "{} bytes", agent.memory());
     assert!(agent.open_files() > 256, "it may open {} files", agent.open_files());
     assert_eq!(agent.terminated(), Some(0));
 

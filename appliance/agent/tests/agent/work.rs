@@ -11,7 +11,11 @@ use gap_jobs::{
     log::{Log, Stream},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_reaches_endpoints_that_recipe_and_site_agree_on_and_is_refused_otherwise() {
@@ -447,18 +451,30 @@ async fn what_a_job_left_is_listed_and_taken_and_nothing_else_is() {
 async fn a_job_that_measures_on_what_it_trains_on_is_warned_of_that() {
     let appliance = Appliance::start();
     let file = appliance.good_file().await;
-    let warnings = async |validation: &str| {
+    let create = async |validation: &str| {
         let request = json!({"model": "tiny", "training_file": file, "validation_file": validation});
         let created = appliance.post("/v1/fine_tuning/jobs", request).await;
-        let id = created.body["id"].as_str().unwrap_or_else(|| panic!("{created:?}"));
+        created.body["id"].as_str().unwrap_or_else(|| panic!("{created:?}")).to_owned()
+    };
+    let warnings = async |id: &str| -> Vec<String> {
         let events = appliance.get(&format!("/v1/fine_tuning/jobs/{id}/events")).await.body;
         let events = events["data"].as_array().unwrap().clone();
         events.into_iter().filter(|event| event["level"] == "warn").map(|event| event["message"].to_string()).collect()
     };
-    let told: Vec<String> = warnings(&file).await;
-    assert!(told.len() == 1 && told[0].contains("2 of 2 examples"), "{told:?}");
     let other = appliance.upload("{\"prompt\":\"4+4?\",\"completion\":\"8\"}\n").await.body;
     let other = other["id"].as_str().unwrap();
     appliance.wait(&format!("/v1/files/{other}"), "/status", json!("processed")).await;
-    assert!(warnings(other).await.is_empty());
+    let measured = create(other).await;
+    let same = create(&file).await;
+    let until = Instant::now() + Duration::from_secs(60);
+    let told = loop {
+        let told = warnings(&same).await;
+        if !told.is_empty() {
+            break told;
+        }
+        assert!(Instant::now() < until, "nobody is warned");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(told.len() == 1 && told[0].contains("2 of 2 examples"), "{told:?}");
+    assert!(warnings(&measured).await.is_empty());
 }

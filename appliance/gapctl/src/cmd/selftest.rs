@@ -5,7 +5,7 @@ mod gpus;
 
 use super::{
     Failure, Outcome, Session,
-    file::{self, PAUSE},
+    file::{self, List, PAUSE},
     job::JOBS,
     show,
 };
@@ -67,7 +67,6 @@ struct Job {
     id: String,
     state: String,
     reason: Option<String>,
-    gpus: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +144,7 @@ fn order(session: &Session, args: &SelfTest) -> Result<String, Failure> {
 
 /// Waits for that test. Says as well whether its job succeeded.
 fn memory_and_disk(session: &Session, id: &str) -> Result<(Vec<Line>, bool), Failure> {
-    let (ended, _) = wait(session, id)?;
+    let ended = wait(session, id)?;
     let has_succeeded = ended.state == "succeeded";
     let report = [&JOBS[..], &[id, "outputs", "self-test.json"]].concat();
     let lines = match session.read_patiently::<Found>(&Request::get(&report)) {
@@ -237,10 +236,23 @@ impl Training {
         Ok(lines)
     }
 
-    /// A job for each GPU, or one for the processor.
+    /// A job for each GPU, or one for the processor; all of them or none.
     fn start(&self, session: &Session, after: Option<&str>) -> Result<Vec<String>, Failure> {
         let gpus = u32::from(!self.usable.is_empty());
-        (0..self.usable.len().max(1)).map(|_| tune(session, self, gpus, after)).collect()
+        let mut jobs = Vec::new();
+        for _ in 0..self.usable.len().max(1) {
+            match tune(session, self, gpus, after) {
+                Ok(id) => jobs.push(id),
+                Err(failure) => {
+                    // Nobody waits for them, and they would take GPUs from those that are started instead.
+                    for id in &jobs {
+                        drop(session.client.ask(Request::post(&[&JOBS[..], &[id, "cancel"]].concat())));
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(jobs)
     }
 }
 
@@ -298,7 +310,8 @@ fn tune(session: &Session, training: &Training, gpus: u32, after: Option<&str>) 
 
 /// Waits for a training job and says where it trained, and how far it got.
 fn steps(session: &Session, id: &str, on_processor: bool) -> Result<Line, Failure> {
-    let (job, used) = wait(session, id)?;
+    let job = wait(session, id)?;
+    let used = places(session, id)?;
     let metrics = session.ask_patiently(&Request::get(&[&JOBS[..], &[id, "metrics"]].concat()));
     let rows = metrics.map(|answer| String::from_utf8_lossy(answer.bytes()).into_owned()).unwrap_or_default();
     let (done, loss) = progress(&rows);
@@ -336,18 +349,40 @@ fn progress(metrics: &str) -> (usize, Option<f64>) {
     (losses.len(), losses.last().copied())
 }
 
-/// Waits until a job has ended. Returns it and the GPUs that it had.
-fn wait(session: &Session, id: &str) -> Result<(Job, Vec<String>), Failure> {
-    let mut used = Vec::new();
+/// Waits until a job has ended.
+fn wait(session: &Session, id: &str) -> Result<Job, Failure> {
     loop {
         let job: Job = session.read_patiently(&Request::get(&[&JOBS[..], &[id]].concat()))?;
-        if !job.gpus.is_empty() {
-            used.clone_from(&job.gpus);
-        }
         if matches!(job.state.as_str(), "succeeded" | "failed" | "cancelled") {
-            return Ok((job, used));
+            return Ok(job);
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// The GPUs that a job ran on last, by the events of its starts: the job itself has them only while it runs.
+fn places(session: &Session, id: &str) -> Result<Vec<String>, Failure> {
+    #[derive(Deserialize)]
+    struct Happened {
+        id: String,
+        #[serde(default)]
+        data: Data,
+    }
+    #[derive(Default, Deserialize)]
+    struct Data {
+        gpus: Option<Vec<String>>,
+    }
+    let mut after = None;
+    loop {
+        let query = [("limit", Some("100".to_owned())), ("after", after)];
+        let request = Request::get(&[&JOBS[..], &[id, "events"]].concat()).query(&query);
+        let page: List<Happened> = session.read_patiently(&request)?;
+        after = page.data.last().filter(|_| page.has_more).map(|event| event.id.clone());
+        // The newest comes first.
+        let found = page.data.into_iter().find_map(|event| event.data.gpus);
+        if found.is_some() || after.is_none() {
+            return Ok(found.unwrap_or_default());
+        }
     }
 }
 

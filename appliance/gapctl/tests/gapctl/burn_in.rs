@@ -3,13 +3,14 @@
 use super::{Person, appliance::Appliance, said};
 use axum::{
     Json, Router,
-    extract::Path,
+    extract::{Path, Query},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     process::Output,
     sync::{Arc, Mutex},
 };
@@ -27,6 +28,10 @@ struct Machine {
     tested: &'static str,
     /// What training says that it computed on.
     device: &'static str,
+    /// The order for training that is refused, from 1.
+    refused: Option<usize>,
+    /// Jobs that were cancelled.
+    cancelled: Arc<Mutex<Vec<String>>>,
     /// The orders for training that came.
     orders: Arc<Mutex<Vec<Value>>>,
     /// Looks at jobs that are not answered, as by an agent that is being started again.
@@ -47,6 +52,8 @@ impl Machine {
             places: vec!["gpu-a", "gpu-b"],
             tested: "succeeded",
             device: "NVIDIA H200",
+            refused: None,
+            cancelled: Arc::default(),
             orders: Arc::default(),
             silent_looks: Arc::default(),
         }
@@ -58,19 +65,44 @@ impl Machine {
             *silent -= 1;
             return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "0")], "not yet").into_response();
         }
+        let state = if id.starts_with("ftjob-") { "succeeded" } else { self.tested };
+        // One that has ended has no GPUs any more.
+        Json(json!({"id": id, "state": state, "reason": null, "gpus": []})).into_response()
+    }
+
+    /// What happened to a job, the newest first, one event a page.
+    fn events(&self, id: &str, after: Option<&str>) -> Json<Value> {
         let number = id.strip_prefix("ftjob-").and_then(|number| number.parse::<usize>().ok());
-        let place = number.and_then(|number| self.places.get(number - 1));
-        let state = if number.is_some() { "succeeded" } else { self.tested };
-        Json(json!({"id": id, "state": state, "reason": null, "gpus": place.into_iter().collect::<Vec<_>>()}))
-            .into_response()
+        let place = number.and_then(|number| self.places.get(number - 1)).unwrap();
+        let event = |id: &str, data: Value| json!({"id": id, "message": "x", "data": data});
+        Json(match after {
+            None => json!({"data": [event("event-2", json!({"topic": "gap.step", "data": {}}))], "has_more": true}),
+            Some(after) => {
+                assert_eq!(after, "event-2");
+                json!({"data": [event("event-1", json!({"gpus": [place]}))], "has_more": false})
+            }
+        })
     }
 
     fn router(&self) -> Router {
         let orders = Arc::clone(&self.orders);
+        let refused = self.refused;
         let tune = move |Json(order): Json<Value>| async move {
             let mut orders = orders.lock().unwrap();
             orders.push(order);
-            Json(json!({"id": format!("ftjob-{}", orders.len())}))
+            if Some(orders.len()) == refused {
+                return StatusCode::BAD_REQUEST.into_response();
+            }
+            Json(json!({"id": format!("ftjob-{}", orders.len())})).into_response()
+        };
+        let cancelled = Arc::clone(&self.cancelled);
+        let cancel = move |Path(id): Path<String>| async move {
+            cancelled.lock().unwrap().push(id);
+            Json(json!({}))
+        };
+        let told = self.clone();
+        let events = move |Path(id): Path<String>, Query(query): Query<BTreeMap<String, String>>| async move {
+            told.events(&id, query.get("after").map(String::as_str))
         };
         let upload = || async { Json(json!({"id": "u", "status": "completed", "file": {"id": "file-1", "bytes": 1}})) };
         let file = json!({
@@ -99,6 +131,8 @@ impl Machine {
             .route("/v1/files/file-1", get(|| async { Json(file) }).delete(deleted))
             .route("/v1/fine_tuning/jobs", post(tune))
             .route("/v1/appliance/jobs/{id}", get(|Path(id): Path<String>| async move { machine.job(&id) }))
+            .route("/v1/appliance/jobs/{id}/cancel", post(cancel))
+            .route("/v1/appliance/jobs/{id}/events", get(events))
             .route("/v1/appliance/jobs/{id}/metrics", get(|| async { losses }))
             .route("/v1/appliance/jobs/{id}/outputs", delete(deleted))
             .route("/v1/appliance/jobs/{id}/outputs/lineage.json", get(|| async { Json(lineage) }))
@@ -174,6 +208,14 @@ fn what_waits_for_a_test_that_fails_is_started_anew() {
     assert!(code == Some(0) && row.contains("good"), "the report of that test decides, and says good: {row}");
     let orders = machine.orders.lock().unwrap();
     assert_eq!((orders.len(), &orders[3]["appliance"]["needs"]), (4, &json!([])), "{orders:?}");
+}
+
+#[test]
+fn jobs_that_were_queued_before_one_was_refused_are_cancelled() {
+    let machine = Machine { refused: Some(2), places: vec!["", "", "gpu-a", "gpu-b"], ..Machine::sound() };
+    let (code, row) = machine.told("training", "gpu-b");
+    assert!(code == Some(0) && row.contains("good"), "{row}");
+    assert_eq!(*machine.cancelled.lock().unwrap(), ["ftjob-1"]);
 }
 
 #[test]

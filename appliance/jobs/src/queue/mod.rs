@@ -413,16 +413,20 @@ fn save(transaction: &Transaction<'_>, job: &mut Job, now: i64, message: &str) -
     Ok(())
 }
 
-/// A placement of a job that is claimed.
+/// A placement of a job that is claimed. Its event keeps the GPUs, which the job itself has only while it runs.
 fn start(transaction: &Transaction<'_>, job: &mut Job, placement: Placement, now: i64) -> Result<(), QueueError> {
     job.state = job.state.after(Event::Claim)?;
     let place = match placement.slots.as_slice() {
         [] => "started".to_owned(),
         slots => format!("started on {}", slots.join(", ")),
     };
+    let gpus = &placement.slots;
+    let data = (!gpus.is_empty()).then(|| serde_json::json!({"gpus": gpus}).to_string());
     job.placement = Some(placement);
     job.starts = job.starts.saturating_add(1);
     job.started_at = job.started_at.or(Some(now));
     job.reason = None;
-    save(transaction, job, now, &place)
+    row::update(transaction, job, now)?;
+    row::insert_event(transaction, job.sequence, now, Level::Info, Some(job.state), &place, data.as_deref())?;
+    Ok(())
 }

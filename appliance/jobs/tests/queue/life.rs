@@ -94,6 +94,20 @@ fn a_cancelled_job_holds_its_place_until_its_program_has_ended() {
 }
 
 #[test]
+fn the_gpus_of_a_job_are_known_after_its_end() {
+    let queue = queue();
+    let one = gap_jobs::NewJob { demand: gap_jobs::Demand { gpus: 1, ..Default::default() }, ..job("a") };
+    let (on_gpu, without) = (queue.submit(&one, 0).unwrap().id, queue.submit(&job("b"), 0).unwrap().id);
+    queue.claim(&machine(1), 0).unwrap();
+    let gpus = |id: &JobId| -> Vec<Option<String>> {
+        assert_eq!(queue.ended(id, &outcome(Ending::Success), 1).unwrap().placement, None);
+        queue.events(id, 0, 100).unwrap().into_iter().map(|event| event.data).collect()
+    };
+    assert_eq!(gpus(&on_gpu), [None, Some(r#"{"gpus":["gpu0"]}"#.to_owned()), None]);
+    assert_eq!(gpus(&without), [None, None, None]);
+}
+
+#[test]
 fn after_an_interruption_all_goes_on_as_it_was_wanted() {
     let queue = queue();
     let ids: Vec<JobId> = (0..3).map(|n| queue.submit(&job(&n.to_string()), 0).unwrap().id).collect();

@@ -240,17 +240,17 @@ impl Files {
         })
     }
 
-    /// Deletes a file.
+    /// Forgets a file. Returns the directory of its bytes, which are to be deleted; where they are not, the next start does it.
     ///
     /// # Errors
     /// [`FilesError`].
-    pub fn delete(&self, id: &str) -> Result<(), FilesError> {
+    pub fn forget(&self, id: &str) -> Result<PathBuf, FilesError> {
         self.get(id)?;
         self.database.write(|transaction| -> Result<(), FilesError> {
             transaction.execute("DELETE FROM file WHERE id = ?1", [id])?;
             Ok(())
         })?;
-        Ok(fs::remove_dir_all(self.storage.file(id))?)
+        Ok(self.storage.file(id))
     }
 
     /// The bytes of a file as they came.
@@ -332,8 +332,11 @@ mod tests {
         assert!(files.card(&row.id).exists());
         assert_eq!(files.list(Some(Purpose::FineTune), None, 9).unwrap(), std::slice::from_ref(&row));
         assert_eq!(files.list(None, Some(&row.id), 9).unwrap(), []);
-        files.delete(&row.id).unwrap();
+        let bytes = files.forget(&row.id).unwrap();
         assert!(matches!(files.get(&row.id), Err(FilesError::None(_))));
+        assert!(bytes.join("content").exists());
+        Files::open(files.database.clone(), files.storage.clone()).unwrap();
+        assert!(!bytes.exists(), "the next start deletes what is forgotten");
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! OpenAI's `POST /v1/fine_tuning/jobs`.
 
 use super::{SubmitError, Wishes, command, offline, overlap};
-use crate::work::{
-    Work, files,
-    order::{Asked, DataOrder, Order, inside},
+use crate::{
+    console,
+    work::{
+        Work, files,
+        order::{Asked, DataOrder, Order, inside},
+    },
 };
 use gap_contract::{JobSpec, Method};
 use gap_handover::declared::DeclaredKind;
-use gap_jobs::{Job, Kind, Level, News, dispatcher::now, identifier};
+use gap_jobs::{Job, JobId, Kind, Level, News, dispatcher::now, identifier};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use tokio::task::spawn_blocking;
 
 /// What OpenAI's learning rate multiplier multiplies: the contract's usual rate.
 const LEARNING_RATE: f64 = 1e-4;
@@ -145,12 +149,14 @@ impl Work {
         };
         self.complete(&order)?;
         let demand = self.demand(&order, &declared, &wishes, gpus)?;
-        let job = self.enqueue(Kind::Train, &makes, &order, demand, &wishes)?;
-        if let Some(message) = self.overlap(&order)? {
-            let warning = News { level: Level::Warn, message, data: None };
-            self.queue().tell(&job.id, &[warning], now())?;
-        }
-        Ok(job)
+        self.enqueue(Kind::Train, &makes, &order, demand, &wishes)
+    }
+
+    /// Tells in an event of a job what it both trains on and measures on, where there is anything.
+    fn tell_overlap(&self, id: &JobId, order: &Order) -> Result<(), SubmitError> {
+        let Some(message) = self.overlap(order)? else { return Ok(()) };
+        let warning = News { level: Level::Warn, message, data: None };
+        Ok(self.queue().tell(id, &[warning], now())?)
     }
 
     /// What is to be said of examples that are trained on and measured on, where there are any.
@@ -171,6 +177,26 @@ impl Work {
             DataOrder::Release { dataset, file } => self.catalog.place(dataset)?.join(file),
         })
     }
+}
+
+/// Compares what a job trains on with what it measures on, in the background: the job is in the queue, and whoever submitted it
+/// waits for the answer.
+pub fn compare(work: Arc<Work>, job: &Job) {
+    let Ok(order) = serde_json::from_str::<Order>(&job.request) else { return };
+    if order.validation.is_none() {
+        return;
+    }
+    let id = job.id.clone();
+    tokio::spawn(async move {
+        // It is never closed.
+        let Ok(place) = Arc::clone(&work.bulk).acquire_owned().await else { return };
+        let told = spawn_blocking(move || {
+            let _place = place;
+            let told = work.tell_overlap(&id, &order);
+            told.unwrap_or_else(|error| console::say(format_args!("comparing the examples of {id}: {error}")));
+        });
+        drop(told.await);
+    });
 }
 
 fn check_words(request: &CreateFineTuning) -> Result<(), SubmitError> {

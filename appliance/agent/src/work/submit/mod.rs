@@ -11,7 +11,7 @@ mod run;
 mod self_test;
 
 pub use debug::CreateDebug;
-pub use fine_tuning::{CreateFineTuning, Vendor};
+pub use fine_tuning::{CreateFineTuning, Vendor, compare};
 pub use run::{CreateJob, SubmittedKind};
 pub use self_test::CreateSelfTest;
 
@@ -21,6 +21,7 @@ use super::{
     files::{FilesError, Purpose, Status},
     left::Left,
     order::{DataOrder, ModelOrder, Order},
+    storage::Storage,
 };
 use estimate::Takes;
 use gap_contract::Output;
@@ -311,11 +312,16 @@ impl Work {
 
     /// Whether a job left an adapter or a whole model behind.
     pub fn result_of(&self, job: &str) -> Option<Made> {
-        let names = Output::new("");
-        let left = Left::open(&self.storage.output(job)).ok()?;
-        let mut made = [(names.adapter(), Made::Adapter), (names.model(), Made::Model)].into_iter();
-        made.find(|(name, _)| left.has_directory(name)).map(|(_, made)| made)
+        result_of(&self.storage, job)
     }
+}
+
+/// Whether a job left an adapter or a whole model behind on this volume.
+pub(super) fn result_of(storage: &Storage, job: &str) -> Option<Made> {
+    let names = Output::new("");
+    let left = Left::open(&storage.output(job)).ok()?;
+    let mut made = [(names.adapter(), Made::Adapter), (names.model(), Made::Model)].into_iter();
+    made.find(|(name, _)| left.has_directory(name)).map(|(_, made)| made)
 }
 
 /// The queue's kind of a declared one.

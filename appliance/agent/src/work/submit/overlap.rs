@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-/// Longest files that are compared, in bytes: whoever submits a job waits for it.
+/// Longest files that are compared, in bytes: others wait who move many bytes.
 const MAX_TRAINING: u64 = 256 << 20;
 const MAX_VALIDATION: u64 = 32 << 20;
 /// Longest line that is read whole, in bytes.
