@@ -6,7 +6,7 @@ use signal_hook::{
     flag,
 };
 use std::{
-    io,
+    fs, io,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
@@ -21,17 +21,26 @@ const BY_SIGNAL: i32 = 128;
 static ASKED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// From now on the first request to end is only [taken note of](is_asked): what goes on has to look. A second one ends the
-/// program at once.
+/// program at once. A signal that whoever started the program wants ignored, as `nohup` does, stays so.
 ///
 /// # Errors
 /// What the system said.
 pub fn heed() -> io::Result<()> {
-    for signal in SIGNALS {
+    let ignored = ignored()?;
+    for signal in SIGNALS.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0) {
         // In this order: the first request sets what the second one finds.
         flag::register_conditional_shutdown(signal, BY_SIGNAL + signal, Arc::clone(&ASKED))?;
         flag::register(signal, Arc::clone(&ASKED))?;
     }
     Ok(())
+}
+
+/// The signals that this process ignores, a bit each: the first one is the lowest (proc_pid_status(5), `SigIgn`).
+fn ignored() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.ok_or_else(|| io::Error::other("/proc/self/status names no ignored signals"))
 }
 
 /// Whether the program was asked to end. Never, before [`heed`] was called.

@@ -21,7 +21,7 @@ fn fetched(store: &Path) -> u64 {
 
 #[test]
 fn an_interrupted_download_goes_on_where_it_was_and_leaves_nothing_else() {
-    for signal in [Signal::INT, Signal::KILL] {
+    for signal in [Signal::TERM, Signal::KILL] {
         let (server, key) = (Server::start(), Key::new(1));
         publish(&server, &key, &[LARGE]);
         server.misbehave(FILE, Behaviour::Hang(5 << 20));

@@ -151,7 +151,11 @@ impl TextStream {
     /// One that goes on with the text of a prompt: a space before its first word is kept, and a character that the prompt began
     /// comes out whole.
     pub fn after(codec: &Codec, prompt: &[u32]) -> Self {
-        let tokens = prompt.get(prompt.len().saturating_sub(TAIL)..).unwrap_or_default();
+        let tail = prompt.get(prompt.len().saturating_sub(TAIL)..).unwrap_or_default();
+        // Bytes in a row are characters only together: without the beginning of the first one, none of them is.
+        let goes_on = |token: &u32| codec.bytes(*token).first().is_some_and(|byte| (0x80..0xc0).contains(byte));
+        let begin = tail.iter().position(|token| !goes_on(token)).unwrap_or(tail.len());
+        let tokens = tail.get(begin..).unwrap_or_default();
         Self { tokens: tokens.to_vec(), context: 0, pending: codec.whole(tokens).len() }
     }
 
@@ -227,7 +231,7 @@ mod tests {
     fn parts_of_characters_are_bytes_and_come_out_whole() {
         for (json, special) in [(sentence_piece(), "</s>"), (recorded("tokenizer"), "<|end|>")] {
             let codec = codec(&json);
-            let text = "日é";
+            let text = "日é本語日é本語日é";
             let tokens = codec.encode(&["Hello", text].concat(), false).unwrap();
             let bytes: Vec<u8> = tokens.iter().flat_map(|token| codec.bytes(*token)).collect();
             assert!(bytes.ends_with(text.as_bytes()), "{bytes:?}");
@@ -235,7 +239,7 @@ mod tests {
                 let (prompt, answer) = tokens.split_at(cut);
                 let begun = codec.decode(codec.whole(prompt)).unwrap();
                 let rest = grown(&codec, TextStream::after(&codec, prompt), answer);
-                assert_eq!([begun.as_str(), &rest].concat(), "Hello日é", "cut at {cut}");
+                assert_eq!([begun.as_str(), &rest].concat(), ["Hello", text].concat(), "cut at {cut}");
             }
             let end = codec.token(special).unwrap();
             assert!(codec.is_special(end) && codec.bytes(end) == special.as_bytes());

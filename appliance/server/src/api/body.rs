@@ -20,6 +20,11 @@ const MAX_BODY: usize = 8 << 20;
 /// Most bytes of all bodies that are held at once: a request has no place before its body was read, and what is made of a body
 /// takes many times its length.
 const MAX_HELD: usize = 64 << 20;
+/// Of each body so many bytes count among the beginnings of all, which have [`MAX_BEGINNINGS`] for themselves: long bodies that
+/// stop arriving keep no short ones out.
+const BEGINNING: usize = 64 << 10;
+/// Most bytes of beginnings that are held at once; part of [`MAX_HELD`].
+const MAX_BEGINNINGS: usize = 16 << 20;
 /// Time for a body to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
@@ -41,20 +46,23 @@ pub struct Body<T>(pub T, pub Held);
 /// Room that a body takes among all that are held; dropped, it is free again.
 #[derive(Debug)]
 pub struct Held {
-    _room: OwnedSemaphorePermit,
+    _beginning: OwnedSemaphorePermit,
+    _rest: OwnedSemaphorePermit,
 }
 
 /// The room for bodies.
 #[derive(Debug, Clone)]
 pub struct Bodies {
-    room: Arc<Semaphore>,
+    beginnings: Arc<Semaphore>,
+    rests: Arc<Semaphore>,
     meters: Arc<Meters>,
 }
 
 impl Bodies {
     /// With nothing in it.
     pub fn new(meters: Arc<Meters>) -> Self {
-        Self { room: Arc::new(Semaphore::new(MAX_HELD)), meters }
+        let room = |bytes| Arc::new(Semaphore::new(bytes));
+        Self { beginnings: room(MAX_BEGINNINGS), rests: room(MAX_HELD - MAX_BEGINNINGS), meters }
     }
 
     /// Receives a body. It takes room only for what has arrived, so that who is slow keeps nobody out.
@@ -63,11 +71,11 @@ impl Bodies {
             self.meters.refused.inc();
             ApiError::NoRoom { retry_after: self.meters.typical_seconds() }
         };
-        let take = |bytes: usize| {
+        let take = |room: &Arc<Semaphore>, bytes: usize| {
             let bytes = u32::try_from(bytes).map_err(|_| ApiError::BodyTooLong(MAX_BODY))?;
-            self.room.clone().try_acquire_many_owned(bytes).map_err(no_room)
+            room.clone().try_acquire_many_owned(bytes).map_err(no_room)
         };
-        let mut room = take(0)?;
+        let (mut beginning, mut rest) = (take(&self.beginnings, 0)?, take(&self.rests, 0)?);
         let mut received = Vec::new();
         let mut pieces = body.into_data_stream();
         while let Some(piece) = pieces.next().await {
@@ -75,10 +83,12 @@ impl Bodies {
             if received.len() + piece.len() > MAX_BODY {
                 return Err(ApiError::BodyTooLong(MAX_BODY));
             }
-            room.merge(take(piece.len())?);
+            let begun = piece.len().min(BEGINNING.saturating_sub(received.len()));
+            beginning.merge(take(&self.beginnings, begun)?);
+            rest.merge(take(&self.rests, piece.len() - begun)?);
             received.extend_from_slice(&piece);
         }
-        Ok((received, Held { _room: room }))
+        Ok((received, Held { _beginning: beginning, _rest: rest }))
     }
 }
 
@@ -134,7 +144,8 @@ mod tests {
 
     #[test]
     fn bodies_beyond_the_room_are_refused_and_others_arrive() {
-        let bodies = Bodies { room: Arc::new(Semaphore::new(10)), meters: Arc::default() };
+        let room = |bytes| Arc::new(Semaphore::new(bytes));
+        let bodies = Bodies { beginnings: room(10), rests: room(MAX_BODY), meters: Arc::default() };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (first, held) = bodies.receive(Raw::from("1234567")).await.unwrap();
@@ -148,7 +159,7 @@ mod tests {
                 let (bodies, slow) = (bodies.clone(), Raw::from_stream(slow));
                 async move { bodies.receive(slow).await.map(|_| ()) }
             });
-            while bodies.room.available_permits() != 2 {
+            while bodies.beginnings.available_permits() != 2 {
                 tokio::task::yield_now().await;
             }
             let (_, second) = bodies.receive(Raw::from("12")).await.unwrap();
@@ -156,7 +167,12 @@ mod tests {
             slow.abort();
             assert!(slow.await.unwrap_err().is_cancelled());
             drop((held, second));
-            assert_eq!(bodies.room.available_permits(), 10);
+            assert_eq!(bodies.beginnings.available_permits(), 10);
+            // Nothing is left for long ones, and short ones arrive.
+            let bodies = Bodies { beginnings: room(MAX_BEGINNINGS), rests: room(0), meters: Arc::default() };
+            assert!(bodies.receive(Raw::from(vec![b'x'; BEGINNING + 1])).await.is_err());
+            let (short, _held) = bodies.receive(Raw::from(vec![b'x'; BEGINNING])).await.unwrap();
+            assert_eq!(short.len(), BEGINNING);
             let long = Raw::from(vec![b'x'; MAX_BODY + 1]);
             assert_eq!(bodies.receive(long).await.unwrap_err(), ApiError::BodyTooLong(MAX_BODY));
         });
