@@ -293,7 +293,7 @@ mod tests {
                 async move { encoding.run(vec![Text::Tokens(vec![40]); 2]).await.map(|_| ()) }
             });
             while encoding.turn.available_permits() == 1 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
             }
             asking.abort();
             assert!(asking.await.unwrap_err().is_cancelled());
