@@ -285,7 +285,7 @@ mod tests {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(1).build().unwrap();
         let (release, busy) = std::sync::mpsc::channel::<()>();
-        runtime.spawn_blocking(move || drop(busy.recv()));
+        runtime.spawn_blocking(move || busy.recv().is_ok());
         let encoding = encoding();
         runtime.block_on(async {
             let asking = tokio::spawn({
